@@ -1,0 +1,146 @@
+//! The store: immutable objects by digest, and records that name them.
+//!
+//! ```text
+//! packs/ab/HEX.arrow    columns: an Arrow IPC file each (written by millrace-tables)
+//! blobs/ab/HEX          opaque bytes
+//! actions/ab/HEX        action records, by action key
+//! tables/ab/HEX         table artifacts
+//! gathered/ab/HEX       where the bytes of a gathered column lie
+//! sources/ab/HEX        what a source was read into
+//! manifests/ plans/     what components said
+//! memo/ab/HEX           digest of a source file by path, size, mtime and inode
+//! compiled/ENGINE/HEX   compiled code
+//! runs/ID.json          history
+//! claims/HEX            locks of tasks that are being computed
+//! tmp/                  files that are being written
+//! ```
+//!
+//! Everything is written to `tmp/` and renamed into place, and a record only
+//! after the objects that it names: whenever a process dies, what is left is
+//! valid and merely holds less. Files are not flushed to disk one by one: after
+//! a loss of power a record or an object may be cut, which its checksum or size
+//! shows, and it then counts as absent.
+
+mod claim;
+mod object;
+mod record;
+mod source;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+pub use claim::Claim;
+pub use object::NewFile;
+pub use source::FileStamp;
+
+/// A file of the store that could not be used.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} `{}`: {source}", path.display())]
+pub struct StoreError {
+    /// `read`, `write`, …
+    pub action: &'static str,
+    /// The file or folder.
+    pub path: PathBuf,
+    /// What the system said.
+    #[source]
+    pub source: io::Error,
+}
+
+impl StoreError {
+    /// An error of the system at a path.
+    pub fn new(action: &'static str, path: &Path, source: io::Error) -> Self {
+        Self { action, path: path.to_owned(), source }
+    }
+}
+
+/// What the store's functions return.
+pub type Result<T, E = StoreError> = std::result::Result<T, E>;
+
+/// A store in a folder. Cheap to clone, usable from all threads, and shared by
+/// as many processes as there are.
+#[derive(Debug, Clone)]
+pub struct Store {
+    root: PathBuf,
+}
+
+/// What a folder that is already there is refused for.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The system refused.
+    #[error(transparent)]
+    Io(#[from] StoreError),
+    /// The folder has files, and they are not a store's.
+    #[error("`{}` is not empty and not a Millrace store", path.display())]
+    NotAStore {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A store of another version.
+    #[error("the store `{}` has layout {found}, and this host knows {LAYOUT}", path.display())]
+    Layout {
+        /// The folder.
+        path: PathBuf,
+        /// What it says.
+        found: String,
+    },
+}
+
+/// Version of the folder layout above.
+const LAYOUT: &str = "millrace-store 1";
+
+impl Store {
+    /// Opens the store in a folder, and makes it when there is none.
+    ///
+    /// # Errors
+    /// When the folder belongs to something else or cannot be written.
+    pub fn open(root: &Path) -> Result<Self, OpenError> {
+        let marker = root.join("LAYOUT");
+        match std::fs::read_to_string(&marker) {
+            Ok(found) if found.trim() == LAYOUT => return Ok(Self { root: root.to_owned() }),
+            Ok(found) => {
+                return Err(OpenError::Layout { path: root.to_owned(), found: found.trim().chars().take(80).collect() });
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(StoreError::new("read", &marker, error).into()),
+        }
+        let make = |path: &Path| std::fs::create_dir_all(path).map_err(|e| StoreError::new("create", path, e));
+        make(root)?;
+        // Two processes may both be the first: what one of them has made by now
+        // is no stranger's.
+        let ours = |name: &std::ffi::OsStr| name == "tmp" || name == "claims" || name == "LAYOUT";
+        let strangers = std::fs::read_dir(root)
+            .map_err(|e| StoreError::new("read", root, e))?
+            .filter_map(io::Result::ok)
+            .any(|entry| !ours(&entry.file_name()));
+        if strangers {
+            return Err(OpenError::NotAStore { path: root.to_owned() });
+        }
+        make(&root.join("tmp"))?;
+        make(&root.join("claims"))?;
+        let store = Self { root: root.to_owned() };
+        store.write_file(&marker, LAYOUT.as_bytes())?;
+        Ok(store)
+    }
+
+    /// Where it lies.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where compiled code of an engine with this fingerprint lies.
+    pub fn compiled_path(&self, fingerprint: &str, component: &millrace_types::ComponentDigest) -> PathBuf {
+        self.root.join("compiled").join(fingerprint).join(component.hex())
+    }
+
+    /// The folder of the history.
+    pub fn runs(&self) -> PathBuf {
+        self.root.join("runs")
+    }
+
+    fn sharded(&self, folder: &str, hex: &str) -> PathBuf {
+        let mut path = self.root.join(folder);
+        path.push(&hex[..2]);
+        path.push(hex);
+        path
+    }
+}

@@ -1,0 +1,152 @@
+//! Objects: packs and blobs. Immutable, named by digest, mapped when read.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use millrace_types::action_record::ObjectRef;
+use millrace_types::{BlobDigest, BlobRef, PackDigest};
+
+use crate::{Result, Store, StoreError};
+
+/// A file that is being written and has no name yet. Dropped, it is gone.
+pub struct NewFile {
+    file: tempfile::NamedTempFile,
+}
+
+impl NewFile {
+    /// The file, for writing.
+    pub fn file(&mut self) -> &mut File {
+        self.file.as_file_mut()
+    }
+
+    /// Moves it to its name, making the folder when there is none.
+    fn persist(mut self, path: &Path) -> Result<()> {
+        for attempt in 0..2 {
+            match self.file.persist(path) {
+                Ok(_) => return Ok(()),
+                Err(error) if attempt == 0 && error.error.kind() == io::ErrorKind::NotFound => {
+                    let folder = path.parent().unwrap_or(path);
+                    std::fs::create_dir_all(folder).map_err(|e| StoreError::new("create", folder, e))?;
+                    self.file = error.file;
+                }
+                Err(error) => return Err(StoreError::new("write", path, error.error)),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Store {
+    /// A file to write to, on the same file system as its later name.
+    ///
+    /// # Errors
+    /// When the system cannot make one.
+    pub fn new_file(&self) -> Result<NewFile> {
+        let folder = self.root.join("tmp");
+        let file = tempfile::Builder::new()
+            .prefix("")
+            .tempfile_in(&folder)
+            .map_err(|e| StoreError::new("write in", &folder, e))?;
+        Ok(NewFile { file })
+    }
+
+    /// Writes a whole file at once: it has its old content or the new one.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn write_file(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        let mut new = self.new_file()?;
+        new.file().write_all(bytes).map_err(|e| StoreError::new("write", path, e))?;
+        new.persist(path)
+    }
+
+    fn pack_path(&self, digest: &PackDigest) -> PathBuf {
+        let mut path = self.sharded("packs", &digest.hex());
+        path.set_extension("arrow");
+        path
+    }
+
+    fn blob_path(&self, digest: &BlobDigest) -> PathBuf {
+        self.sharded("blobs", &digest.hex())
+    }
+
+    fn object_path(&self, object: &ObjectRef) -> (PathBuf, u64) {
+        match object {
+            ObjectRef::Pack(digest, size) => (self.pack_path(digest), *size),
+            ObjectRef::Blob(digest, size) => (self.blob_path(digest), *size),
+        }
+    }
+
+    /// Whether an object is there and whole, by its size.
+    pub fn has(&self, object: &ObjectRef) -> bool {
+        let (path, size) = self.object_path(object);
+        std::fs::metadata(path).is_ok_and(|meta| meta.len() == size)
+    }
+
+    /// Names a file that was written as a pack.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn put_pack(&self, digest: &PackDigest, file: NewFile) -> Result<()> {
+        file.persist(&self.pack_path(digest))
+    }
+
+    /// The bytes of a pack, mapped.
+    ///
+    /// # Errors
+    /// When it is not there or was cut.
+    pub fn pack(&self, digest: &PackDigest, size: u64) -> Result<Bytes> {
+        map(&self.pack_path(digest), size)
+    }
+
+    /// Keeps a blob.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn put_blob(&self, bytes: &[u8]) -> Result<BlobRef> {
+        let blob = BlobRef { digest: blake3::hash(bytes).into(), size: bytes.len() as u64 };
+        if !self.has(&ObjectRef::Blob(blob.digest, blob.size)) {
+            self.write_file(&self.blob_path(&blob.digest), bytes)?;
+        }
+        Ok(blob)
+    }
+
+    /// The bytes of a blob, mapped.
+    ///
+    /// # Errors
+    /// When it is not there or was cut.
+    pub fn blob(&self, blob: &BlobRef) -> Result<Bytes> {
+        map(&self.blob_path(&blob.digest), blob.size)
+    }
+
+    /// Looks for a blob by its digest alone, as people name it.
+    pub fn find_blob(&self, digest: &BlobDigest) -> Option<BlobRef> {
+        let size = std::fs::metadata(self.blob_path(digest)).ok()?.len();
+        Some(BlobRef { digest: *digest, size })
+    }
+}
+
+fn map(path: &Path, size: u64) -> Result<Bytes> {
+    let read = |source| StoreError::new("read", path, source);
+    let file = File::open(path).map_err(read)?;
+    let found = file.metadata().map_err(read)?.len();
+    if found != size {
+        let message = format!("it has {found} bytes instead of {size}");
+        return Err(read(io::Error::new(io::ErrorKind::InvalidData, message)));
+    }
+    if size == 0 {
+        return Ok(Bytes::new());
+    }
+    Ok(Bytes::from_owner(map_immutable(&file).map_err(read)?))
+}
+
+#[expect(unsafe_code, reason = "mapping a file is what makes reading it free; the one place that does it")]
+fn map_immutable(file: &File) -> io::Result<memmap2::Mmap> {
+    // SAFETY: the mapping must not change while it is there. Objects are renamed
+    // into place when they are whole and never written again; removing one
+    // leaves the mapping intact. Somebody who edits files inside the store by
+    // hand while a run reads them is outside of what can be promised.
+    unsafe { memmap2::Mmap::map(file) }
+}

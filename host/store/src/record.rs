@@ -1,0 +1,52 @@
+//! Records: small files by kind and name. One that cannot be read is absent.
+
+use std::path::PathBuf;
+
+use millrace_types::wire::{self, Kind};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::{Result, Store};
+
+fn folder(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Action => "actions",
+        Kind::Table => "tables",
+        Kind::Gathered => "gathered",
+        Kind::Source => "sources",
+        Kind::Memo => "memo",
+        Kind::Manifest => "manifests",
+        Kind::Plan => "plans",
+        Kind::Plugin => "plugins",
+    }
+}
+
+impl Store {
+    fn record_path(&self, kind: Kind, name: &[u8; 32]) -> PathBuf {
+        self.sharded(folder(kind), blake3::Hash::from_bytes(*name).to_hex().as_str())
+    }
+
+    /// A record; `None` when there is none, or none that is whole and of this
+    /// version.
+    pub fn record<T: DeserializeOwned>(&self, kind: Kind, name: &[u8; 32]) -> Option<T> {
+        let path = self.record_path(kind, name);
+        let bytes = std::fs::read(path).ok()?;
+        if bytes.len() as u64 > millrace_types::bounds::RECORD_BYTES {
+            return None;
+        }
+        wire::decode(kind, &bytes)
+    }
+
+    /// Whether there is a file for the record, harmed or not.
+    pub fn has_record(&self, kind: Kind, name: &[u8; 32]) -> bool {
+        self.record_path(kind, name).exists()
+    }
+
+    /// Keeps a record. Whatever it names must be there already.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn put_record<T: Serialize>(&self, kind: Kind, name: &[u8; 32], value: &T) -> Result<()> {
+        self.write_file(&self.record_path(kind, name), &wire::encode(kind, value))
+    }
+}

@@ -1,0 +1,88 @@
+//! Digests of source files, with a memo by path, size, mtime and inode, so that
+//! a file that did not change costs a `stat`, however large it is.
+
+use std::fs::Metadata;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use millrace_types::SourceDigest;
+use millrace_types::wire::Kind;
+use serde::{Deserialize, Serialize};
+
+use crate::{Result, Store, StoreError};
+
+/// What a stat says of a file; while it stays the same, so does the content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileStamp {
+    size: u64,
+    modified_ns: u128,
+    inode: u64,
+    device: u64,
+}
+
+impl FileStamp {
+    /// The stamp of a file.
+    pub fn new(meta: &Metadata) -> Self {
+        let modified = meta.modified().unwrap_or(UNIX_EPOCH);
+        let (inode, device) = identity(meta);
+        Self { size: meta.len(), modified_ns: since_epoch(modified), inode, device }
+    }
+
+    /// Whether the file could have been written again within the same tick of
+    /// the clock, so that equal stamps prove nothing (git calls it racily clean).
+    pub fn is_racy(&self, at: SystemTime) -> bool {
+        const TICK: Duration = Duration::from_millis(20);
+        self.modified_ns + TICK.as_nanos() >= since_epoch(at)
+    }
+}
+
+fn since_epoch(time: SystemTime) -> u128 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos()
+}
+
+#[cfg(unix)]
+fn identity(meta: &Metadata) -> (u64, u64) {
+    use std::os::unix::fs::MetadataExt;
+    (meta.ino(), meta.dev())
+}
+
+#[cfg(not(unix))]
+fn identity(_: &Metadata) -> (u64, u64) {
+    (0, 0)
+}
+
+#[derive(Serialize, Deserialize)]
+struct Memo {
+    path: PathBuf,
+    stamp: FileStamp,
+    digest: SourceDigest,
+}
+
+impl Store {
+    /// The digest of a file's content.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn source_digest(&self, path: &Path) -> Result<SourceDigest> {
+        let read = |source| StoreError::new("read", path, source);
+        let absolute = std::path::absolute(path).map_err(read)?;
+        let name = *blake3::hash(absolute.as_os_str().as_encoded_bytes()).as_bytes();
+        let stamp = FileStamp::new(&std::fs::metadata(path).map_err(read)?);
+        if let Some(memo) = self.record::<Memo>(Kind::Memo, &name)
+            && memo.stamp == stamp
+            && memo.path == absolute
+        {
+            return Ok(memo.digest);
+        }
+        let before = SystemTime::now();
+        let mut hasher = blake3::Hasher::new();
+        hasher.update_mmap_rayon(path).map_err(read)?;
+        let digest = hasher.finalize().into();
+        // A file that changes while it is read must not be remembered.
+        let after = FileStamp::new(&std::fs::metadata(path).map_err(read)?);
+        if after == stamp && !stamp.is_racy(before) {
+            self.put_record(Kind::Memo, &name, &Memo { path: absolute, stamp, digest })?;
+        }
+        Ok(digest)
+    }
+}

@@ -1,0 +1,286 @@
+//! A column as Arrow buffers, in one normal form.
+//!
+//! Normal form: no validity when there are no nulls, offsets from 0, buffers of
+//! exactly the needed size, unused bits of the last byte zero. So the digest is
+//! one of content: how a column was sliced or built does not show in it.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayData, ArrayRef, make_array};
+use arrow::buffer::{BooleanBuffer, Buffer};
+use arrow::datatypes::{DataType as ArrowType, Field as ArrowField, Schema as ArrowSchema, TimeUnit as ArrowUnit};
+use bytes::Bytes;
+use millrace_types::{ColumnDigest, ColumnName, DataType, Field, Schema, TimeUnit};
+
+/// A column that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ColumnError {
+    /// An Arrow type that has no counterpart here.
+    #[error("type {0} is not supported")]
+    Type(String),
+    /// Buffers that contradict each other.
+    #[error("{0}")]
+    Buffers(String),
+}
+
+/// A column of one part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Column {
+    pub(crate) data_type: DataType,
+    pub(crate) rows: usize,
+    pub(crate) null_count: usize,
+    pub(crate) validity: Option<Bytes>,
+    pub(crate) offsets: Option<Bytes>,
+    pub(crate) values: Bytes,
+}
+
+impl Column {
+    /// Its type.
+    pub fn data_type(&self) -> &DataType {
+        &self.data_type
+    }
+
+    /// Values in it, nulls included.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Nulls in it.
+    pub fn null_count(&self) -> usize {
+        self.null_count
+    }
+
+    /// A bit for each value, when there are nulls.
+    pub fn validity(&self) -> Option<&Bytes> {
+        self.validity.as_ref()
+    }
+
+    /// `rows + 1` 32-bit integers, for types of variable size.
+    pub fn offsets(&self) -> Option<&Bytes> {
+        self.offsets.as_ref()
+    }
+
+    /// The values.
+    pub fn values(&self) -> &Bytes {
+        &self.values
+    }
+
+    /// Bytes of its buffers.
+    pub fn bytes(&self) -> u64 {
+        let of = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
+        (self.values.len() + of(&self.validity) + of(&self.offsets)) as u64
+    }
+
+    /// Of type, length and buffers.
+    pub fn digest(&self) -> ColumnDigest {
+        let Self { data_type, rows, null_count, validity, offsets, values } = self;
+        let mut hasher = blake3::Hasher::new_derive_key("millrace 2026-11 column");
+        let name = data_type.to_string();
+        hasher.update(&(name.len() as u64).to_le_bytes());
+        hasher.update(name.as_bytes());
+        hasher.update(&(*rows as u64).to_le_bytes());
+        hasher.update(&(*null_count as u64).to_le_bytes());
+        for buffer in [validity.as_ref(), offsets.as_ref(), Some(values)] {
+            let buffer = buffer.map_or(&[][..], |bytes| bytes);
+            hasher.update(&(buffer.len() as u64).to_le_bytes());
+            hasher.update(buffer);
+        }
+        hasher.finalize().into()
+    }
+
+    /// The column as an Arrow array, with every claim validated once more:
+    /// bytes that come from disk stay claims.
+    ///
+    /// # Errors
+    /// When offsets or text are not what they should be.
+    pub fn to_array(&self) -> Result<ArrayRef, ColumnError> {
+        let mut data = ArrayData::builder(arrow_type(&self.data_type)).len(self.rows).align_buffers(true);
+        if let Some(validity) = &self.validity {
+            data = data.null_bit_buffer(Some(Buffer::from(validity.clone())));
+        }
+        if let Some(offsets) = &self.offsets {
+            data = data.add_buffer(Buffer::from(offsets.clone()));
+        }
+        data = data.add_buffer(Buffer::from(self.values.clone()));
+        data.build().map(make_array).map_err(|error| ColumnError::Buffers(error.to_string()))
+    }
+
+    /// The column in an Arrow array.
+    ///
+    /// # Errors
+    /// When the array has a type that does not cross.
+    pub fn from_array(array: &dyn Array) -> Result<Self, ColumnError> {
+        let data_type = type_from_arrow(array.data_type())?;
+        let data = array.to_data();
+        let (rows, offset) = (data.len(), data.offset());
+        let validity = data
+            .nulls()
+            .filter(|nulls| nulls.null_count() > 0)
+            .map(|nulls| bitmap(nulls.inner(), rows));
+        let null_count = validity.as_ref().map_or(0, |_| data.null_count());
+        let (offsets, values) = match &data_type {
+            DataType::Boolean => {
+                let bits = BooleanBuffer::new(data.buffers()[0].clone(), offset, rows);
+                (None, bitmap(&bits, rows))
+            }
+            DataType::Utf8 | DataType::Binary => {
+                let offsets = &data.buffers()[0].typed_data::<i32>()[offset..];
+                if rows == 0 {
+                    (Some(Bytes::from_static(&[0; 4])), Bytes::new())
+                } else {
+                    let (first, last) = (offsets[0], offsets[rows]);
+                    let values = data.buffers()[1].slice_with_length(first as usize, (last - first) as usize);
+                    let rebased: Vec<u8> =
+                        offsets[..=rows].iter().flat_map(|offset| (offset - first).to_le_bytes()).collect();
+                    (Some(Bytes::from(rebased)), from_buffer(values))
+                }
+            }
+            other => {
+                let width = other.width().unwrap_or(1);
+                (None, from_buffer(data.buffers()[0].slice_with_length(offset * width, rows * width)))
+            }
+        };
+        Ok(Self { data_type, rows, null_count, validity, offsets, values })
+    }
+}
+
+fn from_buffer(buffer: Buffer) -> Bytes {
+    Bytes::from_owner(buffer)
+}
+
+/// Bits from the first, with the unused ones of the last byte zero.
+fn bitmap(bits: &BooleanBuffer, rows: usize) -> Bytes {
+    let mut bytes = bits.sliced().as_slice()[..rows.div_ceil(8)].to_vec();
+    clear_unused_bits(&mut bytes, rows);
+    bytes.into()
+}
+
+pub(crate) fn clear_unused_bits(bytes: &mut [u8], rows: usize) {
+    if let (Some(last), used @ 1..) = (bytes.last_mut(), rows % 8) {
+        *last &= (1 << used) - 1;
+    }
+}
+
+/// The Arrow type of ours.
+pub fn arrow_type(data_type: &DataType) -> ArrowType {
+    match data_type {
+        DataType::Boolean => ArrowType::Boolean,
+        DataType::Int8 => ArrowType::Int8,
+        DataType::Int16 => ArrowType::Int16,
+        DataType::Int32 => ArrowType::Int32,
+        DataType::Int64 => ArrowType::Int64,
+        DataType::UInt8 => ArrowType::UInt8,
+        DataType::UInt16 => ArrowType::UInt16,
+        DataType::UInt32 => ArrowType::UInt32,
+        DataType::UInt64 => ArrowType::UInt64,
+        DataType::Float32 => ArrowType::Float32,
+        DataType::Float64 => ArrowType::Float64,
+        DataType::Utf8 => ArrowType::Utf8,
+        DataType::Binary => ArrowType::Binary,
+        DataType::Date32 => ArrowType::Date32,
+        DataType::Timestamp(unit, zone) => {
+            let unit = match unit {
+                TimeUnit::Second => ArrowUnit::Second,
+                TimeUnit::Millisecond => ArrowUnit::Millisecond,
+                TimeUnit::Microsecond => ArrowUnit::Microsecond,
+                TimeUnit::Nanosecond => ArrowUnit::Nanosecond,
+            };
+            ArrowType::Timestamp(unit, zone.as_deref().map(Arc::from))
+        }
+    }
+}
+
+/// Our type for an Arrow type.
+///
+/// # Errors
+/// When there is none.
+pub fn type_from_arrow(data_type: &ArrowType) -> Result<DataType, ColumnError> {
+    Ok(match data_type {
+        ArrowType::Boolean => DataType::Boolean,
+        ArrowType::Int8 => DataType::Int8,
+        ArrowType::Int16 => DataType::Int16,
+        ArrowType::Int32 => DataType::Int32,
+        ArrowType::Int64 => DataType::Int64,
+        ArrowType::UInt8 => DataType::UInt8,
+        ArrowType::UInt16 => DataType::UInt16,
+        ArrowType::UInt32 => DataType::UInt32,
+        ArrowType::UInt64 => DataType::UInt64,
+        ArrowType::Float32 => DataType::Float32,
+        ArrowType::Float64 => DataType::Float64,
+        ArrowType::Utf8 => DataType::Utf8,
+        ArrowType::Binary => DataType::Binary,
+        ArrowType::Date32 => DataType::Date32,
+        ArrowType::Timestamp(unit, zone) => {
+            let unit = match unit {
+                ArrowUnit::Second => TimeUnit::Second,
+                ArrowUnit::Millisecond => TimeUnit::Millisecond,
+                ArrowUnit::Microsecond => TimeUnit::Microsecond,
+                ArrowUnit::Nanosecond => TimeUnit::Nanosecond,
+            };
+            DataType::Timestamp(unit, zone.as_deref().map(str::to_owned))
+        }
+        other => return Err(ColumnError::Type(other.to_string())),
+    })
+}
+
+/// The Arrow schema of ours.
+pub fn schema_to_arrow(schema: &Schema) -> ArrowSchema {
+    let field = |field: &Field| ArrowField::new(field.name.as_str(), arrow_type(&field.data_type), field.nullable);
+    ArrowSchema::new(schema.fields.iter().map(field).collect::<Vec<_>>())
+}
+
+pub(crate) fn field_from_arrow(field: &ArrowField) -> Result<Field, ColumnError> {
+    Ok(Field {
+        name: ColumnName::new(field.name()),
+        data_type: type_from_arrow(field.data_type())?,
+        nullable: field.is_nullable(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{BooleanArray, Int64Array, StringArray};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn same(array: &dyn Array, slice: &dyn Array) {
+        let (a, b) = (Column::from_array(array).unwrap(), Column::from_array(slice).unwrap());
+        assert_eq!(a, b);
+        assert_eq!(a.digest(), b.digest());
+        let back = a.to_array().unwrap();
+        assert_eq!(Column::from_array(&*back).unwrap(), a);
+    }
+
+    proptest! {
+        /// The same values are the same column, however the array came about.
+        #[test]
+        fn a_slice_and_a_fresh_array_are_one_column(
+            values in prop::collection::vec(prop::option::of((any::<i64>(), any::<bool>(), ".{0,5}")), 1..80),
+            from in 0usize..40,
+        ) {
+            let from = from.min(values.len());
+            let rest = &values[from..];
+            let length = rest.len();
+            macro_rules! check {
+                ($array:ty, $get:expr) => {{
+                    let whole: $array = values.iter().map(|v| v.as_ref().map($get)).collect();
+                    let fresh: $array = rest.iter().map(|v| v.as_ref().map($get)).collect();
+                    same(&fresh, &whole.slice(from, length));
+                }};
+            }
+            check!(Int64Array, |v: &(i64, bool, String)| v.0);
+            check!(BooleanArray, |v: &(i64, bool, String)| v.1);
+            check!(StringArray, |v: &(i64, bool, String)| v.2.clone());
+        }
+    }
+
+    #[test]
+    fn type_length_and_nulls_are_in_the_digest() {
+        let digest = |array: &dyn Array| Column::from_array(array).unwrap().digest();
+        let a = digest(&Int64Array::from(vec![0, 0]));
+        assert_ne!(a, digest(&Int64Array::from(vec![0, 0, 0])));
+        assert_ne!(a, digest(&Int64Array::from(vec![Some(0), None])));
+        assert_ne!(a, digest(&arrow::array::UInt64Array::from(vec![0, 0])));
+    }
+}

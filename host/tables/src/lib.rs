@@ -1,0 +1,15 @@
+//! Columns and tables as bytes.
+//!
+//! A [`Column`] is what crosses between guests, packs and kernels: Arrow
+//! buffers, normalised so that equal columns have equal bytes. What a guest
+//! hands over is [`check::Unchecked`] until it was checked. This crate knows
+//! file formats and kernels; it does not know the store, guests or pipelines.
+
+pub mod check;
+mod column;
+pub mod export;
+pub mod pack;
+pub mod read;
+pub mod rows;
+
+pub use column::{Column, ColumnError, arrow_type, schema_to_arrow, type_from_arrow};

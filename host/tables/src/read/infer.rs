@@ -1,0 +1,245 @@
+//! What text values are: the narrowest type that holds all of a column.
+
+use std::sync::Arc;
+
+use ::arrow::array::{ArrayRef, BooleanArray, Date32Array, Float64Array, Int64Array, StringArray, TimestampMicrosecondArray};
+use ::arrow::buffer::{BooleanBuffer, NullBuffer, OffsetBuffer, ScalarBuffer};
+use ::arrow::datatypes::{DataType as ArrowType, TimeUnit};
+use millrace_expr::{parse_date, parse_timestamp};
+
+/// What counts as missing when a pipeline does not say.
+pub const MISSING: [&str; 1] = [""];
+
+/// A set of types by inclusion; joined, the narrowest that holds both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Nothing but missing values so far.
+    Missing,
+    Bool,
+    Int,
+    Float,
+    Date,
+    Timestamp,
+    TimestampUtc,
+    Text,
+}
+
+impl Kind {
+    /// What a value is. Digits that a number would lose are text: `007`, `+1`,
+    /// and integers beyond 64 bits.
+    pub(super) fn of(text: &[u8]) -> Self {
+        let Some(first) = text.first() else { return Self::Text };
+        match first {
+            b'0'..=b'9' | b'-' | b'.' => {
+                let digits = text.strip_prefix(b"-").unwrap_or(text);
+                let padded = digits.len() > 1 && digits[0] == b'0' && digits[1].is_ascii_digit();
+                let Ok(text) = std::str::from_utf8(text) else { return Self::Text };
+                if digits.iter().all(u8::is_ascii_digit) && !digits.is_empty() {
+                    return if padded || text.parse::<i64>().is_err() { Self::Text } else { Self::Int };
+                }
+                if !padded && digits.iter().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'E' | b'-' | b'+')) {
+                    if text.parse::<f64>().is_ok() {
+                        return Self::Float;
+                    }
+                }
+                if parse_date(text).is_some() {
+                    return Self::Date;
+                }
+                match parse_timestamp(text) {
+                    Some((_, true)) => Self::TimestampUtc,
+                    Some((_, false)) => Self::Timestamp,
+                    None => Self::Text,
+                }
+            }
+            b't' | b'f' | b'T' | b'F' if boolean(text).is_some() => Self::Bool,
+            b'n' | b'N' if text.eq_ignore_ascii_case(b"nan") => Self::Float,
+            _ => Self::Text,
+        }
+    }
+
+    pub(super) fn join(self, other: Self) -> Self {
+        use Kind::{Date, Float, Int, Missing, Text, Timestamp};
+        match (self, other) {
+            (a, b) if a == b => a,
+            (Missing, a) | (a, Missing) => a,
+            (Int, Float) | (Float, Int) => Float,
+            (Date, Timestamp) | (Timestamp, Date) => Timestamp,
+            _ => Text,
+        }
+    }
+
+    pub(super) fn arrow(self) -> ArrowType {
+        match self {
+            Self::Missing | Self::Text => ArrowType::Utf8,
+            Self::Bool => ArrowType::Boolean,
+            Self::Int => ArrowType::Int64,
+            Self::Float => ArrowType::Float64,
+            Self::Date => ArrowType::Date32,
+            Self::Timestamp => ArrowType::Timestamp(TimeUnit::Microsecond, None),
+            Self::TimestampUtc => ArrowType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+        }
+    }
+}
+
+fn boolean(text: &[u8]) -> Option<bool> {
+    match text {
+        b"true" | b"True" | b"TRUE" => Some(true),
+        b"false" | b"False" | b"FALSE" => Some(false),
+        _ => None,
+    }
+}
+
+/// The fields of one column of one part, as they stood in the file.
+#[derive(Default)]
+pub(super) struct RawColumn {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+    missing: Vec<bool>,
+    missing_count: usize,
+}
+
+/// A value that is not of the type its column has.
+pub(super) struct Misfit {
+    /// Counted from 0 in the part.
+    pub(super) row: usize,
+    pub(super) text: String,
+}
+
+impl RawColumn {
+    pub(super) fn push(&mut self, field: &[u8], missing: bool) {
+        if !missing {
+            self.bytes.extend_from_slice(field);
+        }
+        self.ends.push(self.bytes.len());
+        self.missing.push(missing);
+        self.missing_count += usize::from(missing);
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.bytes.clear();
+        self.ends.clear();
+        self.missing.clear();
+        self.missing_count = 0;
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn get(&self, row: usize) -> Option<&[u8]> {
+        let start = if row == 0 { 0 } else { self.ends[row - 1] };
+        (!self.missing[row]).then(|| &self.bytes[start..self.ends[row]])
+    }
+
+    fn misfit(&self, row: usize) -> Misfit {
+        let text = String::from_utf8_lossy(self.get(row).unwrap_or_default());
+        Misfit { row, text: text.chars().take(60).collect() }
+    }
+
+    /// The narrowest type of all values.
+    pub(super) fn kind(&self) -> Kind {
+        let mut kind = Kind::Missing;
+        for row in 0..self.ends.len() {
+            if let Some(text) = self.get(row) {
+                kind = kind.join(Kind::of(text));
+                if kind == Kind::Text {
+                    break;
+                }
+            }
+        }
+        kind
+    }
+
+    fn nulls(&self) -> Option<NullBuffer> {
+        let valid = || BooleanBuffer::collect_bool(self.missing.len(), |row| !self.missing[row]);
+        (self.missing_count > 0).then(|| NullBuffer::new(valid()))
+    }
+
+    fn each<T: Default + Copy>(&self, parse: impl Fn(&str) -> Option<T>) -> Result<Vec<T>, Misfit> {
+        let mut out = Vec::with_capacity(self.ends.len());
+        for row in 0..self.ends.len() {
+            out.push(match self.get(row) {
+                None => T::default(),
+                Some(text) => {
+                    let text = std::str::from_utf8(text).ok();
+                    text.and_then(&parse).ok_or_else(|| self.misfit(row))?
+                }
+            });
+        }
+        Ok(out)
+    }
+
+    /// The column as a type. `strict` holds values to what inference would have
+    /// taken for this type, so that a column's type never depends on where its
+    /// file was cut; without it, anything that can be read as the type will do.
+    pub(super) fn parse(&self, to: &ArrowType, strict: bool) -> Result<ArrayRef, Misfit> {
+        fn is(strict: bool, text: &str, kinds: &[Kind]) -> bool {
+            !strict || kinds.contains(&Kind::of(text.as_bytes()))
+        }
+        let nulls = self.nulls();
+        macro_rules! number {
+            ($array:ident, $native:ty) => {{
+                let values = self.each(|text| text.trim().parse::<$native>().ok())?;
+                Arc::new(::arrow::array::$array::new(ScalarBuffer::from(values), nulls)) as ArrayRef
+            }};
+        }
+        Ok(match to {
+            ArrowType::Utf8 => return self.text(nulls),
+            ArrowType::Int64 if strict => {
+                let values = self.each(|text| is(strict, text, &[Kind::Int]).then(|| text.parse().ok()).flatten())?;
+                Arc::new(Int64Array::new(values.into(), nulls))
+            }
+            ArrowType::Float64 => {
+                let parse = |text: &str| {
+                    if is(strict, text, &[Kind::Int, Kind::Float]) { text.trim().parse().ok() } else { None }
+                };
+                Arc::new(Float64Array::new(self.each(parse)?.into(), nulls))
+            }
+            ArrowType::Boolean => {
+                let parse = |text: &str| match text {
+                    "1" | "yes" | "Yes" if !strict => Some(true),
+                    "0" | "no" | "No" if !strict => Some(false),
+                    _ => boolean(text.as_bytes()),
+                };
+                Arc::new(BooleanArray::new(self.each(parse)?.into(), nulls))
+            }
+            ArrowType::Date32 => {
+                let values = self.each(|text| parse_date(text).and_then(|days| i32::try_from(days).ok()))?;
+                Arc::new(Date32Array::new(values.into(), nulls))
+            }
+            ArrowType::Timestamp(unit, zone) => {
+                let utc = |text: &str, is_utc: bool| !strict || is_utc == zone.is_some() || parse_date(text).is_some();
+                let parse = |text: &str| parse_timestamp(text).filter(|(_, is_utc)| utc(text, *is_utc)).map(|(us, _)| us);
+                let micros = TimestampMicrosecondArray::new(self.each(parse)?.into(), nulls).with_timezone_opt(zone.clone());
+                let to = ArrowType::Timestamp(*unit, zone.clone());
+                ::arrow::compute::cast(&micros, &to).map_err(|_| self.misfit(0))?
+            }
+            ArrowType::Int8 => number!(Int8Array, i8),
+            ArrowType::Int16 => number!(Int16Array, i16),
+            ArrowType::Int32 => number!(Int32Array, i32),
+            ArrowType::Int64 => number!(Int64Array, i64),
+            ArrowType::UInt8 => number!(UInt8Array, u8),
+            ArrowType::UInt16 => number!(UInt16Array, u16),
+            ArrowType::UInt32 => number!(UInt32Array, u32),
+            ArrowType::UInt64 => number!(UInt64Array, u64),
+            ArrowType::Float32 => number!(Float32Array, f32),
+            _ => {
+                let values = (0..self.ends.len()).map(|row| self.get(row));
+                Arc::new(values.collect::<::arrow::array::BinaryArray>())
+            }
+        })
+    }
+
+    fn text(&self, nulls: Option<NullBuffer>) -> Result<ArrayRef, Misfit> {
+        let mut offsets = Vec::with_capacity(self.ends.len() + 1);
+        offsets.push(0);
+        // The reader cuts parts long before 2 GiB.
+        offsets.extend(self.ends.iter().map(|end| *end as i32));
+        let array = StringArray::try_new(OffsetBuffer::new(offsets.into()), self.bytes.clone().into(), nulls);
+        array.map(|array| Arc::new(array) as ArrayRef).map_err(|_| {
+            let valid = |row: &usize| self.get(*row).is_none_or(|text| std::str::from_utf8(text).is_ok());
+            let row = (0..self.ends.len()).find(|row| !valid(row)).unwrap_or(0);
+            self.misfit(row)
+        })
+    }
+}

@@ -1,0 +1,248 @@
+//! Files to parts: CSV, NDJSON, Parquet and Arrow IPC.
+//!
+//! A reader yields parts with one schema. What a part is follows from the
+//! content alone (a row group, a record batch, or so many rows of a text file),
+//! so that the same bytes give the same parts on any machine.
+
+mod csv;
+mod infer;
+mod ipc;
+mod json;
+mod open;
+mod parquet;
+mod predicate;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use ::arrow::array::ArrayRef;
+use ::arrow::datatypes::SchemaRef;
+use millrace_types::{DataType, Schema};
+
+use crate::column::{Column, ColumnError, field_from_arrow};
+
+pub use infer::MISSING;
+
+/// What a source file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Format {
+    /// Text with separators and a header line.
+    Csv,
+    /// A JSON object on each line.
+    Ndjson,
+    /// Apache Parquet.
+    Parquet,
+    /// Arrow IPC, file or stream.
+    Ipc,
+}
+
+impl Format {
+    /// The format that a file name tells, compression aside.
+    pub fn of(path: &Path) -> Option<Self> {
+        let name = path.file_name()?.to_str()?.to_ascii_lowercase();
+        let name = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zip")).unwrap_or(&name);
+        let (_, extension) = name.rsplit_once('.')?;
+        Self::named(extension)
+    }
+
+    /// The format of a name, as written in a pipeline.
+    pub fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "csv" | "tsv" | "txt" => Self::Csv,
+            "ndjson" | "jsonl" | "json" => Self::Ndjson,
+            "parquet" | "pq" => Self::Parquet,
+            "arrow" | "ipc" | "feather" => Self::Ipc,
+            _ => return None,
+        })
+    }
+}
+
+/// How to read a source. All of it, and the bytes of the files, decide what
+/// comes out; the names of the files do not.
+#[derive(Debug, Clone)]
+pub struct ReadOptions {
+    /// Of all files.
+    pub format: Format,
+    /// Which columns, in which order; all without.
+    pub columns: Option<Vec<String>>,
+    /// Which rows: an expression.
+    pub filter: Option<String>,
+    /// What counts as missing, in text files.
+    pub missing: Vec<String>,
+    /// Types that are not to be inferred.
+    pub types: BTreeMap<String, DataType>,
+    /// Rows of a part, in text files and for row groups that are larger.
+    pub part_rows: usize,
+    /// Between the fields of a CSV file.
+    pub delimiter: u8,
+}
+
+/// Rows of a part where the file does not say: a column of 8-byte values is
+/// then 1 MiB, which fits a core's cache.
+pub const PART_ROWS: usize = 131_072;
+
+/// A source that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The system refused.
+    #[error("cannot read `{}`: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file is not what it should be.
+    #[error("{}: {message}", place(path, *line))]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1, where there are lines.
+        line: Option<u64>,
+        /// What is wrong.
+        message: String,
+    },
+    /// A column that is named and not there.
+    #[error("`{}` has no column `{name}`", path.display())]
+    NoColumn {
+        /// The file.
+        path: PathBuf,
+        /// What was looked for.
+        name: String,
+        /// The columns that it has.
+        candidates: Vec<String>,
+    },
+    /// The row filter does not fit the columns.
+    #[error("`where` does not fit `{}`: {error}", path.display())]
+    Filter {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where in the expression.
+        error: millrace_expr::ExprError,
+    },
+    /// Whoever takes the parts could not.
+    #[error(transparent)]
+    Sink(#[from] Box<dyn std::error::Error + Send + Sync>),
+}
+
+fn place(path: &Path, line: Option<u64>) -> String {
+    match line {
+        Some(line) => format!("`{}`, line {line}", path.display()),
+        None => format!("`{}`", path.display()),
+    }
+}
+
+impl ReadError {
+    fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
+        move |source| Self::Io { path: path.to_owned(), source }
+    }
+
+    fn content(path: &Path, line: Option<u64>, message: impl Into<String>) -> Self {
+        Self::Content { path: path.to_owned(), line, message: message.into() }
+    }
+
+    fn column(path: &Path, name: &str, error: &ColumnError) -> Self {
+        Self::content(path, None, format!("column `{name}`: {error}"))
+    }
+}
+
+/// A part as it was read.
+pub struct ReadPart {
+    /// Rows in each column.
+    pub rows: usize,
+    /// One for each field of the schema.
+    pub columns: Vec<Column>,
+}
+
+/// Where parts go. Text is read with the types that its beginning suggests; if
+/// a later value says otherwise, reading starts again and so does the sink.
+pub trait Sink {
+    /// Takes the next part.
+    ///
+    /// # Errors
+    /// Whatever stops the reading.
+    fn part(&mut self, schema: &Schema, part: ReadPart) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+    /// Forgets all parts so far.
+    fn restart(&mut self);
+}
+
+/// Reads files, in this order, as one table.
+///
+/// # Errors
+/// When a file cannot be read, or does not fit the options or the others.
+pub fn read(files: &[PathBuf], options: &ReadOptions, sink: &mut dyn Sink) -> Result<Schema, ReadError> {
+    match options.format {
+        Format::Csv => csv::read(files, options, sink),
+        Format::Ndjson => json::read(files, options, sink),
+        Format::Parquet => parquet::read(files, options, sink),
+        Format::Ipc => ipc::read(files, options, sink),
+    }
+}
+
+/// Arrow arrays to a part: unpacks what does not cross, filters, projects.
+struct Shaper<'a> {
+    options: &'a ReadOptions,
+    schema: Option<Schema>,
+}
+
+impl<'a> Shaper<'a> {
+    fn new(options: &'a ReadOptions) -> Self {
+        Self { options, schema: None }
+    }
+
+    /// Takes arrays under their schema; a part without rows is left out.
+    fn emit(
+        &mut self,
+        path: &Path,
+        schema: &SchemaRef,
+        arrays: Vec<ArrayRef>,
+        sink: &mut dyn Sink,
+    ) -> Result<(), ReadError> {
+        let batch = predicate::apply(path, self.options, schema, arrays)?;
+        let names: Vec<&str> = match &self.options.columns {
+            Some(names) => names.iter().map(String::as_str).collect(),
+            None => batch.schema.fields().iter().map(|field| field.name().as_str()).collect(),
+        };
+        let mut fields = Vec::with_capacity(names.len());
+        let mut columns = Vec::with_capacity(names.len());
+        for name in names {
+            let (index, field) = batch.schema.column_with_name(name).ok_or_else(|| ReadError::NoColumn {
+                path: path.to_owned(),
+                name: name.to_owned(),
+                candidates: batch.schema.fields().iter().map(|field| field.name().clone()).collect(),
+            })?;
+            let fail = |error| ReadError::column(path, name, &error);
+            // Nulls may come in any later part, and a change of nullability
+            // would be a change of everybody's key.
+            let field = field_from_arrow(&field.clone().with_nullable(true)).map_err(fail)?;
+            fields.push(field);
+            columns.push(Column::from_array(&*batch.arrays[index]).map_err(fail)?);
+        }
+        let schema = Schema { fields };
+        match &self.schema {
+            None => self.schema = Some(schema.clone()),
+            Some(known) if *known == schema => {}
+            Some(known) => return Err(ReadError::content(path, None, difference(known, &schema))),
+        }
+        if batch.rows > 0 {
+            sink.part(&schema, ReadPart { rows: batch.rows, columns })?;
+        }
+        Ok(())
+    }
+}
+
+fn difference(known: &Schema, found: &Schema) -> String {
+    let pairs = known.fields.iter().zip(&found.fields);
+    match pairs.into_iter().find(|(a, b)| a != b) {
+        Some((a, b)) if a.name == b.name => {
+            format!("column `{}` is {} here and {} in the files before", a.name, b.data_type, a.data_type)
+        }
+        Some((a, b)) => format!("column `{}` stands where the files before have `{}`", b.name, a.name),
+        None => format!("it has {} columns, and the files before have {}", found.fields.len(), known.fields.len()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

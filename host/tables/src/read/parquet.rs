@@ -1,0 +1,136 @@
+//! Parquet: a row group is a part (or several, when it is large).
+//!
+//! Columns that nobody asked for are not decoded; row groups that the filter
+//! rules out by their statistics are not read; of the others the columns of the
+//! filter are decoded first, and of the rest only the rows that it keeps.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ::arrow::array::ArrayRef;
+use ::arrow::datatypes::{Field as ArrowField, Schema as ArrowSchema, SchemaRef};
+use ::arrow::error::ArrowError;
+use millrace_types::Schema;
+use ::parquet::arrow::ProjectionMask;
+use ::parquet::arrow::arrow_reader::{ArrowPredicateFn, ParquetRecordBatchReaderBuilder, RowFilter};
+use ::parquet::file::metadata::RowGroupMetaData;
+use ::parquet::file::statistics::Statistics;
+
+use super::{ReadError, ReadOptions, Shaper, Sink, predicate};
+
+pub(super) fn read(files: &[PathBuf], options: &ReadOptions, sink: &mut dyn Sink) -> Result<Schema, ReadError> {
+    let mut shaper = Shaper::new(options);
+    for path in files {
+        read_file(path, options, &mut shaper, sink)?;
+    }
+    let empty = || ReadError::content(&files.first().cloned().unwrap_or_default(), None, "there is no row group");
+    shaper.schema.ok_or_else(empty)
+}
+
+fn read_file(path: &Path, options: &ReadOptions, shaper: &mut Shaper<'_>, sink: &mut dyn Sink) -> Result<(), ReadError> {
+    let broken = |error: &dyn std::fmt::Display| ReadError::content(path, None, format!("not usable as Parquet: {error}"));
+    let open = || -> Result<_, ReadError> {
+        let file = File::open(path).map_err(ReadError::io(path))?;
+        ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| broken(&error))
+    };
+    let probe = open()?;
+    let schema = probe.schema().clone();
+    let condition = condition(path, options, &schema)?;
+    let filter_columns = condition.as_ref().map(|c| c.columns().to_vec()).unwrap_or_default();
+    if let Some(columns) = &options.columns {
+        let missing = columns.iter().find(|name| schema.index_of(name).is_err());
+        if let Some(name) = missing {
+            let candidates = schema.fields().iter().map(|field| field.name().clone()).collect();
+            return Err(ReadError::NoColumn { path: path.to_owned(), name: name.clone(), candidates });
+        }
+    }
+    let wanted = |name: &str| options.columns.as_ref().is_none_or(|columns| columns.iter().any(|known| known == name));
+    let roots: Vec<usize> =
+        schema.fields().iter().enumerate().filter(|(_, field)| wanted(field.name())).map(|(i, _)| i).collect();
+    // The filter has been applied by the reader: it must not ask for its columns again.
+    let after = ReadOptions { filter: None, ..options.clone() };
+    let mut inner = Shaper { options: &after, schema: shaper.schema.take() };
+    let groups = probe.metadata().row_groups().len();
+    let mut emitted = false;
+    for group in 0..groups {
+        let builder = open()?;
+        if let Some(text) = &options.filter
+            && ruled_out(text, builder.metadata().row_group(group), &schema)
+        {
+            continue;
+        }
+        let projection = ProjectionMask::roots(builder.parquet_schema(), roots.iter().copied());
+        let rows = builder.metadata().row_group(group).num_rows().max(1);
+        let batch = usize::try_from(rows).unwrap_or(usize::MAX).min(options.part_rows.max(1) * 8);
+        let mut builder = builder.with_row_groups(vec![group]).with_projection(projection).with_batch_size(batch);
+        if let Some(condition) = condition.clone() {
+            let roots = filter_columns.iter().filter_map(|name| schema.index_of(name).ok());
+            let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
+            let test = ArrowPredicateFn::new(mask, move |batch| {
+                let unpack = |name: &String| -> Result<ArrayRef, ArrowError> {
+                    let array = batch.column_by_name(name).ok_or_else(|| ArrowError::SchemaError(name.clone()))?;
+                    ::arrow::compute::cast(array, &predicate::unpacked(array.data_type()))
+                };
+                let inputs = condition.columns().iter().map(unpack).collect::<Result<Vec<_>, _>>()?;
+                condition.mask(&inputs, batch.num_rows()).map_err(|error| ArrowError::ComputeError(error.to_string()))
+            });
+            builder = builder.with_row_filter(RowFilter::new(vec![Box::new(test)]));
+        }
+        for batch in builder.build().map_err(|error| broken(&error))? {
+            let batch = batch.map_err(|error| broken(&error))?;
+            inner.emit(path, &batch.schema(), batch.columns().to_vec(), sink)?;
+            emitted = true;
+        }
+    }
+    if !emitted {
+        // Nothing was kept: the schema alone.
+        let fields: Vec<_> = roots.iter().map(|index| schema.field(*index).clone()).collect();
+        let arrays = fields.iter().map(|field| ::arrow::array::new_empty_array(field.data_type())).collect();
+        inner.emit(path, &Arc::new(ArrowSchema::new(fields)), arrays, sink)?;
+    }
+    shaper.schema = inner.schema;
+    Ok(())
+}
+
+fn condition(path: &Path, options: &ReadOptions, schema: &SchemaRef) -> Result<Option<millrace_expr::Checked>, ReadError> {
+    let Some(text) = &options.filter else { return Ok(None) };
+    let plain: Vec<ArrowField> = schema
+        .fields()
+        .iter()
+        .map(|field| ArrowField::new(field.name(), predicate::unpacked(field.data_type()), true))
+        .collect();
+    let checked = millrace_expr::parse(text).and_then(|expr| expr.check(&ArrowSchema::new(plain)));
+    checked.map(Some).map_err(|error| ReadError::Filter { path: path.to_owned(), error })
+}
+
+/// Whether no row of the group can pass, by the least and greatest values of
+/// its columns. Says no when in doubt.
+fn ruled_out(text: &str, group: &RowGroupMetaData, schema: &SchemaRef) -> bool {
+    let Ok(expr) = millrace_expr::parse(text) else { return false };
+    expr.bounds().into_iter().any(|bound| {
+        let Ok(index) = schema.index_of(&bound.column) else { return false };
+        let Some(leaf) = group.columns().iter().find(|c| c.column_path().parts() == [schema.field(index).name().clone()])
+        else {
+            return false;
+        };
+        let plain = schema.field(index).data_type();
+        if !(plain.is_integer() || plain.is_floating()) {
+            return false;
+        }
+        let range = match leaf.statistics() {
+            Some(Statistics::Int32(s)) => s.min_opt().zip(s.max_opt()).map(|(a, b)| (f64::from(*a), f64::from(*b))),
+            // Only where a float holds every such integer.
+            Some(Statistics::Int64(s)) => s.min_opt().zip(s.max_opt()).map(|(a, b)| (*a as f64, *b as f64)),
+            Some(Statistics::Float(s)) => s.min_opt().zip(s.max_opt()).map(|(a, b)| (f64::from(*a), f64::from(*b))),
+            Some(Statistics::Double(s)) => s.min_opt().zip(s.max_opt()).map(|(a, b)| (*a, *b)),
+            _ => None,
+        };
+        let unsigned = plain.is_unsigned_integer();
+        range.is_some_and(|(least, greatest)| {
+            const EXACT: f64 = 9_007_199_254_740_992.0;
+            let exact = least.abs() < EXACT && greatest.abs() < EXACT && !(unsigned && least < 0.0);
+            exact && (greatest < bound.least || least > bound.greatest)
+        })
+    })
+}

@@ -1,0 +1,203 @@
+use std::io::Write;
+
+use super::*;
+
+/// Parts as text, for comparison.
+#[derive(Default)]
+struct Seen {
+    parts: Vec<(usize, Vec<String>)>,
+    restarts: usize,
+}
+
+impl Sink for Seen {
+    fn part(&mut self, _: &Schema, part: ReadPart) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let columns = part.columns.iter().map(|column| {
+            let array = column.to_array().unwrap();
+            let text = ::arrow::compute::cast(&array, &::arrow::datatypes::DataType::Utf8).unwrap();
+            let text = ::arrow::array::cast::AsArray::as_string::<i32>(&text).clone();
+            text.iter().map(|value| value.unwrap_or("·").to_owned()).collect::<Vec<_>>().join(" ")
+        });
+        self.parts.push((part.rows, columns.collect()));
+        Ok(())
+    }
+
+    fn restart(&mut self) {
+        self.parts.clear();
+        self.restarts += 1;
+    }
+}
+
+fn options(format: Format) -> ReadOptions {
+    ReadOptions {
+        format,
+        columns: None,
+        filter: None,
+        missing: vec![String::new(), "NA".into()],
+        types: BTreeMap::new(),
+        part_rows: 3,
+        delimiter: b',',
+    }
+}
+
+fn read_text(name: &str, content: &[u8], options: &ReadOptions) -> Result<(Schema, Seen), ReadError> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(name);
+    std::fs::write(&path, content).unwrap();
+    let mut seen = Seen::default();
+    let schema = read(&[path], options, &mut seen)?;
+    Ok((schema, seen))
+}
+
+fn types(schema: &Schema) -> String {
+    schema.fields.iter().map(|field| format!("{}: {}", field.name, field.data_type)).collect::<Vec<_>>().join(", ")
+}
+
+fn csv(content: &str) -> (Schema, Seen) {
+    read_text("t.csv", content.as_bytes(), &options(Format::Csv)).unwrap()
+}
+
+fn csv_error(content: &[u8], options: &ReadOptions) -> String {
+    let error = read_text("t.csv", content, options).err().unwrap().to_string();
+    // The folder is another one each time.
+    format!("`t.csv{}", error.split_once("t.csv").unwrap().1)
+}
+
+#[test]
+fn types_are_the_narrowest_that_hold_all_values() {
+    let (schema, seen) = csv("i,f,b,d,at,utc,t,zip,m\n1,2,true,2025-01-31,2025-01-31T10:00:00,2025-01-31T10:00:00Z,x,007,\n-5,0.5,false,NA,2025-01-31,2025-01-31T10:00:01Z,2,1,NA\n");
+    assert_eq!(
+        types(&schema),
+        "i: int64, f: float64, b: boolean, d: date32, at: timestamp[us], utc: timestamp[us, UTC], t: utf8, zip: utf8, m: utf8"
+    );
+    assert_eq!(seen.parts[0].1[..4], ["1 -5", "2.0 0.5", "true false", "2025-01-31 ·"]);
+}
+
+#[test]
+fn a_later_value_widens_the_type_of_the_whole_column() {
+    let (schema, seen) = csv("a,b\n1,\n2,\n3,\n4.5,x\n");
+    assert_eq!(types(&schema), "a: float64, b: utf8");
+    assert_eq!(seen.parts, [(3, vec!["1.0 2.0 3.0".into(), "· · ·".into()]), (1, vec!["4.5".into(), "x".into()])]);
+    assert!(seen.restarts > 0);
+    // A column without any value at first may turn out to be a number.
+    assert_eq!(types(&csv("a,b\n1,\n2,\n3,\n4,5\n").0), "a: int64, b: int64");
+}
+
+#[test]
+fn quotes_separators_and_line_ends_follow_rfc_4180() {
+    let (_, seen) = csv("a,b\r\n\"x, \"\"y\"\"\",\"two\nlines\"\r\n\r\nz,w");
+    assert_eq!(seen.parts, [(2, vec!["x, \"y\" z".into(), "two\nlines w".into()])]);
+    let tabs = ReadOptions { delimiter: b'\t', ..options(Format::Csv) };
+    assert_eq!(types(&read_text("t.tsv", b"a\tb\n1\tx,y\n", &tabs).unwrap().0), "a: int64, b: utf8");
+}
+
+#[test]
+fn bad_files_say_what_and_where() {
+    let plain = options(Format::Csv);
+    assert_eq!(csv_error(b"a,b\n1,2\n3\n", &plain), "`t.csv`, line 3: 1 fields, and the header has 2");
+    assert_eq!(csv_error(b"", &plain), "`t.csv`: the file is empty: there is not even a header line");
+    assert_eq!(csv_error(b"a,a\n", &plain), "`t.csv`, line 1: two columns are called `a`");
+    assert_eq!(
+        csv_error(b"a\nx\n\xff\xfe\n", &plain),
+        "`t.csv`, line 3: column `a` is not UTF-8 (`\u{fffd}\u{fffd}`); convert the file, for instance with iconv"
+    );
+    let typed = ReadOptions { types: BTreeMap::from([("a".into(), DataType::Int64)]), ..plain.clone() };
+    assert_eq!(csv_error(b"a\n1\n2x\n", &typed), "`t.csv`, line 3: column `a`: `2x` is not int64, the type given for it");
+    let absent = ReadOptions { columns: Some(vec!["z".into()]), ..plain.clone() };
+    assert_eq!(csv_error(b"a\n1\n", &absent), "`t.csv` has no column `z`");
+    let filtered = ReadOptions { filter: Some("a > 'x'".into()), ..plain };
+    assert_eq!(csv_error(b"a\n1\n", &filtered), "`where` does not fit `t.csv`: an integer and text do not go together".replace("`where` does not fit ", ""));
+}
+
+#[test]
+fn a_header_alone_is_a_table_without_parts() {
+    let (schema, seen) = csv("a,b\n");
+    assert_eq!(types(&schema), "a: utf8, b: utf8");
+    assert!(seen.parts.is_empty());
+}
+
+#[test]
+fn a_filter_and_a_projection_apply_before_parts_are_kept() {
+    let picked = ReadOptions { columns: Some(vec!["b".into()]), filter: Some("a >= 2".into()), ..options(Format::Csv) };
+    let (schema, seen) = read_text("t.csv", b"a,b\n1,x\n2,y\n3,z\n0,u\n0,v\n", &picked).unwrap();
+    assert_eq!(types(&schema), "b: utf8");
+    assert_eq!(seen.parts, [(2, vec!["y z".into()])]);
+}
+
+#[test]
+fn packed_text_is_unpacked() {
+    let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gz.write_all(b"a\n1\n").unwrap();
+    let (schema, _) = read_text("t.csv.gz", &gz.finish().unwrap(), &options(Format::Csv)).unwrap();
+    assert_eq!(types(&schema), "a: int64");
+    let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    zip.start_file("inner.csv", zip::write::SimpleFileOptions::default()).unwrap();
+    zip.write_all(b"a\n1.5\n").unwrap();
+    let bytes = zip.finish().unwrap().into_inner();
+    assert_eq!(types(&read_text("t.csv.zip", &bytes, &options(Format::Csv)).unwrap().0), "a: float64");
+    assert!(read_text("t.csv.zip", b"PK no", &options(Format::Csv)).is_err());
+}
+
+#[test]
+fn json_lines_become_columns() {
+    let (schema, seen) = read_text("t.ndjson", b"{\"a\":1,\"t\":\"x\"}\n{\"a\":null,\"f\":0.5}\n", &options(Format::Ndjson)).unwrap();
+    assert_eq!(types(&schema), "a: int64, t: utf8, f: float64");
+    assert_eq!(seen.parts, [(2, vec!["1 ·".into(), "x ·".into(), "· 0.5".into()])]);
+    assert!(read_text("t.ndjson", b"{\"a\":", &options(Format::Ndjson)).is_err());
+    assert!(read_text("t.ndjson", b"", &options(Format::Ndjson)).is_err());
+}
+
+/// What is written in a format and read again is the same table.
+#[test]
+fn every_format_reads_back_what_was_exported() {
+    let content = "i,f,t,b,d\n1,0.5,x,true,2025-01-31\nNA,,\"a,b\",false,NA\n3,2,z,NA,2024-02-29\n4,1e3,w,true,2024-01-01\n";
+    let (schema, seen) = csv(content);
+    for (name, format) in [("t.parquet", Format::Parquet), ("t.arrow", Format::Ipc), ("t.ndjson", Format::Ndjson), ("t.csv", Format::Csv)] {
+        struct Export<'a>(crate::export::Exporter<&'a mut Vec<u8>>);
+        impl Sink for Export<'_> {
+            fn part(&mut self, _: &Schema, part: ReadPart) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+                self.0.part(part.rows, &part.columns).map_err(Into::into)
+            }
+            fn restart(&mut self) {
+                unreachable!("the first part has all types");
+            }
+        }
+        let mut bytes = Vec::new();
+        let mut export = Export(crate::export::Exporter::new(&mut bytes, format, &schema).unwrap());
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.csv");
+        std::fs::write(&path, content).unwrap();
+        read(&[path], &options(Format::Csv), &mut export).unwrap();
+        let Export(export) = export;
+        export.finish().unwrap();
+        let typed = ReadOptions {
+            types: schema.fields.iter().map(|field| (field.name.to_string(), field.data_type.clone())).collect(),
+            ..options(format)
+        };
+        let (back, seen_back) = read_text(name, &bytes, &typed).unwrap();
+        assert_eq!(back, schema, "{format:?}");
+        assert_eq!(seen_back.parts, seen.parts, "{format:?}");
+    }
+}
+
+#[test]
+fn a_parquet_filter_skips_row_groups_and_rows() {
+    let (schema, _) = csv("i,t\n1,a\n2,b\n3,c\n10,d\n11,e\n12,f\n");
+    let mut bytes = Vec::new();
+    let mut export = crate::export::Exporter::new(&mut bytes, Format::Parquet, &schema).unwrap();
+    for (from, rows) in [(1i64, 3usize), (10, 3)] {
+        let ints = ::arrow::array::Int64Array::from_iter_values(from..from + rows as i64);
+        let texts = ::arrow::array::StringArray::from(vec!["a"; rows]);
+        let columns = [Column::from_array(&ints).unwrap(), Column::from_array(&texts).unwrap()];
+        export.part(rows, &columns).unwrap();
+    }
+    export.finish().unwrap();
+    let picked = ReadOptions { filter: Some("i > 10 and t = 'a'".into()), columns: Some(vec!["t".into(), "i".into()]), ..options(Format::Parquet) };
+    let (schema, seen) = read_text("t.parquet", &bytes, &picked).unwrap();
+    assert_eq!(types(&schema), "t: utf8, i: int64");
+    assert_eq!(seen.parts, [(2, vec!["a a".into(), "11 12".into()])]);
+    let nothing = ReadOptions { filter: Some("i > 99".into()), ..options(Format::Parquet) };
+    let (schema, seen) = read_text("t.parquet", &bytes, &nothing).unwrap();
+    assert_eq!((types(&schema).as_str(), seen.parts.len()), ("i: int64, t: utf8", 0));
+    assert!(read_text("t.parquet", b"PAR1", &options(Format::Parquet)).is_err());
+    assert!(read_text("t.arrow", b"ARROW1", &options(Format::Ipc)).is_err());
+}

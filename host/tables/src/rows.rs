@@ -1,0 +1,115 @@
+//! The rows that a selection picks.
+
+use arrow::array::{Array, ArrayRef, cast::AsArray};
+use arrow::compute::{concat, filter, take};
+use arrow::datatypes::UInt32Type;
+use millrace_types::{DataType, Selection};
+
+use crate::check::count_ones;
+use crate::column::{Column, ColumnError};
+
+/// Rows that a mask keeps.
+pub fn kept(mask: &Column) -> u64 {
+    count_ones(&mask.values)
+}
+
+/// The selected rows of `sources`, taken as one run of rows.
+///
+/// # Errors
+/// When selection and sources do not fit, or the result would not fit 32-bit
+/// offsets.
+pub fn gather(kind: Selection, selection: &Column, sources: &[Column]) -> Result<Column, ColumnError> {
+    let wrong = |what: &str| ColumnError::Buffers(what.to_owned());
+    let arrays = sources.iter().map(Column::to_array).collect::<Result<Vec<_>, _>>()?;
+    let source: ArrayRef = match arrays.as_slice() {
+        [] => return Err(wrong("a selection from nothing")),
+        [one] => one.clone(),
+        many => {
+            let bytes: usize = sources.iter().map(|source| source.values.len()).sum();
+            if sources[0].data_type.is_variable() && bytes > i32::MAX as usize {
+                return Err(wrong("the rows to take from have more than 2 GiB of text"));
+            }
+            let many: Vec<&dyn Array> = many.iter().map(|array| &**array).collect();
+            concat(&many).map_err(|error| ColumnError::Buffers(error.to_string()))?
+        }
+    };
+    let selection = selection.to_array()?;
+    let picked = match kind {
+        Selection::Mask => {
+            let mask = selection.as_boolean_opt().ok_or_else(|| wrong("a mask that is not boolean"))?;
+            if mask.len() != source.len() || mask.null_count() > 0 {
+                return Err(wrong("a mask of another length than its column, or with nulls"));
+            }
+            filter(&source, mask)
+        }
+        Selection::Take => {
+            let indices = selection.as_primitive_opt::<UInt32Type>().ok_or_else(|| wrong("indices that are not uint32"))?;
+            if indices.iter().flatten().any(|index| index as usize >= source.len()) {
+                return Err(wrong("an index beyond the rows"));
+            }
+            if matches!(sources[0].data_type, DataType::Utf8 | DataType::Binary) {
+                let offsets = source.to_data();
+                let offsets = offsets.buffers()[0].typed_data::<i32>();
+                let length = |index: u32| (offsets[index as usize + 1] - offsets[index as usize]) as u64;
+                if indices.iter().flatten().map(length).sum::<u64>() > i32::MAX as u64 {
+                    return Err(wrong("the taken rows have more than 2 GiB of text"));
+                }
+            }
+            take(&source, indices, None)
+        }
+    };
+    Column::from_array(&*picked.map_err(|error| ColumnError::Buffers(error.to_string()))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{BooleanArray, Int64Array, StringArray, UInt32Array};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn column(array: &dyn Array) -> Column {
+        Column::from_array(array).unwrap()
+    }
+
+    proptest! {
+        /// A mask is the take of the indices of its set bits.
+        #[test]
+        fn a_mask_is_a_take_of_its_set_bits(rows in prop::collection::vec((prop::option::of(".{0,4}"), any::<bool>()), 0..60)) {
+            let texts: StringArray = rows.iter().map(|(text, _)| text.clone()).collect();
+            let mask: BooleanArray = rows.iter().map(|(_, keep)| Some(*keep)).collect();
+            let indices: UInt32Array = (0u32..).zip(&rows).filter(|(_, (_, keep))| *keep).map(|(i, _)| i).collect();
+            let masked = gather(Selection::Mask, &column(&mask), &[column(&texts)]).unwrap();
+            let taken = gather(Selection::Take, &column(&indices), &[column(&texts)]).unwrap();
+            prop_assert_eq!(&masked, &taken);
+            prop_assert_eq!(masked.rows() as u64, kept(&column(&mask)));
+        }
+
+        /// Taking from parts is taking from the whole.
+        #[test]
+        fn parts_and_the_whole_give_the_same_rows(
+            values in prop::collection::vec(any::<i64>(), 1..40),
+            cut in any::<prop::sample::Index>(),
+            picks in prop::collection::vec(prop::option::of(any::<prop::sample::Index>()), 0..40),
+        ) {
+            let whole = Arc::new(Int64Array::from(values.clone()));
+            let cut = cut.index(values.len());
+            let indices: UInt32Array = picks.iter().map(|pick| pick.map(|i| i.index(values.len()) as u32)).collect();
+            let parts = [column(&whole.slice(0, cut)), column(&whole.slice(cut, values.len() - cut))];
+            let from_parts = gather(Selection::Take, &column(&indices), &parts).unwrap();
+            prop_assert_eq!(from_parts, gather(Selection::Take, &column(&indices), &[column(&*whole)]).unwrap());
+        }
+    }
+
+    #[test]
+    fn selections_that_do_not_fit_are_errors() {
+        let source = [column(&Int64Array::from(vec![1, 2]))];
+        let mask = column(&BooleanArray::from(vec![true]));
+        assert!(gather(Selection::Mask, &mask, &source).is_err());
+        let indices = column(&UInt32Array::from(vec![2]));
+        assert!(gather(Selection::Take, &indices, &source).is_err());
+        assert!(gather(Selection::Take, &mask, &source).is_err());
+    }
+}

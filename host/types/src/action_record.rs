@@ -1,0 +1,189 @@
+//! The action record: what a task decided and what it cost.
+//!
+//! A record holds what the guest made, never what the host can derive: computed
+//! columns and selections, but no column that was passed through. Its key does
+//! not know those, so neither may it.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::action_key::KeyParts;
+use crate::digest::{ActionKey, BlobDigest, PackDigest};
+use crate::name::{ColumnName, PortName};
+use crate::schema::DataType;
+use crate::table::{BlobRef, StoredChunk};
+
+/// What one run of a task used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Cost {
+    /// Fuel that the guest used: the same on every machine with one engine version.
+    pub fuel: u64,
+    /// Largest size of the guest's linear memory.
+    pub peak_memory_bytes: u64,
+    /// From admission to the last byte written, in microseconds.
+    pub wall_us: u64,
+    /// Processor time of the thread, in microseconds.
+    pub cpu_us: u64,
+    /// Bytes of buffers and blobs handed to the guest.
+    pub bytes_read: u64,
+    /// Bytes of buffers and blobs taken from it.
+    pub bytes_written: u64,
+}
+
+impl std::ops::AddAssign for Cost {
+    /// Adds up what adds up; of memory the larger peak stays.
+    fn add_assign(&mut self, other: Self) {
+        let Self { fuel, peak_memory_bytes, wall_us, cpu_us, bytes_read, bytes_written } = other;
+        self.fuel += fuel;
+        self.peak_memory_bytes = self.peak_memory_bytes.max(peak_memory_bytes);
+        self.wall_us += wall_us;
+        self.cpu_us += cpu_us;
+        self.bytes_read += bytes_read;
+        self.bytes_written += bytes_written;
+    }
+}
+
+/// How much a log line matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Level {
+    /// For the author of the step.
+    Debug,
+    /// For whoever wants to follow.
+    Info,
+    /// Something to look at.
+    Warn,
+    /// Something went wrong.
+    Error,
+}
+
+/// A line that a step wrote.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLine {
+    /// How much it matters.
+    pub level: Level,
+    /// The line, cut to [`crate::bounds::LOG_LINE_BYTES`].
+    pub message: String,
+}
+
+/// What the rows of an emitted part are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RowsRecord {
+    /// Those of the same part of a port.
+    SameRows {
+        /// The port.
+        port: PortName,
+    },
+    /// Those of the same part of a port that a mask keeps.
+    Mask {
+        /// The port.
+        port: PortName,
+        /// A boolean for each of its rows.
+        selection: Arc<StoredChunk>,
+    },
+    /// Rows of ports, by index.
+    Take {
+        /// For each port the indices into all its rows that the task sees.
+        from: Vec<(PortName, Arc<StoredChunk>)>,
+    },
+    /// New rows.
+    Rows,
+}
+
+/// A part that a task emitted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartRecord {
+    /// Rows in it.
+    pub rows: u64,
+    /// Where they come from.
+    pub origin: RowsRecord,
+    /// The computed columns.
+    pub columns: Vec<(ColumnName, Arc<StoredChunk>)>,
+}
+
+/// A column of a schema that a task declared at run time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeclaredField {
+    /// Its name in the output.
+    pub name: ColumnName,
+    /// Its type.
+    pub data_type: DataType,
+    /// Whether nulls may occur.
+    pub nullable: bool,
+    /// The port and column it is passed through from, if it is.
+    pub source: Option<(PortName, ColumnName)>,
+}
+
+/// What a task left on one output port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OutputRecord {
+    /// Bytes.
+    Blob(BlobRef),
+    /// Parts of a table.
+    Table {
+        /// The schema, when the plan did not know it.
+        declared: Option<Vec<DeclaredField>>,
+        /// In the order in which they were emitted.
+        parts: Vec<PartRecord>,
+    },
+}
+
+/// What a task produced and what it cost.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ActionRecord {
+    /// The key it is found under.
+    pub key: ActionKey,
+    /// What the key was made of.
+    pub parts: KeyParts,
+    /// By port, in name order.
+    pub outputs: Vec<(PortName, OutputRecord)>,
+    /// The result of a `partial` task.
+    pub partial: Option<BlobRef>,
+    /// Named numbers, in name order.
+    pub metrics: Vec<(String, f64)>,
+    /// What it wrote, as far as kept.
+    pub log: Vec<LogLine>,
+    /// What it used.
+    pub cost: Cost,
+    /// When it ran, in seconds since 1970, for policies by age.
+    pub finished_at: u64,
+}
+
+/// An object that a record needs in order to be worth anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ObjectRef {
+    /// A pack and its size in bytes.
+    Pack(PackDigest, u64),
+    /// A blob and its size in bytes.
+    Blob(BlobDigest, u64),
+}
+
+impl ActionRecord {
+    /// Every object that the record names.
+    pub fn objects(&self) -> Vec<ObjectRef> {
+        let mut objects = Vec::new();
+        let pack = |chunk: &StoredChunk| ObjectRef::Pack(chunk.pack, chunk.pack_bytes);
+        for (_, output) in &self.outputs {
+            match output {
+                OutputRecord::Blob(blob) => objects.push(ObjectRef::Blob(blob.digest, blob.size)),
+                OutputRecord::Table { parts, .. } => {
+                    for part in parts {
+                        match &part.origin {
+                            RowsRecord::Mask { selection, .. } => objects.push(pack(selection)),
+                            RowsRecord::Take { from } => objects.extend(from.iter().map(|(_, chunk)| pack(chunk))),
+                            RowsRecord::SameRows { .. } | RowsRecord::Rows => {}
+                        }
+                        objects.extend(part.columns.iter().map(|(_, chunk)| pack(chunk)));
+                    }
+                }
+            }
+        }
+        if let Some(partial) = &self.partial {
+            objects.push(ObjectRef::Blob(partial.digest, partial.size));
+        }
+        objects.sort_unstable();
+        objects.dedup();
+        objects
+    }
+}

@@ -1,0 +1,39 @@
+//! A bound on everything that comes from outside.
+//!
+//! What exceeds one is refused with its name, so that no file, component or
+//! neighbour can make the host use memory or time without end.
+
+/// Bytes in the name of a step or a port.
+pub const NAME_BYTES: usize = 200;
+/// Bytes of a pipeline file.
+pub const PIPELINE_BYTES: u64 = 16 << 20;
+/// Bytes of a component.
+pub const COMPONENT_BYTES: u64 = 256 << 20;
+/// Bytes of a record in the store.
+pub const RECORD_BYTES: u64 = 256 << 20;
+/// Instances of one step, from its matrix and those of its inputs.
+pub const INSTANCES: usize = 100_000;
+/// Columns of a table.
+pub const COLUMNS: usize = 100_000;
+/// Rows of a part: offsets and indices are 32-bit.
+pub const PART_ROWS: u64 = 1 << 31;
+/// Parts that one task may emit.
+pub const PARTS_PER_TASK: usize = 1 << 20;
+/// Bytes that cross between a guest and the host in one call.
+pub const CALL_BYTES: usize = 4 << 30;
+/// Log lines kept of one task; more are counted.
+pub const LOG_LINES: usize = 1_000;
+/// Bytes of one log line; longer ones are cut.
+pub const LOG_LINE_BYTES: usize = 4 << 10;
+/// Named numbers of one task.
+pub const METRICS: usize = 10_000;
+/// Problems that a plan may report.
+pub const PROBLEMS: usize = 1_000;
+/// Bytes of a message from a guest; longer ones are cut.
+pub const MESSAGE_BYTES: usize = 16 << 10;
+/// Memory of a guest that only describes itself or plans.
+pub const PLAN_MEMORY_BYTES: u64 = 256 << 20;
+/// Fuel of a guest that only describes itself or plans: about a second.
+pub const PLAN_FUEL: u64 = 1_000_000_000;
+/// Depth of an expression.
+pub const EXPRESSION_DEPTH: usize = 200;

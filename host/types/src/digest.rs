@@ -1,0 +1,140 @@
+//! BLAKE3-256 digests, one type for each thing that is named by one.
+//!
+//! There is no conversion between the kinds: where a digest of one kind goes
+//! into another, the function that does it says so by its name.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Text that should have been a digest.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is not a digest (`b3:` and 64 hexadecimal digits)")]
+pub struct DigestError {
+    /// What stood there, cut to 80 characters.
+    pub text: String,
+}
+
+fn parse(text: &str) -> Result<[u8; 32], DigestError> {
+    text.strip_prefix("b3:")
+        .and_then(|hex| blake3::Hash::from_hex(hex).ok())
+        .map(|hash| *hash.as_bytes())
+        .ok_or_else(|| DigestError { text: text.chars().take(80).collect() })
+}
+
+macro_rules! digest {
+    ($($(#[$doc:meta])* $name:ident;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name([u8; 32]);
+
+        impl $name {
+            /// The digest with these bytes.
+            pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+                Self(bytes)
+            }
+
+            /// Its 32 bytes.
+            pub const fn as_bytes(&self) -> &[u8; 32] {
+                &self.0
+            }
+
+            /// 64 hexadecimal digits, as in file names.
+            pub fn hex(&self) -> String {
+                blake3::Hash::from_bytes(self.0).to_hex().to_string()
+            }
+
+            /// The first 12 digits, for people.
+            pub fn short(&self) -> String {
+                let mut hex = self.hex();
+                hex.truncate(12);
+                hex
+            }
+        }
+
+        impl From<blake3::Hash> for $name {
+            fn from(hash: blake3::Hash) -> Self {
+                Self(*hash.as_bytes())
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "b3:{}", self.hex())
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}({})", stringify!($name), self.short())
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = DigestError;
+
+            fn from_str(text: &str) -> Result<Self, DigestError> {
+                parse(text).map(Self)
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                if serializer.is_human_readable() {
+                    serializer.collect_str(self)
+                } else {
+                    self.0.serialize(serializer)
+                }
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                if deserializer.is_human_readable() {
+                    let text = String::deserialize(deserializer)?;
+                    text.parse().map_err(serde::de::Error::custom)
+                } else {
+                    <[u8; 32]>::deserialize(deserializer).map(Self)
+                }
+            }
+        }
+    )*};
+}
+
+digest! {
+    /// Of the exact bytes of a component.
+    ComponentDigest;
+    /// Of the bytes of a blob.
+    BlobDigest;
+    /// Of one column of one part: type, length and buffers, or, for a gathered
+    /// column, of the selection and what it selects from.
+    ColumnDigest;
+    /// Of the columns in a pack, which is its name in the store.
+    PackDigest;
+    /// Of a table: its schema, and the rows and column digests of its parts.
+    TableDigest;
+    /// Of the bytes of a source file.
+    SourceDigest;
+    /// Of all that can influence what a task produces.
+    ActionKey;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_digest_reads_back_from_its_text() {
+        let digest = BlobDigest::from(blake3::hash(b"x"));
+        assert_eq!(digest.to_string().parse::<BlobDigest>(), Ok(digest));
+        assert_eq!(digest.to_string().len(), 67);
+    }
+
+    #[test]
+    fn text_that_is_no_digest_is_refused() {
+        for text in ["", "b3:", "b3:zz", "sha256:00", &"b3:0".repeat(40)] {
+            assert!(text.parse::<BlobDigest>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,736 @@
+//! A checked tree over columns. Loops run over whole columns, nulls apart, so
+//! that they vectorise; only what can fail looks at one row at a time.
+
+use std::sync::Arc;
+
+use arrow_array::builder::StringBuilder;
+use arrow_array::cast::AsArray;
+use arrow_array::types::{
+    Date32Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, TimestampMicrosecondType,
+    TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type, UInt32Type,
+    UInt64Type,
+};
+use arrow_array::{
+    Array, ArrayRef, ArrowPrimitiveType, BooleanArray, Date32Array, Float64Array, Int64Array, StringArray,
+    TimestampMicrosecondArray,
+};
+use arrow_buffer::{ArrowNativeType, BooleanBuffer, NullBuffer, ScalarBuffer};
+use arrow_schema::{DataType, TimeUnit};
+
+use crate::ExprError;
+use crate::check::{Checked, Function, Op, Type, Typed, days_to_micros};
+use crate::parse::{Arith, Compare, Literal, Span};
+use crate::time::{DAY_US, civil, parse_date, parse_timestamp};
+
+/// The same value in every row, or one for each.
+enum Values<T: ArrowNativeType> {
+    One(T),
+    Many(ScalarBuffer<T>),
+}
+
+enum Texts {
+    One(String),
+    Many(StringArray),
+}
+
+impl Texts {
+    fn get(&self, row: usize) -> &str {
+        match self {
+            Self::One(text) => text,
+            Self::Many(array) => array.value(row),
+        }
+    }
+}
+
+enum Data {
+    /// Integers, days, microseconds.
+    Int(Values<i64>),
+    Float(Values<f64>),
+    Bool(BooleanBuffer),
+    Text(Texts),
+}
+
+struct Vector {
+    data: Data,
+    nulls: Option<NullBuffer>,
+}
+
+type Result<T> = std::result::Result<T, ExprError>;
+
+impl<T: ArrowNativeType> Values<T> {
+    fn get(&self, row: usize) -> T {
+        match self {
+            Self::One(value) => *value,
+            Self::Many(values) => values[row],
+        }
+    }
+
+    fn expand(self, rows: usize) -> ScalarBuffer<T> {
+        match self {
+            Self::One(value) => vec![value; rows].into(),
+            Self::Many(values) => values,
+        }
+    }
+
+    fn map<R: ArrowNativeType>(&self, f: impl Fn(T) -> R) -> Values<R> {
+        match self {
+            Self::One(value) => Values::One(f(*value)),
+            Self::Many(values) => Values::Many(values.iter().map(|value| f(*value)).collect::<Vec<R>>().into()),
+        }
+    }
+}
+
+fn zip<T, R>(a: &Values<T>, b: &Values<T>, f: impl Fn(T, T) -> R) -> Values<R>
+where
+    T: ArrowNativeType,
+    R: ArrowNativeType,
+{
+    match (a, b) {
+        (Values::One(a), Values::One(b)) => Values::One(f(*a, *b)),
+        (Values::One(a), Values::Many(b)) => Values::Many(b.iter().map(|b| f(*a, *b)).collect::<Vec<R>>().into()),
+        (Values::Many(a), Values::One(b)) => Values::Many(a.iter().map(|a| f(*a, *b)).collect::<Vec<R>>().into()),
+        (Values::Many(a), Values::Many(b)) => {
+            Values::Many(a.iter().zip(b.iter()).map(|(a, b)| f(*a, *b)).collect::<Vec<R>>().into())
+        }
+    }
+}
+
+fn test<T: ArrowNativeType>(rows: usize, a: &Values<T>, b: &Values<T>, f: impl Fn(T, T) -> bool) -> BooleanBuffer {
+    match (a, b) {
+        (Values::One(a), Values::One(b)) => constant(f(*a, *b), rows),
+        (Values::One(a), Values::Many(b)) => BooleanBuffer::collect_bool(rows, |i| f(*a, b[i])),
+        (Values::Many(a), Values::One(b)) => BooleanBuffer::collect_bool(rows, |i| f(a[i], *b)),
+        (Values::Many(a), Values::Many(b)) => BooleanBuffer::collect_bool(rows, |i| f(a[i], b[i])),
+    }
+}
+
+fn constant(value: bool, rows: usize) -> BooleanBuffer {
+    if value { BooleanBuffer::new_set(rows) } else { BooleanBuffer::new_unset(rows) }
+}
+
+fn wrong_kind(span: Span) -> ExprError {
+    ExprError::at(span, "a value has another type than its column said")
+}
+
+impl Vector {
+    fn new(data: Data, nulls: Option<NullBuffer>) -> Self {
+        Self { data, nulls: nulls.filter(|nulls| nulls.null_count() > 0) }
+    }
+
+    fn is_null(&self, row: usize) -> bool {
+        self.nulls.as_ref().is_some_and(|nulls| nulls.is_null(row))
+    }
+
+    fn int(&self, span: Span) -> Result<&Values<i64>> {
+        match &self.data {
+            Data::Int(values) => Ok(values),
+            _ => Err(wrong_kind(span)),
+        }
+    }
+
+    fn float(&self, span: Span) -> Result<&Values<f64>> {
+        match &self.data {
+            Data::Float(values) => Ok(values),
+            _ => Err(wrong_kind(span)),
+        }
+    }
+
+    fn bool(&self, span: Span) -> Result<&BooleanBuffer> {
+        match &self.data {
+            Data::Bool(values) => Ok(values),
+            _ => Err(wrong_kind(span)),
+        }
+    }
+
+    fn text(&self, span: Span) -> Result<&Texts> {
+        match &self.data {
+            Data::Text(values) => Ok(values),
+            _ => Err(wrong_kind(span)),
+        }
+    }
+
+    fn into_array(self, ty: Type, rows: usize, span: Span) -> Result<ArrayRef> {
+        let nulls = self.nulls;
+        Ok(match (self.data, ty) {
+            (Data::Int(values), Type::Int) => Arc::new(Int64Array::new(values.expand(rows), nulls)),
+            (Data::Int(values), Type::Time) => Arc::new(TimestampMicrosecondArray::new(values.expand(rows), nulls)),
+            (Data::Int(values), Type::Date) => {
+                // Days come from 32 bits or from a parsed date, which is smaller.
+                let days: Vec<i32> = values.expand(rows).iter().map(|days| *days as i32).collect();
+                Arc::new(Date32Array::new(days.into(), nulls))
+            }
+            (Data::Float(values), Type::Float) => Arc::new(Float64Array::new(values.expand(rows), nulls)),
+            (Data::Bool(values), Type::Bool) => Arc::new(BooleanArray::new(values, nulls)),
+            (Data::Text(Texts::Many(array)), Type::Text) => {
+                let (offsets, values, _) = array.into_parts();
+                Arc::new(StringArray::new(offsets, values, nulls))
+            }
+            (Data::Text(Texts::One(text)), Type::Text) => {
+                let valid = |row| nulls.as_ref().is_none_or(|nulls: &NullBuffer| nulls.is_valid(row));
+                Arc::new((0..rows).map(|row| valid(row).then_some(text.as_str())).collect::<StringArray>())
+            }
+            _ => return Err(wrong_kind(span)),
+        })
+    }
+}
+
+impl Checked {
+    /// Computes the column.
+    ///
+    /// # Errors
+    /// A value that has no result, with its row: integer overflow, a text that
+    /// is no number.
+    pub fn column(&self, columns: &[ArrayRef], rows: usize) -> Result<ArrayRef> {
+        let evaluator = Evaluator { columns, rows };
+        evaluator.eval(&self.root)?.into_array(self.root.ty, rows, self.root.span)
+    }
+
+    /// The rows for which a condition holds; null counts as false.
+    ///
+    /// # Errors
+    /// As [`Self::column`], and when the expression is not boolean.
+    pub fn mask(&self, columns: &[ArrayRef], rows: usize) -> Result<BooleanArray> {
+        if self.root.ty != Type::Bool {
+            let message = format!("a condition is needed here, and this is {}", self.root.ty);
+            return Err(ExprError::at(self.root.span, message));
+        }
+        let vector = Evaluator { columns, rows }.eval(&self.root)?;
+        let values = vector.bool(self.root.span)?;
+        Ok(BooleanArray::new(valid_and(values, vector.nulls.as_ref()), None))
+    }
+}
+
+fn valid_and(values: &BooleanBuffer, nulls: Option<&NullBuffer>) -> BooleanBuffer {
+    match nulls {
+        Some(nulls) => values & nulls.inner(),
+        None => values.clone(),
+    }
+}
+
+struct Evaluator<'a> {
+    columns: &'a [ArrayRef],
+    rows: usize,
+}
+
+fn primitive<T: ArrowPrimitiveType>(array: &ArrayRef) -> Values<i64>
+where
+    T::Native: Into<i64>,
+{
+    Values::Many(array.as_primitive::<T>().values().iter().map(|value| (*value).into()).collect::<Vec<_>>().into())
+}
+
+impl Evaluator<'_> {
+    fn eval(&self, node: &Typed) -> Result<Vector> {
+        let span = node.span;
+        match &node.op {
+            Op::Column(index) => match self.columns.get(*index) {
+                Some(array) if array.len() == self.rows => load(array, span),
+                _ => Err(ExprError::at(span, "the column is missing or has another number of rows")),
+            },
+            Op::Const(literal) => Ok(self.constant(literal, node.ty)),
+            Op::Negate(inner) => {
+                let inner = self.eval(inner)?;
+                let data = match &inner.data {
+                    Data::Int(values) => {
+                        Data::Int(self.checked(span, &inner.nulls, values, values, |a, _| a.checked_neg())?)
+                    }
+                    _ => Data::Float(inner.float(span)?.map(|a| -a)),
+                };
+                Ok(Vector::new(data, inner.nulls))
+            }
+            Op::Not(inner) => {
+                let inner = self.eval(inner)?;
+                let flipped = !inner.bool(span)?;
+                Ok(Vector::new(Data::Bool(flipped), inner.nulls))
+            }
+            Op::And(a, b) => self.logic(a, b, true),
+            Op::Or(a, b) => self.logic(a, b, false),
+            Op::IsNull(inner) => {
+                let data = match self.eval(inner)?.nulls {
+                    Some(nulls) => !nulls.inner(),
+                    None => constant(false, self.rows),
+                };
+                Ok(Vector::new(Data::Bool(data), None))
+            }
+            Op::Like(inner, pattern) => {
+                let inner = self.eval(inner)?;
+                let texts = inner.text(span)?;
+                let data = BooleanBuffer::collect_bool(self.rows, |row| pattern.matches(texts.get(row)));
+                Ok(Vector::new(Data::Bool(data), inner.nulls))
+            }
+            Op::Arith(op, a, b) => self.arith(*op, a, b, span),
+            Op::Compare(op, a, b) => self.compare(*op, a, b, span),
+            Op::Cast(inner) => self.cast(inner, node.ty, span),
+            Op::Case(arms, otherwise) => self.case(arms, otherwise, node.ty, span),
+            Op::Call(function, args) => self.call(*function, args, node.ty, span),
+        }
+    }
+
+    fn constant(&self, literal: &Literal, ty: Type) -> Vector {
+        let data = match literal {
+            Literal::Null => {
+                let data = match ty {
+                    Type::Bool => Data::Bool(constant(false, self.rows)),
+                    Type::Int | Type::Date | Type::Time => Data::Int(Values::One(0)),
+                    Type::Float => Data::Float(Values::One(0.0)),
+                    Type::Text => Data::Text(Texts::One(String::new())),
+                };
+                return Vector::new(data, Some(NullBuffer::new_null(self.rows)));
+            }
+            Literal::Bool(value) => Data::Bool(constant(*value, self.rows)),
+            Literal::Int(value) => Data::Int(Values::One(*value)),
+            Literal::Float(value) => Data::Float(Values::One(*value)),
+            Literal::Text(text) => Data::Text(Texts::One(text.clone())),
+        };
+        Vector::new(data, None)
+    }
+
+    /// Applies a function that has no result for some values.
+    fn checked(
+        &self,
+        span: Span,
+        nulls: &Option<NullBuffer>,
+        a: &Values<i64>,
+        b: &Values<i64>,
+        f: impl Fn(i64, i64) -> Option<i64>,
+    ) -> Result<Values<i64>> {
+        let mut out = Vec::with_capacity(self.rows);
+        for row in 0..self.rows {
+            match f(a.get(row), b.get(row)) {
+                Some(value) => out.push(value),
+                None if nulls.as_ref().is_some_and(|nulls| nulls.is_null(row)) => out.push(0),
+                None => {
+                    let (a, b) = (a.get(row), b.get(row));
+                    let message = format!("the result does not fit 64 bits (values {a} and {b})");
+                    return Err(ExprError { row: Some(row), ..ExprError::at(span, message) });
+                }
+            }
+        }
+        Ok(Values::Many(out.into()))
+    }
+
+    fn arith(&self, op: Arith, a: &Typed, b: &Typed, span: Span) -> Result<Vector> {
+        let (a, b) = (self.eval(a)?, self.eval(b)?);
+        let mut nulls = NullBuffer::union(a.nulls.as_ref(), b.nulls.as_ref());
+        let data = match (&a.data, &b.data) {
+            (Data::Int(a), Data::Int(b)) => {
+                if op == Arith::Rem {
+                    // As in SQL: nothing modulo zero is null.
+                    let valid = test(self.rows, a, b, |_, b| b != 0);
+                    nulls = NullBuffer::union(nulls.as_ref(), Some(&NullBuffer::new(valid)));
+                }
+                Data::Int(match op {
+                    Arith::Add => self.checked(span, &nulls, a, b, i64::checked_add)?,
+                    Arith::Sub => self.checked(span, &nulls, a, b, i64::checked_sub)?,
+                    Arith::Mul => self.checked(span, &nulls, a, b, i64::checked_mul)?,
+                    _ => zip(a, b, |a, b| if b == 0 { 0 } else { a.wrapping_rem(b) }),
+                })
+            }
+            (Data::Float(a), Data::Float(b)) => Data::Float(match op {
+                Arith::Add => zip(a, b, |a, b| a + b),
+                Arith::Sub => zip(a, b, |a, b| a - b),
+                Arith::Mul => zip(a, b, |a, b| a * b),
+                Arith::Div => zip(a, b, |a, b| a / b),
+                Arith::Rem => zip(a, b, libm::fmod),
+            }),
+            _ => return Err(wrong_kind(span)),
+        };
+        Ok(Vector::new(data, nulls))
+    }
+
+    fn compare(&self, op: Compare, a: &Typed, b: &Typed, span: Span) -> Result<Vector> {
+        fn by<T: PartialOrd + ArrowNativeType>(rows: usize, op: Compare, a: &Values<T>, b: &Values<T>) -> BooleanBuffer {
+            match op {
+                Compare::Eq => test(rows, a, b, |a, b| a == b),
+                Compare::Ne => test(rows, a, b, |a, b| a != b),
+                Compare::Lt => test(rows, a, b, |a, b| a < b),
+                Compare::Le => test(rows, a, b, |a, b| a <= b),
+                Compare::Gt => test(rows, a, b, |a, b| a > b),
+                Compare::Ge => test(rows, a, b, |a, b| a >= b),
+            }
+        }
+        fn holds<T: PartialOrd + ?Sized>(op: Compare, a: &T, b: &T) -> bool {
+            match op {
+                Compare::Eq => a == b,
+                Compare::Ne => a != b,
+                Compare::Lt => a < b,
+                Compare::Le => a <= b,
+                Compare::Gt => a > b,
+                Compare::Ge => a >= b,
+            }
+        }
+        let (a, b) = (self.eval(a)?, self.eval(b)?);
+        let rows = self.rows;
+        let data = match (&a.data, &b.data) {
+            (Data::Int(a), Data::Int(b)) => by(rows, op, a, b),
+            (Data::Float(a), Data::Float(b)) => by(rows, op, a, b),
+            (Data::Bool(a), Data::Bool(b)) => {
+                BooleanBuffer::collect_bool(rows, |i| holds(op, &a.value(i), &b.value(i)))
+            }
+            (Data::Text(a), Data::Text(b)) => BooleanBuffer::collect_bool(rows, |i| holds(op, a.get(i), b.get(i))),
+            _ => return Err(wrong_kind(span)),
+        };
+        Ok(Vector::new(Data::Bool(data), NullBuffer::union(a.nulls.as_ref(), b.nulls.as_ref())))
+    }
+
+    /// Three-valued: false wins in `and`, true in `or`, else null wins.
+    fn logic(&self, a: &Typed, b: &Typed, and: bool) -> Result<Vector> {
+        let (left, right) = (self.eval(a)?, self.eval(b)?);
+        let (x, y) = (left.bool(a.span)?, right.bool(b.span)?);
+        if left.nulls.is_none() && right.nulls.is_none() {
+            return Ok(Vector::new(Data::Bool(if and { x & y } else { x | y }), None));
+        }
+        let all = constant(true, self.rows);
+        let valid = |nulls: &Option<NullBuffer>| nulls.as_ref().map_or(all.clone(), |nulls| nulls.inner().clone());
+        let (x_valid, y_valid) = (valid(&left.nulls), valid(&right.nulls));
+        let (x_true, y_true) = (x & &x_valid, y & &y_valid);
+        let (x_false, y_false) = (&!x & &x_valid, &!y & &y_valid);
+        let (is_true, is_false) =
+            if and { (&x_true & &y_true, &x_false | &y_false) } else { (&x_true | &y_true, &x_false & &y_false) };
+        let known = &is_true | &is_false;
+        Ok(Vector::new(Data::Bool(is_true), Some(NullBuffer::new(known))))
+    }
+
+    fn cast(&self, inner: &Typed, to: Type, span: Span) -> Result<Vector> {
+        let from = inner.ty;
+        let inner = self.eval(inner)?;
+        let fail = |row: usize, what: String| {
+            let message = format!("{what} cannot become {to}");
+            Err(ExprError { row: Some(row), ..ExprError::at(span, message) })
+        };
+        let data = match (&inner.data, to) {
+            (Data::Int(values), Type::Float) => Data::Float(values.map(|value| value as f64)),
+            (Data::Int(values), Type::Bool) => Data::Bool(test(self.rows, values, &Values::One(0), |a, b| a != b)),
+            (Data::Int(days), Type::Time) if from == Type::Date => {
+                Data::Int(self.checked(span, &inner.nulls, days, days, |days, _| days_to_micros(days))?)
+            }
+            (Data::Int(micros), Type::Date) if from == Type::Time => Data::Int(micros.map(|micros| micros.div_euclid(DAY_US))),
+            (Data::Bool(values), Type::Int) => {
+                Data::Int(Values::Many(values.iter().map(i64::from).collect::<Vec<_>>().into()))
+            }
+            (Data::Bool(values), Type::Float) => {
+                Data::Float(Values::Many(values.iter().map(|b| f64::from(u8::from(b))).collect::<Vec<_>>().into()))
+            }
+            (Data::Float(values), Type::Bool) => Data::Bool(test(self.rows, values, &Values::One(0.0), |a, b| a != b)),
+            (Data::Float(values), Type::Int) => {
+                let mut out = Vec::with_capacity(self.rows);
+                for row in 0..self.rows {
+                    let value = values.get(row);
+                    // Truncates; 2^63 itself does not fit.
+                    if value >= -9.223_372_036_854_775_8e18 && value < 9.223_372_036_854_775_8e18 {
+                        out.push(value as i64);
+                    } else if inner.is_null(row) {
+                        out.push(0);
+                    } else {
+                        return fail(row, format!("the value {value}"));
+                    }
+                }
+                Data::Int(Values::Many(out.into()))
+            }
+            (Data::Text(texts), _) => return self.from_text(texts, &inner, to, span),
+            (_, Type::Text) => return Ok(self.to_text(&inner, from)),
+            _ => return Err(wrong_kind(span)),
+        };
+        Ok(Vector::new(data, inner.nulls))
+    }
+
+    fn from_text(&self, texts: &Texts, inner: &Vector, to: Type, span: Span) -> Result<Vector> {
+        fn each<T>(rows: usize, inner: &Vector, texts: &Texts, empty: T, parse: impl Fn(&str) -> Option<T>) -> std::result::Result<Vec<T>, usize>
+        where
+            T: Copy,
+        {
+            (0..rows)
+                .map(|row| if inner.is_null(row) { Ok(empty) } else { parse(texts.get(row).trim()).ok_or(row) })
+                .collect()
+        }
+        let rows = self.rows;
+        let data = match to {
+            Type::Bool => each(rows, inner, texts, false, |text| match text.to_ascii_lowercase().as_str() {
+                "true" | "t" | "yes" | "1" => Some(true),
+                "false" | "f" | "no" | "0" => Some(false),
+                _ => None,
+            })
+            .map(|values| Data::Bool(values.into())),
+            Type::Int => each(rows, inner, texts, 0, |t| t.parse().ok()).map(|v| Data::Int(Values::Many(v.into()))),
+            Type::Float => {
+                each(rows, inner, texts, 0.0, |t| t.parse().ok()).map(|v| Data::Float(Values::Many(v.into())))
+            }
+            Type::Date => each(rows, inner, texts, 0, parse_date).map(|v| Data::Int(Values::Many(v.into()))),
+            Type::Time => each(rows, inner, texts, 0, |t| parse_timestamp(t).map(|(micros, _)| micros))
+                .map(|v| Data::Int(Values::Many(v.into()))),
+            Type::Text => return Err(wrong_kind(span)),
+        };
+        match data {
+            Ok(data) => Ok(Vector::new(data, inner.nulls.clone())),
+            Err(row) => {
+                let text: String = texts.get(row).chars().take(40).collect();
+                let message = format!("the text `{text}` is not {to}");
+                Err(ExprError { row: Some(row), ..ExprError::at(span, message) })
+            }
+        }
+    }
+
+    fn to_text(&self, inner: &Vector, from: Type) -> Vector {
+        let date = |days: i64| {
+            let (year, month, day) = civil(days);
+            format!("{year:04}-{month:02}-{day:02}")
+        };
+        self.texts(inner.nulls.clone(), |row| match &inner.data {
+            Data::Int(values) if from == Type::Date => date(values.get(row)),
+            Data::Int(values) if from == Type::Time => {
+                let micros = values.get(row);
+                let of_day = micros.rem_euclid(DAY_US);
+                let (seconds, fraction) = (of_day / 1_000_000, of_day % 1_000_000);
+                let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
+                let day = date(micros.div_euclid(DAY_US));
+                if fraction == 0 {
+                    format!("{day} {hour:02}:{minute:02}:{second:02}")
+                } else {
+                    format!("{day} {hour:02}:{minute:02}:{second:02}.{fraction:06}")
+                }
+            }
+            Data::Int(values) => values.get(row).to_string(),
+            Data::Float(values) => values.get(row).to_string(),
+            Data::Bool(values) => values.value(row).to_string(),
+            Data::Text(texts) => texts.get(row).to_owned(),
+        })
+    }
+
+    fn texts(&self, nulls: Option<NullBuffer>, text: impl Fn(usize) -> String) -> Vector {
+        let mut builder = StringBuilder::with_capacity(self.rows, self.rows * 8);
+        for row in 0..self.rows {
+            if nulls.as_ref().is_some_and(|nulls| nulls.is_null(row)) {
+                builder.append_value("");
+            } else {
+                builder.append_value(text(row));
+            }
+        }
+        Vector::new(Data::Text(Texts::Many(builder.finish())), nulls)
+    }
+
+    fn case(&self, arms: &[(Typed, Typed)], otherwise: &Typed, ty: Type, span: Span) -> Result<Vector> {
+        let mut masks = Vec::with_capacity(arms.len());
+        let mut values = Vec::with_capacity(arms.len() + 1);
+        for (condition, value) in arms {
+            let vector = self.eval(condition)?;
+            masks.push(valid_and(vector.bool(condition.span)?, vector.nulls.as_ref()));
+            values.push(self.eval(value)?);
+        }
+        values.push(self.eval(otherwise)?);
+        let chosen: Vec<usize> =
+            (0..self.rows).map(|row| masks.iter().position(|mask| mask.value(row)).unwrap_or(arms.len())).collect();
+        self.choose(&values, &chosen, ty, span)
+    }
+
+    /// For each row the value of the chosen vector.
+    fn choose(&self, values: &[Vector], chosen: &[usize], ty: Type, span: Span) -> Result<Vector> {
+        let nulls = values.iter().any(|value| value.nulls.is_some()).then(|| {
+            NullBuffer::new(BooleanBuffer::collect_bool(self.rows, |row| !values[chosen[row]].is_null(row)))
+        });
+        let data = match ty {
+            Type::Bool => {
+                let sides = values.iter().map(|value| value.bool(span)).collect::<Result<Vec<_>>>()?;
+                Data::Bool(BooleanBuffer::collect_bool(self.rows, |row| sides[chosen[row]].value(row)))
+            }
+            Type::Int | Type::Date | Type::Time => {
+                let sides = values.iter().map(|value| value.int(span)).collect::<Result<Vec<_>>>()?;
+                let out: Vec<i64> = (0..self.rows).map(|row| sides[chosen[row]].get(row)).collect();
+                Data::Int(Values::Many(out.into()))
+            }
+            Type::Float => {
+                let sides = values.iter().map(|value| value.float(span)).collect::<Result<Vec<_>>>()?;
+                let out: Vec<f64> = (0..self.rows).map(|row| sides[chosen[row]].get(row)).collect();
+                Data::Float(Values::Many(out.into()))
+            }
+            Type::Text => {
+                let sides = values.iter().map(|value| value.text(span)).collect::<Result<Vec<_>>>()?;
+                return Ok(self.texts(nulls, |row| sides[chosen[row]].get(row).to_owned()));
+            }
+        };
+        Ok(Vector::new(data, nulls))
+    }
+
+    fn call(&self, function: Function, args: &[Typed], ty: Type, span: Span) -> Result<Vector> {
+        use Function as F;
+        let values = args.iter().map(|arg| self.eval(arg)).collect::<Result<Vec<_>>>()?;
+        let mut nulls = None;
+        for value in &values {
+            nulls = NullBuffer::union(nulls.as_ref(), value.nulls.as_ref());
+        }
+        let first = &values[0];
+        let float = |f: fn(f64) -> f64| Ok(Data::Float(first.float(span)?.map(f)));
+        let date = |f: fn((i64, i64, i64)) -> i64| {
+            Ok(Data::Int(first.int(span)?.map(|micros| f(civil(micros.div_euclid(DAY_US))))))
+        };
+        let clock = |f: fn(i64) -> i64| Ok(Data::Int(first.int(span)?.map(|micros| f(micros.rem_euclid(DAY_US) / 1_000_000))));
+        let data: Result<Data> = match function {
+            F::Abs if ty == Type::Int => {
+                let values = first.int(span)?;
+                Ok(Data::Int(self.checked(span, &nulls, values, values, |a, _| a.checked_abs())?))
+            }
+            F::Abs => float(f64::abs),
+            F::Ceil => float(libm::ceil),
+            F::Floor => float(libm::floor),
+            F::Round => float(libm::round),
+            F::Sqrt => float(libm::sqrt),
+            F::Exp => float(libm::exp),
+            F::Ln => float(libm::log),
+            F::Log10 => float(libm::log10),
+            F::Log2 => float(libm::log2),
+            F::Log1p => float(libm::log1p),
+            F::Expm1 => float(libm::expm1),
+            F::Sign if ty == Type::Int => Ok(Data::Int(first.int(span)?.map(i64::signum))),
+            F::Sign => float(|a| if a > 0.0 { 1.0 } else if a < 0.0 { -1.0 } else { a }),
+            F::Pow => Ok(Data::Float(zip(first.float(span)?, values[1].float(span)?, libm::pow))),
+            F::IsNan => {
+                let values = first.float(span)?;
+                Ok(Data::Bool(test(self.rows, values, values, |a, _| a.is_nan())))
+            }
+            F::Year => date(|(year, _, _)| year),
+            F::Month => date(|(_, month, _)| month),
+            F::Day => date(|(_, _, day)| day),
+            F::Hour => clock(|seconds| seconds / 3_600),
+            F::Minute => clock(|seconds| seconds / 60 % 60),
+            F::Second => clock(|seconds| seconds % 60),
+            // 1970-01-01 was a Thursday; Monday is 0.
+            F::Weekday => Ok(Data::Int(first.int(span)?.map(|micros| (micros.div_euclid(DAY_US) + 3).rem_euclid(7)))),
+            F::Epoch => Ok(Data::Int(first.int(span)?.map(|micros| micros.div_euclid(1_000_000)))),
+            F::Least | F::Greatest => return self.extreme(&values, function == F::Greatest, nulls, span),
+            F::Coalesce => {
+                let last = values.len() - 1;
+                let chosen: Vec<usize> = (0..self.rows)
+                    .map(|row| values.iter().position(|value| !value.is_null(row)).unwrap_or(last))
+                    .collect();
+                return self.choose(&values, &chosen, ty, span);
+            }
+            F::NullIf => {
+                let equal = self.compare(Compare::Eq, &args[0], &args[1], span)?;
+                let equal = valid_and(equal.bool(span)?, equal.nulls.as_ref());
+                let keep = NullBuffer::new(!&equal);
+                let nulls = NullBuffer::union(first.nulls.as_ref(), Some(&keep));
+                let kept = values.into_iter().next().ok_or_else(|| wrong_kind(span))?;
+                return Ok(Vector::new(kept.data, nulls));
+            }
+            _ => return self.text_call(function, &values, nulls, span),
+        };
+        Ok(Vector::new(data?, nulls))
+    }
+
+    fn extreme(&self, values: &[Vector], greatest: bool, nulls: Option<NullBuffer>, span: Span) -> Result<Vector> {
+        let pick = |a_first: bool| a_first != greatest;
+        let data = match &values[0].data {
+            Data::Float(_) => {
+                let mut best = values[0].float(span)?.map(|a| a);
+                for value in &values[1..] {
+                    best = zip(&best, value.float(span)?, |a, b| if pick(a <= b) || b.is_nan() { a } else { b });
+                }
+                Data::Float(best)
+            }
+            _ => {
+                let mut best = values[0].int(span)?.map(|a| a);
+                for value in &values[1..] {
+                    best = zip(&best, value.int(span)?, |a, b| if greatest { a.max(b) } else { a.min(b) });
+                }
+                Data::Int(best)
+            }
+        };
+        Ok(Vector::new(data, nulls))
+    }
+
+    fn text_call(&self, function: Function, values: &[Vector], nulls: Option<NullBuffer>, span: Span) -> Result<Vector> {
+        use Function as F;
+        let first = values[0].text(span)?;
+        let second = || values[1].text(span);
+        let test = |f: fn(&str, &str) -> bool| -> Result<Data> {
+            let second = second()?;
+            Ok(Data::Bool(BooleanBuffer::collect_bool(self.rows, |row| f(first.get(row), second.get(row)))))
+        };
+        let data = match function {
+            F::Lower => return Ok(self.texts(nulls, |row| first.get(row).to_lowercase())),
+            F::Upper => return Ok(self.texts(nulls, |row| first.get(row).to_uppercase())),
+            F::Trim => return Ok(self.texts(nulls, |row| first.get(row).trim().to_owned())),
+            F::Concat => {
+                let texts = values.iter().map(|value| value.text(span)).collect::<Result<Vec<_>>>()?;
+                return Ok(self.texts(nulls, |row| texts.iter().map(|text| text.get(row)).collect()));
+            }
+            F::Replace => {
+                let (from, to) = (second()?, values[2].text(span)?);
+                return Ok(self.texts(nulls, |row| first.get(row).replace(from.get(row), to.get(row))));
+            }
+            F::Substr => {
+                let start = values[1].int(span)?;
+                let length = values.get(2).map(|value| value.int(span)).transpose()?;
+                return Ok(self.texts(nulls, |row| {
+                    let skip = usize::try_from(start.get(row).saturating_sub(1)).unwrap_or(0);
+                    let take = length.map_or(usize::MAX, |length| usize::try_from(length.get(row)).unwrap_or(0));
+                    first.get(row).chars().skip(skip).take(take).collect()
+                }));
+            }
+            F::Length => {
+                let lengths: Vec<i64> = (0..self.rows).map(|row| first.get(row).chars().count() as i64).collect();
+                Data::Int(Values::Many(lengths.into()))
+            }
+            F::StartsWith => test(|a, b| a.starts_with(b))?,
+            F::EndsWith => test(|a, b| a.ends_with(b))?,
+            _ => test(|a, b| a.contains(b))?,
+        };
+        Ok(Vector::new(data, nulls))
+    }
+}
+
+fn load(array: &ArrayRef, span: Span) -> Result<Vector> {
+    let nulls = array.nulls().cloned();
+    let micros = |values: &ScalarBuffer<i64>, scale: i64| -> Result<Data> {
+        let mut out = Vec::with_capacity(values.len());
+        for (row, value) in values.iter().enumerate() {
+            match value.checked_mul(scale) {
+                Some(value) => out.push(value),
+                None if array.is_null(row) => out.push(0),
+                None => {
+                    let message = "a timestamp does not fit 64 bits of microseconds";
+                    return Err(ExprError { row: Some(row), ..ExprError::at(span, message) });
+                }
+            }
+        }
+        Ok(Data::Int(Values::Many(out.into())))
+    };
+    let data = match array.data_type() {
+        DataType::Boolean => Data::Bool(array.as_boolean().values().clone()),
+        DataType::Int8 => Data::Int(primitive::<Int8Type>(array)),
+        DataType::Int16 => Data::Int(primitive::<Int16Type>(array)),
+        DataType::Int32 => Data::Int(primitive::<Int32Type>(array)),
+        DataType::Int64 => Data::Int(Values::Many(array.as_primitive::<Int64Type>().values().clone())),
+        DataType::UInt8 => Data::Int(primitive::<UInt8Type>(array)),
+        DataType::UInt16 => Data::Int(primitive::<UInt16Type>(array)),
+        DataType::UInt32 => Data::Int(primitive::<UInt32Type>(array)),
+        DataType::UInt64 => {
+            let values = array.as_primitive::<UInt64Type>().values();
+            if let Some(row) = values.iter().position(|value| i64::try_from(*value).is_err()) {
+                let message = format!("{} does not fit a signed 64-bit integer", values[row]);
+                return Err(ExprError { row: Some(row), ..ExprError::at(span, message) });
+            }
+            Data::Int(Values::Many(values.iter().map(|value| *value as i64).collect::<Vec<_>>().into()))
+        }
+        DataType::Float32 => {
+            let values = array.as_primitive::<Float32Type>().values();
+            Data::Float(Values::Many(values.iter().map(|value| f64::from(*value)).collect::<Vec<_>>().into()))
+        }
+        DataType::Float64 => Data::Float(Values::Many(array.as_primitive::<Float64Type>().values().clone())),
+        DataType::Utf8 => Data::Text(Texts::Many(array.as_string::<i32>().clone())),
+        DataType::Date32 => Data::Int(primitive::<Date32Type>(array)),
+        DataType::Timestamp(unit, _) => match unit {
+            TimeUnit::Second => micros(array.as_primitive::<TimestampSecondType>().values(), 1_000_000)?,
+            TimeUnit::Millisecond => micros(array.as_primitive::<TimestampMillisecondType>().values(), 1_000)?,
+            TimeUnit::Microsecond => {
+                Data::Int(Values::Many(array.as_primitive::<TimestampMicrosecondType>().values().clone()))
+            }
+            TimeUnit::Nanosecond => {
+                let values = array.as_primitive::<TimestampNanosecondType>().values();
+                let micros: Vec<i64> = values.iter().map(|value| value.div_euclid(1_000)).collect();
+                Data::Int(Values::Many(micros.into()))
+            }
+        },
+        other => return Err(ExprError::at(span, format!("a column of type {other} cannot be used"))),
+    };
+    Ok(Vector::new(data, nulls))
+}

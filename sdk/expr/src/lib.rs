@@ -1,0 +1,87 @@
+//! SQL-like expressions over Arrow columns: `where` of a source and of
+//! `std:filter`, `columns` of `std:derive`.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use arrow_array::{Array, ArrayRef, BooleanArray, Int64Array};
+//! use arrow_schema::{DataType, Field, Schema};
+//!
+//! let schema = Schema::new(vec![Field::new("tenure", DataType::Int64, true)]);
+//! let expr = millrace_expr::parse("tenure > 12 or tenure is null")?.check(&schema)?;
+//! let tenure: ArrayRef = Arc::new(Int64Array::from(vec![Some(5), Some(24), None]));
+//! let kept = expr.mask(&[tenure], 3)?;
+//! assert_eq!(kept, BooleanArray::from(vec![false, true, true]));
+//! # Ok::<(), millrace_expr::ExprError>(())
+//! ```
+//!
+//! | | |
+//! | --- | --- |
+//! | literals | `1`, `2.5`, `1e6`, `'text'`, `true`, `false`, `null` |
+//! | columns | `tenure`, `"any name"` |
+//! | arithmetic | `+ - * / %`; `/` is always a float; integer overflow is an error |
+//! | comparison | `= == != <> < <= > >=`, `in (…)`, `between … and …`, `like 'a%_'`, `is [not] null` |
+//! | logic | `and`, `or`, `not`, with nulls as in SQL |
+//! | choice | `if(c, a, b)`, `case when c then a else b end`, `coalesce(a, b)`, `nullif(a, b)` |
+//! | numbers | `abs ceil floor round sqrt exp ln log10 log2 log1p expm1 pow sign least greatest is_nan` |
+//! | text | `lower upper trim length concat substr starts_with ends_with contains replace` |
+//! | time | `year month day hour minute second weekday epoch` |
+//! | types | `cast(x as int64)`: boolean, int64, float64, utf8, date32, timestamp |
+//!
+//! A computed column is boolean, int64, float64, utf8, date32 or a timestamp in
+//! microseconds. The functions of numbers come from `libm` on every platform,
+//! not from the system: a guest and the host agree to the bit.
+
+mod bounds;
+mod check;
+mod eval;
+mod parse;
+mod text;
+mod time;
+pub use time::{parse_date, parse_timestamp};
+mod token;
+
+pub use bounds::Bound;
+pub use check::{Checked, Type};
+pub use parse::{Expr, parse};
+
+/// Something wrong with an expression or with a value it met.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExprError {
+    /// What went wrong.
+    pub message: String,
+    /// Where in the text, in bytes.
+    pub span: (usize, usize),
+    /// The name that was not found.
+    pub missing: Option<String>,
+    /// The names there are.
+    pub candidates: Vec<String>,
+    /// The row whose value it was, when it was a value.
+    pub row: Option<usize>,
+}
+
+impl ExprError {
+    fn at(span: (usize, usize), message: impl Into<String>) -> Self {
+        Self { message: message.into(), span, missing: None, candidates: Vec::new(), row: None }
+    }
+
+    fn unknown(span: (usize, usize), what: &str, name: &str, candidates: impl Iterator<Item = String>) -> Self {
+        Self {
+            message: format!("there is no {what} `{name}`"),
+            span,
+            missing: Some(name.to_owned()),
+            candidates: candidates.collect(),
+            row: None,
+        }
+    }
+}
+
+impl std::fmt::Display for ExprError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for ExprError {}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,171 @@
+use std::sync::Arc;
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Float64Type, Int64Type};
+use arrow_array::{
+    Array, ArrayRef, BooleanArray, Float64Array, Int32Array, Int64Array, StringArray, TimestampSecondArray,
+};
+use arrow_schema::{Field, Schema};
+use proptest::prelude::*;
+
+use super::*;
+
+fn table() -> (Schema, Vec<(String, ArrayRef)>) {
+    let columns: Vec<(String, ArrayRef)> = vec![
+        ("i".into(), Arc::new(Int64Array::from(vec![Some(1), Some(-2), None, Some(i64::MAX)]))),
+        ("s".into(), Arc::new(Int32Array::from(vec![7, 0, 3, -1]))),
+        ("f".into(), Arc::new(Float64Array::from(vec![Some(0.5), None, Some(-1.5), Some(f64::NAN)]))),
+        ("b".into(), Arc::new(BooleanArray::from(vec![Some(true), Some(false), None, None]))),
+        ("t".into(), Arc::new(StringArray::from(vec![Some("Ada"), Some(""), None, Some("blue sky")]))),
+        ("when".into(), Arc::new(TimestampSecondArray::from(vec![0, 86_399, 951_782_400, -1]))),
+    ];
+    let fields: Vec<Field> =
+        columns.iter().map(|(name, array)| Field::new(name, array.data_type().clone(), true)).collect();
+    (Schema::new(fields), columns)
+}
+
+fn compute(source: &str) -> Result<ArrayRef, ExprError> {
+    let (schema, columns) = table();
+    let checked = parse(source)?.check(&schema)?;
+    let inputs: Vec<ArrayRef> = checked
+        .columns()
+        .iter()
+        .map(|name| columns.iter().find(|(known, _)| known == name).map(|(_, array)| array.clone()).expect("checked"))
+        .collect();
+    checked.column(&inputs, 4)
+}
+
+fn ints(source: &str) -> Vec<Option<i64>> {
+    compute(source).expect(source).as_primitive::<Int64Type>().iter().collect()
+}
+
+fn floats(source: &str) -> Vec<Option<f64>> {
+    compute(source).expect(source).as_primitive::<Float64Type>().iter().collect()
+}
+
+fn bools(source: &str) -> Vec<Option<bool>> {
+    compute(source).expect(source).as_boolean().iter().collect()
+}
+
+fn texts(source: &str) -> Vec<Option<String>> {
+    compute(source).expect(source).as_string::<i32>().iter().map(|text| text.map(str::to_owned)).collect()
+}
+
+fn error(source: &str) -> String {
+    let error = compute(source).expect_err(source);
+    let row = error.row.map_or(String::new(), |row| format!(" row {row}"));
+    format!("{}..{}{row}: {}", error.span.0, error.span.1, error.message)
+}
+
+#[test]
+fn operators_bind_as_in_sql() {
+    assert_eq!(ints("1 + 2 * 3 - -4")[0], Some(11));
+    assert_eq!(ints("(1 + 2) * 3")[0], Some(9));
+    assert_eq!(bools("not 1 = 2 and true or false")[0], Some(true));
+}
+
+#[test]
+fn nulls_follow_three_valued_logic() {
+    assert_eq!(bools("b and false"), vec![Some(false); 4]);
+    assert_eq!(bools("b and true"), vec![Some(true), Some(false), None, None]);
+    assert_eq!(bools("b or true"), vec![Some(true); 4]);
+    assert_eq!(bools("b or false"), vec![Some(true), Some(false), None, None]);
+    assert_eq!(bools("not b"), vec![Some(false), Some(true), None, None]);
+    assert_eq!(bools("i is null"), vec![Some(false), Some(false), Some(true), Some(false)]);
+    assert_eq!(bools("i is not null and i > 0"), vec![Some(true), Some(false), Some(false), Some(true)]);
+    assert_eq!(bools("i = null"), vec![None; 4]);
+}
+
+#[test]
+fn arithmetic_keeps_integers_and_divides_to_floats() {
+    assert_eq!(ints("s * 2 + 1"), vec![Some(15), Some(1), Some(7), Some(-1)]);
+    assert_eq!(ints("s % 0"), vec![None; 4]);
+    assert_eq!(floats("s / 2"), vec![Some(3.5), Some(0.0), Some(1.5), Some(-0.5)]);
+    assert_eq!(floats("f + i")[..3], [Some(1.5), None, None]);
+    assert_eq!(error("i + 1"), "0..5 row 3: the result does not fit 64 bits (values 9223372036854775807 and 1)");
+}
+
+#[test]
+fn choices_take_the_first_that_holds() {
+    assert_eq!(ints("case when s > 5 then 1 when s > 0 then 2 end"), vec![Some(1), None, Some(2), None]);
+    assert_eq!(floats("if(s > 0, s, 0.5)"), vec![Some(7.0), Some(0.5), Some(3.0), Some(0.5)]);
+    assert_eq!(ints("coalesce(i, s, 9)"), vec![Some(1), Some(-2), Some(3), Some(i64::MAX)]);
+    assert_eq!(ints("nullif(s, 7)"), vec![None, Some(0), Some(3), Some(-1)]);
+    assert_eq!(ints("greatest(s, 2)"), vec![Some(7), Some(2), Some(3), Some(2)]);
+    assert_eq!(bools("s in (7, 3, 3)"), vec![Some(true), Some(false), Some(true), Some(false)]);
+    assert_eq!(bools("s not between 0 and 5"), vec![Some(true), Some(false), Some(false), Some(true)]);
+}
+
+#[test]
+fn text_functions_work_on_characters() {
+    assert_eq!(texts("upper(t) || '!'"), vec![Some("ADA!".into()), Some("!".into()), None, Some("BLUE SKY!".into())]);
+    assert_eq!(ints("length(t)"), vec![Some(3), Some(0), None, Some(8)]);
+    assert_eq!(texts("substr(t, 2, 3)")[3], Some("lue".into()));
+    assert_eq!(bools("t like '%b_ue%'"), vec![Some(false), Some(false), None, Some(true)]);
+    assert_eq!(bools("t like '%%'"), vec![Some(true), Some(true), None, Some(true)]);
+    assert_eq!(texts("cast(s as text)")[3], Some("-1".into()));
+    assert_eq!(error("cast(t as int64)"), "0..16 row 0: the text `Ada` is not an integer");
+}
+
+#[test]
+fn time_has_calendar_fields_before_and_after_1970() {
+    assert_eq!(ints("year(\"when\")"), vec![Some(1970), Some(1970), Some(2000), Some(1969)]);
+    assert_eq!(ints("month(\"when\") * 100 + day(\"when\")"), vec![Some(101), Some(101), Some(229), Some(1231)]);
+    assert_eq!(ints("hour(\"when\")"), vec![Some(0), Some(23), Some(0), Some(23)]);
+    assert_eq!(ints("weekday(\"when\")"), vec![Some(3), Some(3), Some(1), Some(2)]);
+    assert_eq!(bools("\"when\" >= '2000-02-29'"), vec![Some(false), Some(false), Some(true), Some(false)]);
+    assert_eq!(texts("cast(\"when\" as text)")[1], Some("1970-01-01 23:59:59".into()));
+    assert_eq!(error("\"when\" > 'soon'"), "9..15: `soon` is not a timestamp, such as '2025-01-31 12:00:00'");
+}
+
+#[test]
+fn mistakes_are_shown_where_they_are() {
+    assert_eq!(error("s +"), "3..3: the expression ends where a value should stand");
+    assert_eq!(error("s s"), "2..3: `s` stands where the expression should end");
+    assert_eq!(error("s + t"), "4..5: a number is needed here, and this is text");
+    assert_eq!(error("'a"), "0..2: a ' is opened and never closed");
+    assert_eq!(error("s ? 1"), "2..3: `?` means nothing here");
+    assert_eq!(error("foo(s)"), "0..6: there is no function `foo`");
+    assert_eq!(error("s > 1 > 2"), "6..7: `>` stands where the expression should end");
+    let (schema, _) = table();
+    let unknown = parse("1 < ss").expect("syntax").check(&schema).expect_err("no such column");
+    assert_eq!((unknown.missing.as_deref(), unknown.span), (Some("ss"), (4, 6)));
+    assert!(unknown.candidates.contains(&"s".to_owned()));
+}
+
+#[test]
+fn endless_nesting_is_refused() {
+    for text in ["(".repeat(100_000), "not ".repeat(100_000), "-".repeat(100_000), "1+".repeat(100_000), "case when ".repeat(1000)] {
+        assert!(parse(&text).is_err());
+    }
+    assert_eq!(bools(&format!("s in ({})", vec!["7"; 20_000].join(","))).first(), Some(&Some(true)));
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_parsed_or_refused(text in "[a-z0-9 ().,<>=+*/%'\"|-]{0,40}") {
+        let _ = compute(&text);
+    }
+
+    #[test]
+    fn days_and_dates_are_the_same(days in -3_000_000i64..2_900_000) {
+        let (year, month, day) = crate::time::civil(days);
+        prop_assert_eq!(crate::time::days(year, month, day), Some(days));
+    }
+
+    /// A pattern against a simple reference.
+    #[test]
+    fn like_agrees_with_its_definition(pattern in "[ab%_]{0,6}", text in "[ab]{0,6}") {
+        fn reference(p: &[u8], t: &[u8]) -> bool {
+            match (p.first(), t.first()) {
+                (None, None) => true,
+                (Some(b'%'), _) => reference(&p[1..], t) || (!t.is_empty() && reference(p, &t[1..])),
+                (Some(b'_'), Some(_)) => reference(&p[1..], &t[1..]),
+                (Some(a), Some(b)) if a == b => reference(&p[1..], &t[1..]),
+                _ => false,
+            }
+        }
+        let found = crate::text::Pattern::new(&pattern).matches(&text);
+        prop_assert_eq!(found, reference(pattern.as_bytes(), text.as_bytes()));
+    }
+}
