@@ -162,13 +162,14 @@ fn every_format_reads_back_what_was_exported() {
             }
         }
         let mut bytes = Vec::new();
-        let mut export = Export(crate::export::Exporter::new(&mut bytes, format, &schema).unwrap());
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("t.csv");
         std::fs::write(&path, content).unwrap();
-        read(&[path], &options(Format::Csv), &mut export).unwrap();
-        let Export(export) = export;
-        export.finish().unwrap();
+        {
+            let mut export = Export(crate::export::Exporter::new(&mut bytes, format, &schema).unwrap());
+            read(&[path], &options(Format::Csv), &mut export).unwrap();
+            export.0.finish().unwrap();
+        }
         let typed = ReadOptions {
             types: schema.fields.iter().map(|field| (field.name.to_string(), field.data_type.clone())).collect(),
             ..options(format)
