@@ -34,7 +34,10 @@ pub(super) fn read(files: &[PathBuf], options: &ReadOptions, sink: &mut dyn Sink
         };
         ArrowField::new(field.name(), given.unwrap_or(found), true)
     });
-    let schema = Arc::new(ArrowSchema::new(fields.collect::<Vec<_>>()));
+    // By name: an object has no order, and the first line is not to decide one.
+    let mut fields: Vec<ArrowField> = fields.collect();
+    fields.sort_by(|a, b| a.name().cmp(b.name()));
+    let schema = Arc::new(ArrowSchema::new(fields));
     let mut shaper = Shaper::new(options);
     let mut emitted = false;
     for path in files {
