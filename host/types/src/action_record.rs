@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::action_key::KeyParts;
 use crate::digest::{ActionKey, BlobDigest, PackDigest};
 use crate::name::{ColumnName, PortName};
-use crate::schema::DataType;
+use crate::schema::Field;
 use crate::table::{BlobRef, StoredChunk};
 
 /// What one run of a task used.
@@ -102,17 +102,14 @@ pub struct PartRecord {
     pub columns: Vec<(ColumnName, Arc<StoredChunk>)>,
 }
 
-/// A column of a schema that a task declared at run time.
+/// The schema of an output that only the run could know.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DeclaredField {
-    /// Its name in the output.
-    pub name: ColumnName,
-    /// Its type.
-    pub data_type: DataType,
-    /// Whether nulls may occur.
-    pub nullable: bool,
-    /// The port and column it is passed through from, if it is.
-    pub source: Option<(PortName, ColumnName)>,
+pub struct Declared {
+    /// All columns of this port but these are passed through. By exclusion: the
+    /// guest does not know the columns that it does not read.
+    pub passed: Option<(PortName, Vec<ColumnName>)>,
+    /// The computed columns behind them.
+    pub added: Vec<Field>,
 }
 
 /// What a task left on one output port.
@@ -123,7 +120,7 @@ pub enum OutputRecord {
     /// Parts of a table.
     Table {
         /// The schema, when the plan did not know it.
-        declared: Option<Vec<DeclaredField>>,
+        declared: Option<Declared>,
         /// In the order in which they were emitted.
         parts: Vec<PartRecord>,
     },

@@ -1,0 +1,525 @@
+//! A compiled component: describe, plan, run.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use millrace_types::action_key::WORLD_VERSION;
+use millrace_types::{
+    ByteSize, ColumnName, ComponentDigest, Cost, Field, Fuel, Limits, PortName, Schema, bounds,
+};
+use serde::{Deserialize, Serialize};
+use wasmtime::component::{
+    Component as Compiled, ComponentExportIndex, ComponentNamedList, InstancePre, Lift, Lower, Resource,
+};
+use wasmtime::{Store, Trap, UpdateDeadline, WasmBacktrace};
+
+use crate::compile::load_or_compile;
+use crate::engine::{Cancel, Engine};
+use crate::limits::{Limiter, Stop};
+use crate::outcome::{Failure, TaskOutcome};
+use crate::output::{EmitError, OutputField};
+use crate::task::{Data, DataError, Running, TaskSpec, TaskState, cut};
+use crate::world::{PortSchema, TaskRep, WitFailure, WitField, WitManifest, WitMode, WitPortKind, WitProblem, WitStepPlan};
+
+/// A table or a blob.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PortKind {
+    /// Columns.
+    Table,
+    /// Bytes.
+    Blob,
+}
+
+/// How the host may cut the work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Mode {
+    /// Each part by itself.
+    Map,
+    /// `partial` for each part, then one `merge`.
+    Fold,
+    /// All parts in order.
+    Whole,
+}
+
+/// A port as the manifest has it; an output is never optional, many or mapped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Port {
+    /// Its name.
+    pub name: PortName,
+    /// What it carries.
+    pub kind: PortKind,
+    /// What it is for.
+    pub doc: String,
+    /// The pipeline may leave it out.
+    pub optional: bool,
+    /// It takes all instances of a matrix step.
+    pub many: bool,
+    /// It is cut into parts.
+    pub mapped: bool,
+}
+
+/// What a component says of itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// What it does.
+    pub doc: String,
+    /// How it works, unless a plan says otherwise.
+    pub mode: Mode,
+    /// Its inputs.
+    pub inputs: Vec<Port>,
+    /// Its outputs.
+    pub outputs: Vec<Port>,
+    /// JSON Schema of its params.
+    pub params_schema: String,
+    /// Memory in bytes, fuel and time in ms that suit it.
+    pub limits: (Option<u64>, Option<u64>, Option<u64>),
+}
+
+/// What `plan` is told of a connected port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlanInput {
+    /// The port.
+    pub port: PortName,
+    /// The table's schema; none for a blob.
+    pub schema: Option<Schema>,
+}
+
+/// What a step says of one use of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepPlan {
+    /// How it works here.
+    pub mode: Mode,
+    /// The columns that it can see, by port, in the order of the schema.
+    pub reads: Vec<(PortName, Vec<ColumnName>)>,
+    /// The columns of its output tables; none where only the run knows.
+    pub outputs: Vec<(PortName, Option<Vec<OutputField>>)>,
+}
+
+/// Something wrong with a use of a step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// The param it is about, as a path.
+    pub param: Option<String>,
+    /// What is wrong.
+    pub message: String,
+    /// The name that was not found.
+    pub missing: Option<String>,
+    /// The names there are.
+    pub candidates: Vec<String>,
+    /// Where in the param's text.
+    pub span: Option<(u32, u32)>,
+}
+
+/// A component that cannot be used.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum ComponentError {
+    /// Not a component at all.
+    #[error("it is not a WebAssembly component: {reason}")]
+    NotAComponent {
+        /// What wasmtime says.
+        reason: String,
+    },
+    /// A component, but no step.
+    #[error("it is a component, but not a step: it does not export `millrace:step/step@{WORLD_VERSION}`")]
+    NotAStep,
+    /// A step of another version of the world.
+    #[error("it was built for version {found} of the step world, and this host has {WORLD_VERSION}: build it again with the SDK of this version")]
+    WorldVersion {
+        /// The version it names.
+        found: String,
+    },
+    /// It wants something that there is not.
+    #[error("it cannot be linked: {reason}")]
+    Link {
+        /// What wasmtime says.
+        reason: String,
+    },
+    /// What it says of itself or of a use is not possible.
+    #[error("its {what} is not possible: {reason}")]
+    Claims {
+        /// `manifest` or `plan`.
+        what: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+    /// It did not answer.
+    #[error("it failed in `{what}`: {reason}")]
+    Failed {
+        /// `describe` or `plan`.
+        what: &'static str,
+        /// How.
+        reason: String,
+    },
+}
+
+/// A compiled component.
+#[derive(Clone)]
+pub struct Component {
+    digest: ComponentDigest,
+    engine: Engine,
+    pre: InstancePre<TaskState>,
+    describe: ComponentExportIndex,
+    plan: ComponentExportIndex,
+    run: ComponentExportIndex,
+}
+
+fn one_line(error: &wasmtime::Error) -> String {
+    cut(format!("{error:#}").replace('\n', " "), 600)
+}
+
+impl Engine {
+    /// Compiles a component, or loads what was compiled before. `compiled` is
+    /// where compiled code is kept, in a folder of this user.
+    ///
+    /// # Errors
+    /// When the bytes are no component of the step world.
+    pub fn component(&self, bytes: &[u8], compiled: Option<&Path>) -> Result<Component, ComponentError> {
+        let digest = ComponentDigest::from(blake3::hash(bytes));
+        // A module begins like a component; the next four bytes tell them apart.
+        if bytes.get(..8) == Some(b"\0asm\x01\0\0\0") {
+            let reason = "it is a core module; make a component of it with `wasm-tools component new`".to_owned();
+            return Err(ComponentError::NotAComponent { reason });
+        }
+        if bytes.get(..4) != Some(b"\0asm") {
+            let reason = "it does not begin like WebAssembly".to_owned();
+            return Err(ComponentError::NotAComponent { reason });
+        }
+        let code = load_or_compile(self, bytes, compiled)
+            .map_err(|error| ComponentError::NotAComponent { reason: one_line(&error) })?;
+        self.check_world(&code)?;
+        let pre = self.linker.instantiate_pre(&code).map_err(|error| ComponentError::Link { reason: one_line(&error) })?;
+        let step = format!("millrace:step/step@{WORLD_VERSION}");
+        let step = code.get_export_index(None, &step).ok_or(ComponentError::NotAStep)?;
+        let function = |name: &str| code.get_export_index(Some(&step), name).ok_or(ComponentError::NotAStep);
+        Ok(Component {
+            digest,
+            engine: self.clone(),
+            pre,
+            describe: function("describe")?,
+            plan: function("plan")?,
+            run: function("run")?,
+        })
+    }
+
+    fn check_world(&self, code: &Compiled) -> Result<(), ComponentError> {
+        let ty = code.component_type();
+        let imports = ty.imports(&self.inner).map(|(name, _)| name.to_owned());
+        let exports = ty.exports(&self.inner).map(|(name, _)| name.to_owned());
+        for name in imports.chain(exports) {
+            if let Some(rest) = name.strip_prefix("millrace:step/") {
+                let found = rest.split_once('@').map_or("?", |(_, version)| version);
+                if found != WORLD_VERSION {
+                    return Err(ComponentError::WorldVersion { found: cut(found.to_owned(), 40) });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Component {
+    /// Of its bytes.
+    pub fn digest(&self) -> ComponentDigest {
+        self.digest
+    }
+
+    fn store(&self, limits: &Limits, cancel: &Cancel, task: Option<Running>) -> wasmtime::Result<Store<TaskState>> {
+        let limiter = Limiter::new(limits.memory.0, limits.time, cancel.clone());
+        let mut store = Store::new(&self.engine.inner, TaskState { limiter, task, panic: None });
+        store.limiter(|state| &mut state.limiter);
+        store.set_fuel(limits.fuel.0)?;
+        store.set_hostcall_fuel(bounds::CALL_BYTES);
+        store.set_epoch_deadline(1);
+        store.epoch_deadline_callback(|cx| {
+            cx.data().limiter.check().map_err(wasmtime::Error::new)?;
+            Ok(UpdateDeadline::Continue(1))
+        });
+        Ok(store)
+    }
+
+    fn call<P, R>(&self, store: &mut Store<TaskState>, function: &ComponentExportIndex, params: P) -> wasmtime::Result<R>
+    where
+        P: ComponentNamedList + Lower,
+        R: 'static,
+        (R,): ComponentNamedList + Lift,
+    {
+        let instance = self.pre.instantiate(&mut *store)?;
+        let function = instance.get_typed_func::<P, (R,)>(&mut *store, function)?;
+        Ok(function.call(&mut *store, params)?.0)
+    }
+
+    fn ask<P, R>(&self, what: &'static str, function: &ComponentExportIndex, params: P) -> Result<R, ComponentError>
+    where
+        P: ComponentNamedList + Lower,
+        R: 'static,
+        (R,): ComponentNamedList + Lift,
+    {
+        let limits = Limits {
+            memory: ByteSize(bounds::PLAN_MEMORY_BYTES),
+            fuel: Fuel(bounds::PLAN_FUEL),
+            time: Duration::from_secs(10),
+        };
+        let failed = |reason: String| ComponentError::Failed { what, reason };
+        let mut store = self.store(&limits, &Cancel::default(), None).map_err(|error| failed(one_line(&error)))?;
+        self.call(&mut store, function, params).map_err(|error| {
+            match failure(&error, &limits, store.data().panic.clone()) {
+                Failure::Trap { message, .. } | Failure::Misuse { message } | Failure::Host { message } => failed(message),
+                Failure::Memory { limit, .. } => failed(format!("it needs more than {limit} of memory")),
+                Failure::Fuel { .. } | Failure::Time { .. } => failed("it does not come to an end".to_owned()),
+                other => failed(format!("{other:?}")),
+            }
+        })
+    }
+
+    /// What the component says of itself.
+    ///
+    /// # Errors
+    /// When it does not answer, or what it says is not possible.
+    pub fn describe(&self) -> Result<Manifest, ComponentError> {
+        let manifest: WitManifest = self.ask("describe", &self.describe, ())?;
+        let claims = |reason: String| ComponentError::Claims { what: "manifest", reason };
+        let kind = |kind| match kind {
+            WitPortKind::Table => PortKind::Table,
+            WitPortKind::Blob => PortKind::Blob,
+        };
+        let name = |text: &str| PortName::new(text).map_err(|error| claims(error.to_string()));
+        let mut inputs = Vec::new();
+        for port in manifest.inputs {
+            let name = name(&port.name)?;
+            inputs.push(Port {
+                name,
+                kind: kind(port.kind),
+                doc: port.doc,
+                optional: port.optional,
+                many: port.many,
+                mapped: port.mapped,
+            });
+        }
+        let mut outputs = Vec::new();
+        for port in manifest.outputs {
+            let name = name(&port.name)?;
+            outputs.push(Port { name, kind: kind(port.kind), doc: port.doc, optional: false, many: false, mapped: false });
+        }
+        let mapped: Vec<&Port> = inputs.iter().filter(|port| port.mapped).collect();
+        if mapped.len() > 1 || mapped.iter().any(|port| port.many || port.kind == PortKind::Blob) {
+            return Err(claims("it has a mapped port that is not a single table".to_owned()));
+        }
+        let mode = mode(manifest.mode);
+        if mapped.is_empty() && mode != Mode::Whole {
+            return Err(claims("it works by parts and has no mapped port".to_owned()));
+        }
+        for ports in [&inputs, &outputs] {
+            if let Some((i, port)) = ports.iter().enumerate().find(|(i, port)| ports[..*i].iter().any(|p| p.name == port.name)) {
+                return Err(claims(format!("its port {i} is called `{}` like one before", port.name)));
+            }
+        }
+        if outputs.iter().any(|port| port.name == "metrics") {
+            return Err(claims("the output `metrics` is the host's, for the step's named numbers".to_owned()));
+        }
+        if serde_json::from_str::<serde_json::Value>(&manifest.params_schema).is_err() {
+            return Err(claims("its params schema is not JSON".to_owned()));
+        }
+        Ok(Manifest {
+            name: manifest.name,
+            version: manifest.version,
+            doc: manifest.doc,
+            mode,
+            inputs,
+            outputs,
+            params_schema: manifest.params_schema,
+            limits: (manifest.limits.memory_bytes, manifest.limits.fuel, manifest.limits.time_ms),
+        })
+    }
+
+    /// What the step says of one use of it, or what is wrong with the use.
+    ///
+    /// # Errors
+    /// When it does not answer, or what it says is not possible.
+    pub fn plan(
+        &self,
+        manifest: &Manifest,
+        params: &str,
+        inputs: &[PlanInput],
+    ) -> Result<Result<StepPlan, Vec<Problem>>, ComponentError> {
+        let schemas: Vec<PortSchema> = inputs
+            .iter()
+            .map(|input| PortSchema {
+                port: input.port.to_string(),
+                schema: input.schema.as_ref().map(|schema| schema.fields.iter().map(WitField::from).collect()),
+            })
+            .collect();
+        let answer: Result<WitStepPlan, Vec<WitProblem>> = self.ask("plan", &self.plan, (params.to_owned(), schemas))?;
+        match answer {
+            Ok(plan) => check_plan(manifest, inputs, plan).map(Ok),
+            Err(problems) => Ok(Err(problems.into_iter().take(bounds::PROBLEMS).map(problem).collect())),
+        }
+    }
+
+    /// Runs a task to its end, whatever that is.
+    pub fn run(&self, spec: TaskSpec, data: Arc<dyn Data>, cancel: &Cancel) -> TaskOutcome {
+        let started = Instant::now();
+        let cpu_started = cpu_us();
+        let limits = spec.limits;
+        let mut store = match self.store(&limits, cancel, Some(Running::new(spec, data))) {
+            Ok(store) => store,
+            Err(error) => {
+                let result = Err(Failure::Host { message: one_line(&error) });
+                return TaskOutcome { result, metrics: Vec::new(), log: Vec::new(), cost: Cost::default() };
+            }
+        };
+        let answer: wasmtime::Result<Result<(), WitFailure>> =
+            self.call(&mut store, &self.run, (Resource::<TaskRep>::new_borrow(0),));
+        let fuel = limits.fuel.0.saturating_sub(store.get_fuel().unwrap_or(0));
+        let TaskState { limiter, task, panic } = store.into_data();
+        let Some(running) = task else {
+            let result = Err(Failure::Host { message: "a task lost its state: please report this".to_owned() });
+            return TaskOutcome { result, metrics: Vec::new(), log: Vec::new(), cost: Cost::default() };
+        };
+        let Running { outputs, metrics, log, bytes_read, bytes_written, .. } = running;
+        let result = match answer {
+            Ok(Ok(())) => outputs.finish().map_err(emit_failure),
+            Ok(Err(WitFailure { message, column, row })) => {
+                Err(Failure::Step { message: cut(message, bounds::MESSAGE_BYTES), column, row })
+            }
+            Err(error) => Err(failure(&error, &limits, panic)),
+        };
+        let cost = Cost {
+            fuel,
+            peak_memory_bytes: limiter.peak,
+            wall_us: started.elapsed().as_micros() as u64,
+            cpu_us: cpu_us().saturating_sub(cpu_started),
+            bytes_read,
+            bytes_written,
+        };
+        TaskOutcome { result, metrics: metrics.into_iter().collect(), log, cost }
+    }
+}
+
+fn cpu_us() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1_000
+}
+
+fn mode(mode: WitMode) -> Mode {
+    match mode {
+        WitMode::Map => Mode::Map,
+        WitMode::Fold => Mode::Fold,
+        WitMode::Whole => Mode::Whole,
+    }
+}
+
+fn problem(problem: WitProblem) -> Problem {
+    let WitProblem { param, message, missing, mut candidates, span } = problem;
+    candidates.truncate(bounds::PROBLEMS);
+    Problem { param, message: cut(message, bounds::MESSAGE_BYTES), missing, candidates, span }
+}
+
+fn check_plan(manifest: &Manifest, inputs: &[PlanInput], plan: WitStepPlan) -> Result<StepPlan, ComponentError> {
+    let claims = |reason: String| ComponentError::Claims { what: "plan", reason };
+    let schema = |port: &str| inputs.iter().find(|input| input.port == *port).and_then(|input| input.schema.as_ref());
+    let mode = plan.mode.map_or(manifest.mode, mode);
+    if mode != Mode::Whole && !manifest.inputs.iter().any(|port| port.mapped) {
+        return Err(claims("it works by parts and has no mapped port".to_owned()));
+    }
+    let mut reads = Vec::new();
+    for read in plan.reads {
+        let Some((schema, input)) = schema(&read.port).zip(inputs.iter().find(|input| input.port == *read.port)) else {
+            return Err(claims(format!("it reads from `{}`, where there is no table", read.port)));
+        };
+        if let Some(unknown) = read.columns.iter().find(|column| schema.find(column).is_none()) {
+            return Err(claims(format!("it reads the column `{unknown}`, which `{}` does not have", read.port)));
+        }
+        // In the order of the schema, whatever the order in which it asked.
+        let wanted = |name: &&ColumnName| read.columns.iter().any(|column| *name == column.as_str());
+        let columns: Vec<ColumnName> = schema.fields.iter().map(|field| &field.name).filter(wanted).cloned().collect();
+        if reads.iter().any(|(port, _)| *port == input.port) {
+            return Err(claims(format!("it names the reads of `{}` twice", read.port)));
+        }
+        reads.push((input.port.clone(), columns));
+    }
+    let mut outputs = Vec::new();
+    for port in manifest.outputs.iter().filter(|port| port.kind == PortKind::Table) {
+        let Some(output) = plan.outputs.iter().find(|output| port.name == *output.port) else {
+            return Err(claims(format!("it says nothing of its output `{}`", port.name)));
+        };
+        let Some(fields) = &output.fields else {
+            outputs.push((port.name.clone(), None));
+            continue;
+        };
+        let mut out = Vec::with_capacity(fields.len());
+        for output in fields {
+            let field = Field::from(output.field.clone());
+            let source = match &output.source {
+                None => None,
+                Some(source) => {
+                    let found = schema(&source.port).and_then(|schema| schema.find(&source.column));
+                    let Some((_, found)) = found else {
+                        let (port, column) = (&source.port, &source.column);
+                        return Err(claims(format!("it passes `{column}` of `{port}` through, which is not there")));
+                    };
+                    if found.data_type != field.data_type || (found.nullable && !field.nullable) {
+                        return Err(claims(format!("it passes `{}` through with another type", field.name)));
+                    }
+                    let port = PortName::new(&source.port).map_err(|error| claims(error.to_string()))?;
+                    Some((port, ColumnName::new(&source.column)))
+                }
+            };
+            out.push(OutputField { field, source });
+        }
+        let schema = Schema { fields: out.iter().map(|output| output.field.clone()).collect() };
+        if let Some(twice) = schema.duplicate() {
+            return Err(claims(format!("`{}` would have two columns `{twice}`", port.name)));
+        }
+        outputs.push((port.name.clone(), Some(out)));
+    }
+    Ok(StepPlan { mode, reads, outputs })
+}
+
+fn emit_failure(error: EmitError) -> Failure {
+    match error {
+        EmitError::Misuse(message) => Failure::Misuse { message },
+        EmitError::Data(DataError(message)) => Failure::Host { message },
+    }
+}
+
+/// Functions from the innermost out, without hashes and without what every
+/// panic goes through.
+fn backtrace(error: &wasmtime::Error) -> Vec<String> {
+    let Some(trace) = error.downcast_ref::<WasmBacktrace>() else { return Vec::new() };
+    let plumbing = ["rust_panic", "core::panicking", "std::panicking", "rustc::", "__rust", "std::sys::backtrace", "alloc::raw_vec::handle_error"];
+    let names = trace.frames().iter().filter_map(|frame| frame.func_name());
+    let names = names.map(|name| format!("{:#}", rustc_demangle::demangle(name)));
+    names.filter(|name| !plumbing.iter().any(|prefix| name.starts_with(prefix))).take(20).map(|name| cut(name, 300)).collect()
+}
+
+fn failure(error: &wasmtime::Error, limits: &Limits, panic: Option<String>) -> Failure {
+    let backtrace = backtrace(error);
+    if let Some(stop) = error.downcast_ref::<Stop>() {
+        return match stop {
+            Stop::Memory { wanted } => Failure::Memory { limit: limits.memory, wanted: ByteSize(*wanted), backtrace },
+            Stop::Time => Failure::Time { limit: limits.time, backtrace },
+            Stop::Cancelled => Failure::Cancelled,
+        };
+    }
+    if let Some(misuse) = error.downcast_ref::<EmitError>() {
+        return emit_failure(misuse.clone());
+    }
+    if let Some(data) = error.downcast_ref::<DataError>() {
+        return Failure::Host { message: data.0.clone() };
+    }
+    match (error.downcast_ref::<Trap>(), panic) {
+        (Some(Trap::OutOfFuel), _) => Failure::Fuel { limit: limits.fuel, backtrace },
+        (_, Some(panic)) => Failure::Trap { message: panic, backtrace },
+        (Some(Trap::StackOverflow), None) => {
+            Failure::Trap { message: "its stack overflowed, as by a recursion without end".to_owned(), backtrace }
+        }
+        (Some(trap), None) => Failure::Trap { message: trap.to_string(), backtrace },
+        // The canonical ABI refused what the guest handed over.
+        (None, None) => Failure::Misuse { message: format!("it broke the canonical ABI: {}", cut(format!("{}", error.root_cause()), 400)) },
+    }
+}

@@ -1,0 +1,257 @@
+//! The functions of `interface host`, as a guest calls them.
+
+use millrace_tables::Column;
+use millrace_tables::check::{ClaimError, Unchecked};
+use millrace_types::action_record::Declared;
+use millrace_types::{ColumnName, Field, PortName, bounds};
+use wasmtime::StoreContextMut;
+use wasmtime::component::{Linker, Resource, ResourceType};
+
+use crate::output::{EmitError, claim, take};
+use crate::task::{InputItem, Running, TaskState, cut};
+use crate::world::{
+    BlobRep, ColumnIn, ColumnOut, PartRows, PassThrough, TableRep, TaskRep, WitField, WitLevel, WitPhase,
+};
+
+type Cx<'a> = StoreContextMut<'a, TaskState>;
+
+fn misuse(message: impl Into<String>) -> wasmtime::Error {
+    wasmtime::Error::new(EmitError::Misuse(message.into()))
+}
+
+fn running<'a>(cx: &'a mut Cx<'_>) -> wasmtime::Result<&'a mut Running> {
+    let state = cx.data_mut();
+    // A call that reads gigabytes looks at the clock too, not only a loop.
+    state.limiter.check().map_err(wasmtime::Error::new)?;
+    state.task.as_mut().ok_or_else(|| misuse("it used a task, and there is none"))
+}
+
+fn table(running: &Running, handle: u32) -> wasmtime::Result<(&str, &[Field], &[crate::task::TablePart])> {
+    match running.item(handle) {
+        Some(InputItem::Table { instance, fields, parts }) => Ok((instance, fields, parts)),
+        _ => Err(misuse("it used a table that it does not have")),
+    }
+}
+
+fn blob(running: &Running, handle: u32) -> wasmtime::Result<(&str, millrace_types::BlobRef)> {
+    match running.item(handle) {
+        Some(InputItem::Blob { instance, blob }) => Ok((instance, *blob)),
+        _ => Err(misuse("it used a blob that it does not have")),
+    }
+}
+
+/// Holds a column in guest memory against its type.
+fn check(cx: &Cx<'_>, data: &ColumnIn, each: impl FnOnce(Unchecked<'_>) -> Result<Column, ClaimError>) -> Result<Column, ClaimError> {
+    each(Unchecked {
+        rows: data.len,
+        null_count: data.null_count,
+        validity: data.validity.as_ref().map(|bytes| bytes.as_le_slice(cx)),
+        offsets: data.offsets.as_ref().map(|bytes| bytes.as_le_slice(cx)),
+        values: data.values.as_le_slice(cx),
+    })
+}
+
+fn begin(cx: &mut Cx<'_>, port: &str, rows: PartRows) -> wasmtime::Result<()> {
+    let output = running(cx)?.outputs.begin(port).map_err(wasmtime::Error::new)?;
+    let (origin, count) = match rows {
+        PartRows::SameRows(input) => running(cx)?.outputs.same_rows(output, &input),
+        PartRows::Rows(rows) => running(cx)?.outputs.new_rows(rows),
+        PartRows::Mask(mask) => {
+            let bits = mask.bits.as_le_slice(&*cx).to_vec();
+            running(cx)?.outputs.mask(output, &mask.port, &bits)
+        }
+        PartRows::Take(takes) => {
+            let mut checked: Vec<(PortName, Column)> = Vec::with_capacity(takes.len());
+            for one in &takes {
+                let (name, rows) = running(cx)?.outputs.take_rows(&one.port).map_err(wasmtime::Error::new)?;
+                let indices = check(cx, &one.indices, |claims| claims.check_indices(rows));
+                checked.push((name, indices.map_err(|error| wasmtime::Error::new(claim("indices", &error)))?));
+            }
+            take(checked)
+        }
+    }
+    .map_err(wasmtime::Error::new)?;
+    running(cx)?.outputs.open(output, origin, count);
+    Ok(())
+}
+
+fn column(cx: &mut Cx<'_>, name: &str, data: &ColumnIn) -> wasmtime::Result<()> {
+    let (field, rows) = running(cx)?.outputs.field(name).map_err(wasmtime::Error::new)?;
+    let what = format!("the column `{name}`");
+    let column = check(cx, data, |claims| claims.check(&field.data_type, field.nullable));
+    let column = column.map_err(|error| wasmtime::Error::new(claim(&what, &error)))?;
+    if column.rows() as u64 != rows {
+        return Err(misuse(format!("it handed over {what} with {} rows, and its part has {rows}", column.rows())));
+    }
+    running(cx)?.outputs.column(&field, column);
+    Ok(())
+}
+
+fn port_name(text: &str) -> wasmtime::Result<PortName> {
+    PortName::new(text).map_err(|error| misuse(format!("it named a port that cannot be: {error}")))
+}
+
+/// Defines everything that a component of the world imports.
+pub(crate) fn link(linker: &mut Linker<TaskState>) -> wasmtime::Result<()> {
+    let version = millrace_types::action_key::WORLD_VERSION;
+    // Types only; there is nothing to define, but it must be there.
+    linker.instance(&format!("millrace:step/types@{version}"))?;
+    let mut host = linker.instance(&format!("millrace:step/host@{version}"))?;
+    host.resource("task", ResourceType::host::<TaskRep>(), |_, _| Ok(()))?;
+    host.resource("table", ResourceType::host::<TableRep>(), |_, _| Ok(()))?;
+    host.resource("blob", ResourceType::host::<BlobRep>(), |_, _| Ok(()))?;
+
+    host.func_wrap("panicked", |mut cx: Cx<'_>, (message,): (String,)| {
+        cx.data_mut().panic = Some(cut(message, bounds::MESSAGE_BYTES));
+        Ok(())
+    })?;
+
+    host.func_wrap("[method]table.instance", |mut cx: Cx<'_>, (this,): (Resource<TableRep>,)| {
+        Ok((table(running(&mut cx)?, this.rep())?.0.to_owned(),))
+    })?;
+    host.func_wrap("[method]table.schema", |mut cx: Cx<'_>, (this,): (Resource<TableRep>,)| {
+        let (_, fields, _) = table(running(&mut cx)?, this.rep())?;
+        Ok((fields.iter().map(WitField::from).collect::<Vec<_>>(),))
+    })?;
+    host.func_wrap("[method]table.parts", |mut cx: Cx<'_>, (this,): (Resource<TableRep>,)| {
+        let (_, _, parts) = table(running(&mut cx)?, this.rep())?;
+        Ok((parts.iter().map(|part| part.rows).collect::<Vec<_>>(),))
+    })?;
+    host.func_wrap(
+        "[method]table.column",
+        |mut cx: Cx<'_>, (this, part, column): (Resource<TableRep>, u32, u32)| {
+            let running = running(&mut cx)?;
+            let (_, _, parts) = table(running, this.rep())?;
+            let Some(chunk) = parts.get(part as usize).and_then(|part| part.columns.get(column as usize)) else {
+                return Err(misuse(format!("it asked for column {column} of part {part}, which it does not have")));
+            };
+            let column = running.data.column(chunk).map_err(wasmtime::Error::new)?;
+            running.bytes_read += column.bytes();
+            Ok((ColumnOut {
+                len: column.rows() as u64,
+                null_count: column.null_count() as u64,
+                validity: column.validity().cloned(),
+                offsets: column.offsets().cloned(),
+                values: column.values().clone(),
+            },))
+        },
+    )?;
+
+    host.func_wrap("[method]blob.instance", |mut cx: Cx<'_>, (this,): (Resource<BlobRep>,)| {
+        Ok((blob(running(&mut cx)?, this.rep())?.0.to_owned(),))
+    })?;
+    host.func_wrap("[method]blob.size", |mut cx: Cx<'_>, (this,): (Resource<BlobRep>,)| {
+        Ok((blob(running(&mut cx)?, this.rep())?.1.size,))
+    })?;
+    host.func_wrap(
+        "[method]blob.read",
+        |mut cx: Cx<'_>, (this, offset, size): (Resource<BlobRep>, u64, u64)| {
+            let running = running(&mut cx)?;
+            let (_, blob) = blob(running, this.rep())?;
+            let end = offset.checked_add(size).filter(|end| *end <= blob.size);
+            let Some(end) = end else {
+                return Err(misuse(format!("it read a blob from {offset} for {size} bytes, and it has {}", blob.size)));
+            };
+            let bytes = running.data.blob(&blob).map_err(wasmtime::Error::new)?;
+            running.bytes_read += size;
+            Ok((bytes.slice(offset as usize..end as usize),))
+        },
+    )?;
+
+    host.func_wrap("[method]task.params", |mut cx: Cx<'_>, (_,): (Resource<TaskRep>,)| {
+        Ok((running(&mut cx)?.spec.params.clone(),))
+    })?;
+    host.func_wrap("[method]task.phase", |mut cx: Cx<'_>, (_,): (Resource<TaskRep>,)| {
+        Ok((WitPhase::from(running(&mut cx)?.spec.phase),))
+    })?;
+    host.func_wrap("[method]task.tables", |mut cx: Cx<'_>, (_, port): (Resource<TaskRep>, String)| {
+        let handles = running(&mut cx)?.handles_of(&port, true);
+        Ok((handles.into_iter().map(Resource::<TableRep>::new_own).collect::<Vec<_>>(),))
+    })?;
+    host.func_wrap("[method]task.blobs", |mut cx: Cx<'_>, (_, port): (Resource<TaskRep>, String)| {
+        let handles = running(&mut cx)?.handles_of(&port, false);
+        Ok((handles.into_iter().map(Resource::<BlobRep>::new_own).collect::<Vec<_>>(),))
+    })?;
+    host.func_wrap("[method]task.partials", |mut cx: Cx<'_>, (_,): (Resource<TaskRep>,)| {
+        Ok((running(&mut cx)?.spec.partials.len() as u32,))
+    })?;
+    host.func_wrap("[method]task.partial", |mut cx: Cx<'_>, (_, index): (Resource<TaskRep>, u32)| {
+        let running = running(&mut cx)?;
+        let Some(blob) = running.spec.partials.get(index as usize).copied() else {
+            return Err(misuse(format!("it asked for partial {index} of {}", running.spec.partials.len())));
+        };
+        running.bytes_read += blob.size;
+        Ok((running.data.blob(&blob).map_err(wasmtime::Error::new)?,))
+    })?;
+
+    emitting(&mut host)
+}
+
+fn emitting(host: &mut wasmtime::component::LinkerInstance<'_, TaskState>) -> wasmtime::Result<()> {
+    use wasmtime::component::WasmList;
+    host.func_wrap(
+        "[method]task.emit-partial",
+        |mut cx: Cx<'_>, (_, bytes): (Resource<TaskRep>, WasmList<u8>)| {
+            let bytes = bytes.as_le_slice(&cx).to_vec();
+            let running = running(&mut cx)?;
+            running.bytes_written += bytes.len() as u64;
+            running.outputs.partial(&bytes, &*running.data).map_err(wasmtime::Error::new)
+        },
+    )?;
+    host.func_wrap(
+        "[method]task.declare",
+        |mut cx: Cx<'_>, (_, port, passed, added): (Resource<TaskRep>, String, Option<PassThrough>, Vec<WitField>)| {
+            let passed = match passed {
+                None => None,
+                Some(passed) => {
+                    let without = passed.without.iter().map(|name| ColumnName::new(name)).collect();
+                    Some((port_name(&passed.port)?, without))
+                }
+            };
+            let declared = Declared { passed, added: added.into_iter().map(Field::from).collect() };
+            running(&mut cx)?.outputs.declare(&port, declared).map_err(wasmtime::Error::new)
+        },
+    )?;
+    host.func_wrap("[method]task.begin", |mut cx: Cx<'_>, (_, port, rows): (Resource<TaskRep>, String, PartRows)| {
+        begin(&mut cx, &port, rows)
+    })?;
+    host.func_wrap("[method]task.column", |mut cx: Cx<'_>, (_, name, data): (Resource<TaskRep>, String, ColumnIn)| {
+        column(&mut cx, &name, &data)
+    })?;
+    host.func_wrap("[method]task.end", |mut cx: Cx<'_>, (_,): (Resource<TaskRep>,)| {
+        let running = running(&mut cx)?;
+        running.bytes_written += running.outputs.end(&*running.data).map_err(wasmtime::Error::new)?;
+        Ok(())
+    })?;
+    host.func_wrap(
+        "[method]task.emit-blob",
+        |mut cx: Cx<'_>, (_, port, bytes): (Resource<TaskRep>, String, WasmList<u8>)| {
+            let bytes = bytes.as_le_slice(&cx).to_vec();
+            let running = running(&mut cx)?;
+            running.bytes_written += bytes.len() as u64;
+            running.outputs.blob(&port, &bytes, &*running.data).map_err(wasmtime::Error::new)
+        },
+    )?;
+    host.func_wrap("[method]task.metric", |mut cx: Cx<'_>, (_, name, value): (Resource<TaskRep>, String, f64)| {
+        let running = running(&mut cx)?;
+        if name.len() > bounds::NAME_BYTES || running.metrics.len() >= bounds::METRICS {
+            return Err(misuse(format!("it emitted too many metrics, or one with too long a name ({} bytes)", name.len())));
+        }
+        if !value.is_finite() {
+            return Err(misuse(format!("it emitted the metric `{name}` as {value}, which is no number")));
+        }
+        *running.metrics.entry(name).or_default() += value;
+        Ok(())
+    })?;
+    host.func_wrap("[method]task.log", |mut cx: Cx<'_>, (_, level, message): (Resource<TaskRep>, WitLevel, String)| {
+        running(&mut cx)?.log(level.into(), message);
+        Ok(())
+    })?;
+    host.func_wrap("[method]task.progress", |mut cx: Cx<'_>, (_, done, total): (Resource<TaskRep>, u64, u64)| {
+        if let Some(progress) = &running(&mut cx)?.spec.progress {
+            progress(done, total);
+        }
+        Ok(())
+    })?;
+    Ok(())
+}

@@ -1,0 +1,81 @@
+//! What stops a guest: memory, fuel, time, and the wish of the user.
+
+use std::time::{Duration, Instant};
+
+use wasmtime::ResourceLimiter;
+
+use crate::engine::Cancel;
+
+/// Why a guest was stopped.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub(crate) enum Stop {
+    #[error("memory limit")]
+    Memory { wanted: u64 },
+    #[error("time limit")]
+    Time,
+    #[error("cancelled")]
+    Cancelled,
+}
+
+/// Counts the linear memory of one guest.
+pub(crate) struct Limiter {
+    memory: u64,
+    /// Bytes of all memories and tables so far.
+    used: u64,
+    pub(crate) peak: u64,
+    pub(crate) cancel: Cancel,
+    pub(crate) deadline: Option<Instant>,
+}
+
+/// Bytes that an element of a table takes in the host.
+const TABLE_ELEMENT: u64 = 16;
+
+impl Limiter {
+    pub(crate) fn new(memory: u64, time: Duration, cancel: Cancel) -> Self {
+        Self { memory, used: 0, peak: 0, cancel, deadline: Instant::now().checked_add(time) }
+    }
+
+    /// Growth beyond the limit is a trap and never a failed `memory.grow`: a guest
+    /// must not be able to choose another way by what the limit is.
+    fn grow(&mut self, current: u64, desired: u64) -> wasmtime::Result<bool> {
+        let wanted = self.used.saturating_add(desired.saturating_sub(current));
+        if wanted > self.memory {
+            return Err(wasmtime::Error::new(Stop::Memory { wanted }));
+        }
+        self.used = wanted;
+        self.peak = self.peak.max(wanted);
+        Ok(true)
+    }
+
+    pub(crate) fn check(&self) -> Result<(), Stop> {
+        if self.cancel.is_cancelled() {
+            return Err(Stop::Cancelled);
+        }
+        match self.deadline {
+            Some(deadline) if Instant::now() > deadline => Err(Stop::Time),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl ResourceLimiter for Limiter {
+    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        // Beyond the module's own maximum growth fails, here as everywhere.
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(false);
+        }
+        self.grow(current as u64, desired as u64)
+    }
+
+    fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(false);
+        }
+        self.grow(current as u64 * TABLE_ELEMENT, desired as u64 * TABLE_ELEMENT)
+    }
+
+    fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        // The system has no more: a trap as well, for the same reason.
+        Err(error)
+    }
+}

@@ -1,0 +1,361 @@
+//! What a task emits: the order of calls, and whether it fits the plan.
+
+use millrace_tables::check::{ClaimError, Unchecked};
+use millrace_tables::pack::Pack;
+use millrace_tables::{Column, ColumnError, rows};
+use millrace_types::action_record::Declared;
+use millrace_types::{
+    BlobRef, ColumnName, DataType, Field, OutputRecord, PartRecord, Phase, PortName, RowsRecord, Schema, bounds,
+};
+
+use crate::outcome::Produced;
+use crate::task::{Data, DataError, InputItem, StoredSelection, TaskSpec};
+
+/// A column of an output table.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct OutputField {
+    /// Name, type, nullability.
+    pub field: Field,
+    /// The port and column it is passed through from, if it is.
+    pub source: Option<(PortName, ColumnName)>,
+}
+
+/// What must come out on a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OutputPlan {
+    /// A blob.
+    Blob {
+        /// The port.
+        port: PortName,
+    },
+    /// A table.
+    Table {
+        /// The port.
+        port: PortName,
+        /// Its columns; none when only the run knows.
+        fields: Option<Vec<OutputField>>,
+    },
+}
+
+impl OutputPlan {
+    fn port(&self) -> &PortName {
+        match self {
+            Self::Blob { port } | Self::Table { port, .. } => port,
+        }
+    }
+}
+
+/// A rule of the step world that a guest broke, or something of the host that
+/// did not work.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub(crate) enum EmitError {
+    #[error("{0}")]
+    Misuse(String),
+    #[error(transparent)]
+    Data(#[from] DataError),
+}
+
+fn misuse<T>(message: impl Into<String>) -> Result<T, EmitError> {
+    Err(EmitError::Misuse(message.into()))
+}
+
+/// The rows of a part, as checked.
+pub(crate) enum Rows {
+    Same(PortName),
+    Mask(PortName, Column),
+    Take(Vec<(PortName, Column)>),
+    New,
+}
+
+struct OpenPart {
+    output: usize,
+    rows: u64,
+    origin: Rows,
+    columns: Vec<(ColumnName, Column)>,
+}
+
+enum State {
+    Blob(Option<BlobRef>),
+    Table { fields: Option<Vec<OutputField>>, declared: Option<Declared>, parts: Vec<PartRecord> },
+}
+
+/// Everything that a task has emitted so far.
+pub(crate) struct Outputs {
+    phase: Phase,
+    ports: Vec<(PortName, State)>,
+    /// For each input table, the rows of the parts that the task sees.
+    inputs: Vec<(PortName, Vec<u64>)>,
+    open: Option<OpenPart>,
+    partial: Option<BlobRef>,
+}
+
+impl Outputs {
+    pub(crate) fn new(spec: &TaskSpec) -> Self {
+        let state = |plan: &OutputPlan| match plan {
+            OutputPlan::Blob { .. } => State::Blob(None),
+            OutputPlan::Table { fields, .. } => {
+                State::Table { fields: fields.clone(), declared: None, parts: Vec::new() }
+            }
+        };
+        let mut ports: Vec<_> = match spec.phase {
+            Phase::Partial => Vec::new(),
+            _ => spec.outputs.iter().map(|plan| (plan.port().clone(), state(plan))).collect(),
+        };
+        ports.sort_by(|a: &(PortName, State), b| a.0.cmp(&b.0));
+        let tables = spec.inputs.iter().filter_map(|input| match input.items.as_slice() {
+            [InputItem::Table { parts, .. }] => Some((input.port.clone(), parts.iter().map(|part| part.rows).collect())),
+            _ => None,
+        });
+        Self { phase: spec.phase, ports, inputs: tables.collect(), open: None, partial: None }
+    }
+
+    fn place(&self, port: &str) -> Result<usize, EmitError> {
+        match self.ports.iter().position(|(name, _)| *name == port) {
+            Some(index) => Ok(index),
+            None if self.phase == Phase::Partial => misuse(format!("it emitted to `{port}` in `partial`, where only a partial comes out")),
+            None => misuse(format!("it emitted to `{port}`, which is none of its outputs")),
+        }
+    }
+
+    fn input_rows(&self, port: &str) -> Result<&(PortName, Vec<u64>), EmitError> {
+        match self.inputs.iter().find(|(name, _)| *name == port) {
+            Some(found) => Ok(found),
+            None => misuse(format!("it emitted rows of `{port}`, where there is no table")),
+        }
+    }
+
+    /// The rows of the input part that belongs to the next part of an output.
+    fn same_part(&self, output: usize, port: &str) -> Result<(PortName, u64), EmitError> {
+        let (name, rows) = self.input_rows(port)?;
+        let index = match &self.ports[output].1 {
+            State::Table { parts, .. } => parts.len(),
+            State::Blob(_) => 0,
+        };
+        match rows.get(index) {
+            Some(rows) => Ok((name.clone(), *rows)),
+            None => misuse(format!("it emitted part {index} with the rows of `{port}`, which has {} parts", rows.len())),
+        }
+    }
+
+    pub(crate) fn begin(&mut self, port: &str) -> Result<usize, EmitError> {
+        if let Some(open) = &self.open {
+            return misuse(format!("it began a part of `{port}` while one of `{}` was open", self.ports[open.output].0));
+        }
+        let output = self.place(port)?;
+        match &self.ports[output].1 {
+            State::Blob(_) => misuse(format!("it began a part of `{port}`, which is a blob")),
+            State::Table { fields: None, .. } => misuse(format!("it began a part of `{port}` before it declared its schema")),
+            State::Table { parts, .. } if parts.len() >= bounds::PARTS_PER_TASK => {
+                misuse(format!("it emitted more than {} parts of `{port}`", bounds::PARTS_PER_TASK))
+            }
+            State::Table { parts, .. } if self.phase == Phase::Map && !parts.is_empty() => {
+                misuse(format!("it emitted a second part of `{port}` in `map`"))
+            }
+            State::Table { .. } => Ok(output),
+        }
+    }
+
+    pub(crate) fn same_rows(&self, output: usize, port: &str) -> Result<(Rows, u64), EmitError> {
+        let (port, rows) = self.same_part(output, port)?;
+        Ok((Rows::Same(port), rows))
+    }
+
+    pub(crate) fn mask(&self, output: usize, port: &str, bits: &[u8]) -> Result<(Rows, u64), EmitError> {
+        let (port, rows) = self.same_part(output, port)?;
+        let claims = Unchecked { rows, null_count: 0, validity: None, offsets: None, values: bits };
+        let mask = claims.check(&DataType::Boolean, false).map_err(|error| claim("the mask", &error))?;
+        let kept = rows::kept(&mask);
+        Ok((Rows::Mask(port, mask), kept))
+    }
+
+    pub(crate) fn take_rows(&self, port: &str) -> Result<(PortName, u64), EmitError> {
+        let (name, rows) = self.input_rows(port)?;
+        Ok((name.clone(), rows.iter().sum()))
+    }
+
+    pub(crate) fn new_rows(&self, rows: u64) -> Result<(Rows, u64), EmitError> {
+        if rows > bounds::PART_ROWS {
+            return misuse(format!("it began a part of {rows} rows, and a part has at most {}", bounds::PART_ROWS));
+        }
+        Ok((Rows::New, rows))
+    }
+
+    pub(crate) fn open(&mut self, output: usize, origin: Rows, rows: u64) {
+        self.open = Some(OpenPart { output, rows, origin, columns: Vec::new() });
+    }
+
+    /// The field that a column is emitted for.
+    pub(crate) fn field(&self, name: &str) -> Result<(Field, u64), EmitError> {
+        let Some(open) = &self.open else { return misuse(format!("it emitted the column `{name}` outside of a part")) };
+        let (port, state) = &self.ports[open.output];
+        let State::Table { fields: Some(fields), .. } = state else { return misuse("its output has no schema") };
+        if open.columns.iter().any(|(known, _)| *known == name) {
+            return misuse(format!("it emitted the column `{name}` of `{port}` twice"));
+        }
+        match fields.iter().find(|field| field.field.name == name) {
+            Some(OutputField { field, source: None }) => Ok((field.clone(), open.rows)),
+            Some(_) => misuse(format!("it emitted the column `{name}` of `{port}`, which is passed through")),
+            None => misuse(format!("it emitted the column `{name}`, which `{port}` does not have")),
+        }
+    }
+
+    pub(crate) fn column(&mut self, field: &Field, column: Column) {
+        if let Some(open) = &mut self.open {
+            open.columns.push((field.name.clone(), column));
+        }
+    }
+
+    /// Ends the open part: everything that was planned must be there.
+    pub(crate) fn end(&mut self, data: &dyn Data) -> Result<u64, EmitError> {
+        let Some(open) = self.open.take() else { return misuse("it ended a part, and none was open") };
+        let OpenPart { output, rows, origin, mut columns } = open;
+        let (port, state) = &mut self.ports[output];
+        let State::Table { fields: Some(fields), parts, declared } = state else {
+            return misuse("its output has no schema");
+        };
+        if let Some((input, _)) = declared.as_ref().and_then(|declared| declared.passed.as_ref()) {
+            check_source(&origin, port, input, &ColumnName::new("*"))?;
+        }
+        let mut computed = Vec::new();
+        let mut packed = Vec::new();
+        for OutputField { field, source } in fields.iter() {
+            match source {
+                None => match columns.iter().position(|(name, _)| *name == field.name) {
+                    Some(index) => {
+                        computed.push(field.clone());
+                        packed.push(columns.swap_remove(index).1);
+                    }
+                    None => return misuse(format!("it ended a part of `{port}` without its column `{}`", field.name)),
+                },
+                Some((from, column)) => check_source(&origin, port, from, column)?,
+            }
+        }
+        let mut bytes: u64 = packed.iter().map(Column::bytes).sum();
+        let put = |fields: &[Field], columns: Vec<Column>| -> Result<Vec<StoredSelection>, EmitError> {
+            if columns.is_empty() {
+                return Ok(Vec::new());
+            }
+            let pack = Pack::new(fields, columns).map_err(|error: ColumnError| EmitError::Misuse(error.to_string()))?;
+            data.put_pack(&pack)?;
+            Ok(pack.chunks().to_vec())
+        };
+        let names: Vec<ColumnName> = computed.iter().map(|field| field.name.clone()).collect();
+        let chunks = put(&computed, packed)?;
+        let mut selection = |column: Column| -> Result<StoredSelection, EmitError> {
+            bytes += column.bytes();
+            let field = Field { name: ColumnName::new("selection"), data_type: column.data_type().clone(), nullable: true };
+            put(&[field], vec![column])?.pop().ok_or_else(|| EmitError::Misuse("no selection".to_owned()))
+        };
+        let origin = match origin {
+            Rows::Same(port) => RowsRecord::SameRows { port },
+            Rows::New => RowsRecord::Rows,
+            Rows::Mask(port, mask) => RowsRecord::Mask { port, selection: selection(mask)? },
+            Rows::Take(takes) => {
+                let take = |(port, indices)| Ok((port, selection(indices)?));
+                RowsRecord::Take { from: takes.into_iter().map(take).collect::<Result<_, EmitError>>()? }
+            }
+        };
+        parts.push(PartRecord { rows, origin, columns: names.into_iter().zip(chunks).collect() });
+        Ok(bytes)
+    }
+
+    pub(crate) fn declare(&mut self, port: &str, declared: Declared) -> Result<(), EmitError> {
+        let output = self.place(port)?;
+        if let Some((input, _)) = &declared.passed {
+            self.input_rows(input.as_str())?;
+        }
+        let State::Table { fields, declared: known, .. } = &mut self.ports[output].1 else {
+            return misuse(format!("it declared a schema for `{port}`, which is a blob"));
+        };
+        if fields.is_some() {
+            return misuse(format!("it declared a schema for `{port}`, which has one"));
+        }
+        let schema = Schema { fields: declared.added.clone() };
+        if let Some(twice) = schema.duplicate() {
+            return misuse(format!("it declared two columns `{twice}` of `{port}`"));
+        }
+        // What is passed through is spelled out when the table is put together.
+        *fields = Some(schema.fields.into_iter().map(|field| OutputField { field, source: None }).collect());
+        *known = Some(declared);
+        Ok(())
+    }
+
+    pub(crate) fn blob(&mut self, port: &str, bytes: &[u8], data: &dyn Data) -> Result<(), EmitError> {
+        let output = self.place(port)?;
+        match &mut self.ports[output].1 {
+            State::Table { .. } => misuse(format!("it emitted a blob to `{port}`, which is a table")),
+            State::Blob(Some(_)) => misuse(format!("it emitted a second blob to `{port}`")),
+            State::Blob(blob) => {
+                *blob = Some(data.put_blob(bytes)?);
+                Ok(())
+            }
+        }
+    }
+
+    pub(crate) fn partial(&mut self, bytes: &[u8], data: &dyn Data) -> Result<(), EmitError> {
+        if self.phase != Phase::Partial {
+            return misuse(format!("it emitted a partial in `{}`", self.phase.as_str()));
+        }
+        if self.partial.is_some() {
+            return misuse("it emitted a second partial");
+        }
+        self.partial = Some(data.put_blob(bytes)?);
+        Ok(())
+    }
+
+    /// What is left when the step says that it is done.
+    pub(crate) fn finish(self) -> Result<Produced, EmitError> {
+        if let Some(open) = &self.open {
+            return misuse(format!("it ended with a part of `{}` still open", self.ports[open.output].0));
+        }
+        if self.phase == Phase::Partial && self.partial.is_none() {
+            return misuse("it emitted no partial");
+        }
+        let mut outputs = Vec::with_capacity(self.ports.len());
+        for (port, state) in self.ports {
+            let output = match state {
+                State::Blob(Some(blob)) => OutputRecord::Blob(blob),
+                State::Blob(None) => return misuse(format!("it emitted no blob to `{port}`")),
+                State::Table { parts, .. } if parts.is_empty() && self.phase == Phase::Map => {
+                    return misuse(format!("it emitted no part of `{port}`"));
+                }
+                State::Table { fields: None, .. } => return misuse(format!("it never declared the schema of `{port}`")),
+                State::Table { declared, parts, .. } => OutputRecord::Table { declared, parts },
+            };
+            outputs.push((port, output));
+        }
+        Ok(Produced { outputs, partial: self.partial })
+    }
+}
+
+fn check_source(origin: &Rows, port: &PortName, from: &PortName, column: &ColumnName) -> Result<(), EmitError> {
+    let comes = match origin {
+        Rows::Same(input) | Rows::Mask(input, _) => input == from,
+        Rows::Take(takes) => takes.iter().any(|(input, _)| input == from),
+        Rows::New => false,
+    };
+    if comes {
+        return Ok(());
+    }
+    misuse(format!("`{port}` passes `{column}` through from `{from}`, and its rows do not come from there"))
+}
+
+pub(crate) fn claim(what: &str, error: &ClaimError) -> EmitError {
+    EmitError::Misuse(format!("it handed over {what}, and {error}"))
+}
+
+/// Indices of a take, checked against the rows there are.
+pub(crate) fn take(takes: Vec<(PortName, Column)>) -> Result<(Rows, u64), EmitError> {
+    let Some(rows) = takes.first().map(|(_, indices)| indices.rows()) else {
+        return misuse("it took rows from no port");
+    };
+    if takes.iter().any(|(_, indices)| indices.rows() != rows) {
+        return misuse("it took different numbers of rows from two ports");
+    }
+    for (i, (port, _)) in takes.iter().enumerate() {
+        if takes[..i].iter().any(|(known, _)| known == port) {
+            return misuse(format!("it took rows from `{port}` twice at once"));
+        }
+    }
+    Ok((Rows::Take(takes), rows as u64))
+}

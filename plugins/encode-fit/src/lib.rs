@@ -1,0 +1,106 @@
+//! `std:encode-fit` collects the categories of text columns, part by part, for
+//! `std:encode`. They come out sorted by their bytes, whatever the order of rows.
+//!
+//! ```toml
+//! [steps.categories]
+//! uses = "std:encode-fit"
+//! input = "customers"
+//! params = { columns = ["contract", "payment_method"] }
+//! ```
+//!
+//! The blob `categories` is JSON: `{"columns":{"contract":["Month-to-month","One year"]}}`.
+
+use std::collections::BTreeSet;
+
+use millrace_sdk::prelude::*;
+
+/// Params of `std:encode-fit`.
+#[derive(Params)]
+pub struct EncodeFit {
+    /// The columns to look at, text.
+    columns: Vec<String>,
+    /// More categories than this are a mistake: a name is no category.
+    #[param(default = 1000u32, min = 1)]
+    max: u32,
+}
+
+impl EncodeFit {
+    fn check(&self, name: &str, found: &BTreeSet<String>) -> Result<()> {
+        if found.len() > self.max as usize {
+            let message = format!("column `{name}` has more than {} categories; raise `max` if they are meant", self.max);
+            return Err(Error::new(message).in_column(name));
+        }
+        Ok(())
+    }
+}
+
+impl Step for EncodeFit {
+    fn ports() -> Ports {
+        Ports::new().mapped("input", "the rows to look at").blob("categories", "the categories of each column")
+    }
+
+    fn plan(&self, plan: &mut Plan) -> Result<()> {
+        for (i, name) in self.columns.iter().enumerate() {
+            let read = plan.read("input", name, Kind::Text, &format!("columns[{i}]"));
+            plan.keep(read);
+        }
+        Ok(())
+    }
+}
+
+impl Fold for EncodeFit {
+    type Partial = Vec<BTreeSet<String>>;
+
+    fn partial(&self, task: &Task) -> Result<Self::Partial> {
+        let part = task.part("input")?;
+        let mut all = Vec::new();
+        for name in &self.columns {
+            let column = part.text(name)?;
+            let mut found = BTreeSet::new();
+            for text in column.iter().flatten() {
+                if !found.contains(text) {
+                    found.insert(text.to_owned());
+                    self.check(name, &found)?;
+                }
+            }
+            all.push(found);
+        }
+        Ok(all)
+    }
+
+    fn merge(&self, partials: Vec<Self::Partial>, task: &Task) -> Result<()> {
+        let mut columns = millrace_sdk::json::Map::new();
+        for (i, name) in self.columns.iter().enumerate() {
+            let all: BTreeSet<String> = partials.iter().flat_map(|partial| partial[i].iter().cloned()).collect();
+            self.check(name, &all)?;
+            columns.insert(name.clone(), json!(all));
+        }
+        task.emit_blob("categories", json!({ "columns": columns }).to_string().as_bytes())
+    }
+}
+
+millrace_sdk::register!(EncodeFit: fold);
+
+#[cfg(test)]
+mod tests {
+    use millrace_sdk::testing::{Harness, table};
+
+    use super::*;
+
+    fn fit(max: u32) -> Result<String> {
+        let part = |values: Vec<Option<&str>>| table(vec![("c", Arc::new(StringArray::from(values)) as ArrayRef)]);
+        let parts = vec![part(vec![Some("b"), None]), part(vec![Some("a"), Some("b")])];
+        let out = Harness::<EncodeFit>::new(json!({ "columns": ["c"], "max": max })).parts("input", parts).run()?;
+        Ok(String::from_utf8(out.blob("categories").to_vec()).unwrap())
+    }
+
+    #[test]
+    fn categories_are_sorted_over_all_parts() {
+        assert_eq!(fit(10).unwrap(), r#"{"columns":{"c":["a","b"]}}"#);
+    }
+
+    #[test]
+    fn too_many_are_a_mistake() {
+        assert!(fit(1).unwrap_err().message.contains("more than 1 categories"));
+    }
+}

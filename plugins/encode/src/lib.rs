@@ -1,0 +1,160 @@
+//! `std:encode` turns the categories of text columns into numbers, by what
+//! `std:encode-fit` collected.
+//!
+//! ```toml
+//! [steps.encoded]
+//! uses = "std:encode"
+//! inputs = { input = "customers", categories = "categories" }
+//! params = { columns = ["contract", "payment_method"], method = "one-hot" }
+//! ```
+//!
+//! - `codes`: the column becomes `int32`, the place of its category from 0.
+//! - `one-hot`: the column goes, and `NAME=CATEGORY` comes for each category but
+//!   the first (`drop_first = false` keeps it), 0.0 or 1.0. The names are known
+//!   when the categories are, so steps behind it are checked at run time.
+
+use std::collections::HashMap;
+
+use millrace_sdk::prelude::*;
+
+/// What becomes of a column.
+#[derive(Clone, Copy, PartialEq, Eq, Choice)]
+pub enum Method {
+    /// Integers.
+    Codes,
+    /// Indicator columns.
+    OneHot,
+}
+
+/// What becomes of a value that was not seen when fitting, and of a missing one.
+#[derive(Clone, Copy, PartialEq, Eq, Choice)]
+pub enum Unknown {
+    /// Stop with the value and its row.
+    Error,
+    /// A missing code, or 0.0 in all indicators.
+    Ignore,
+}
+
+/// Params of `std:encode`.
+#[derive(Params)]
+pub struct Encode {
+    /// The columns to encode, text.
+    columns: Vec<String>,
+    /// `codes` or `one-hot`.
+    #[param(default = Method::Codes)]
+    method: Method,
+    /// What to do with a category that was not seen: `error` or `ignore`.
+    #[param(default = Unknown::Error)]
+    unknown: Unknown,
+    /// Whether `one-hot` leaves out the first category.
+    #[param(default = true)]
+    drop_first: bool,
+}
+
+impl Step for Encode {
+    fn ports() -> Ports {
+        Ports::new()
+            .mapped("input", "a table")
+            .input_blob("categories", "what `encode-fit` collected")
+            .table("output", "the table with those columns encoded")
+    }
+
+    fn plan(&self, plan: &mut Plan) -> Result<()> {
+        for (i, name) in self.columns.iter().enumerate() {
+            let read = plan.read("input", name, Kind::Text, &format!("columns[{i}]"));
+            plan.keep(read);
+        }
+        match self.method {
+            Method::OneHot => plan.output_at_run_time("output"),
+            Method::Codes => {
+                let output = plan.output("output").pass_all("input")?;
+                for name in &self.columns {
+                    output.add(name, DataType::Int32);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Encode {
+    fn codes(&self, name: &str, categories: &[String], column: &StringArray) -> Result<Vec<Option<i32>>> {
+        let index: HashMap<&str, i32> = categories.iter().map(String::as_str).zip(0..).collect();
+        let code = |(row, text): (usize, Option<&str>)| match text.map(|text| (text, index.get(text))) {
+            None => Ok(None),
+            Some((_, Some(code))) => Ok(Some(*code)),
+            Some((_, None)) if self.unknown == Unknown::Ignore => Ok(None),
+            Some((text, None)) => {
+                Err(Error::new(format!("`{text}` was not among the {} categories", categories.len())).in_column(name).at_row(row))
+            }
+        };
+        column.iter().enumerate().map(code).collect()
+    }
+}
+
+impl Map for Encode {
+    fn map(&self, task: &Task) -> Result<()> {
+        let fitted: Value = millrace_sdk::json::from_slice(&task.blob("categories")?)?;
+        let part = task.part("input")?;
+        let mut codes = Vec::new();
+        let mut added: Vec<(String, ArrayRef)> = Vec::new();
+        for name in &self.columns {
+            let categories: Vec<String> = match fitted["columns"].get(name) {
+                Some(categories) => millrace_sdk::json::from_value(categories.clone())?,
+                None => return Err(Error::new(format!("`categories` has no column `{name}`")).in_column(name)),
+            };
+            let of_rows = self.codes(name, &categories, &part.text(name)?)?;
+            if self.method == Method::OneHot {
+                for (code, category) in (0..).zip(&categories).skip(usize::from(self.drop_first)) {
+                    let values: Float64Array = of_rows.iter().map(|found| f64::from(u8::from(*found == Some(code)))).collect::<Vec<_>>().into();
+                    added.push((format!("{name}={category}"), Arc::new(values)));
+                }
+            } else {
+                codes.push((name.as_str(), Arc::new(Int32Array::from(of_rows)) as ArrayRef));
+            }
+        }
+        if self.method == Method::Codes {
+            return task.same_rows("output", "input", codes);
+        }
+        let fields: Vec<Field> = added.iter().map(|(name, _)| Field::new(name, DataType::Float64, true)).collect();
+        task.declare_replacing("output", "input", &self.columns, &fields)?;
+        task.same_rows("output", "input", added.iter().map(|(name, array)| (name.as_str(), array.clone())).collect())
+    }
+}
+
+millrace_sdk::register!(Encode: map);
+
+#[cfg(test)]
+mod tests {
+    use millrace_sdk::testing::{Harness, table};
+
+    use super::*;
+
+    fn encode(params: Value) -> Harness<Encode> {
+        let input = table(vec![
+            ("c", Arc::new(StringArray::from(vec![Some("b"), None, Some("z")])) as ArrayRef),
+            ("x", Arc::new(Int64Array::from(vec![1, 2, 3]))),
+        ]);
+        Harness::new(params).table("input", input).blob("categories", r#"{"columns":{"c":["a","b","c"]}}"#)
+    }
+
+    #[test]
+    fn codes_are_places_among_the_categories() {
+        let out = encode(json!({ "columns": ["c"], "unknown": "ignore" })).run().unwrap();
+        assert_eq!(out.numbers("output", "c"), [Some(1.0), None, None]);
+        assert_eq!(out.columns("output"), ["c", "x"]);
+    }
+
+    #[test]
+    fn one_hot_gives_a_column_for_each_category_but_the_first() {
+        let out = encode(json!({ "columns": ["c"], "unknown": "ignore", "method": "one-hot" })).run().unwrap();
+        assert_eq!(out.columns("output"), ["x", "c=b", "c=c"]);
+        assert_eq!(out.numbers("output", "c=b"), [Some(1.0), Some(0.0), Some(0.0)]);
+    }
+
+    #[test]
+    fn an_unknown_category_names_its_row() {
+        let error = encode(json!({ "columns": ["c"] })).run().unwrap_err();
+        assert_eq!((error.message.as_str(), error.column.as_deref(), error.row), ("`z` was not among the 3 categories", Some("c"), Some(2)));
+    }
+}

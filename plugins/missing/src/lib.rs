@@ -1,0 +1,178 @@
+//! `std:missing` fills missing values with constants, or drops the rows that
+//! have them. (A mean or median is data: fit it with a step and fill from there.)
+//!
+//! ```toml
+//! [steps.complete]
+//! uses = "std:missing"
+//! input = "customers"
+//! params = { fill = { total_charges = 0.0, contract = "none" }, drop = ["tenure"] }
+//! ```
+
+use std::collections::BTreeMap;
+
+use millrace_sdk::expr::{Checked, parse};
+use millrace_sdk::prelude::*;
+
+/// Params of `std:missing`.
+#[derive(Params)]
+pub struct Missing {
+    /// What to put for a missing value, by column.
+    #[param(default = BTreeMap::new())]
+    fill: BTreeMap<String, Value>,
+    /// Columns in which a missing value drops the row.
+    #[param(default = Vec::new())]
+    drop: Vec<String>,
+}
+
+impl Missing {
+    fn filled(&self, field: &Field) -> Result<Checked> {
+        let name = field.name();
+        let value = &self.fill[name];
+        let literal = match value {
+            Value::String(text) => format!("'{}'", text.replace('\'', "''")),
+            other => other.to_string(),
+        };
+        let text = format!("coalesce(\"{}\", {literal})", name.replace('"', "\"\""));
+        let schema = millrace_sdk::arrow_schema::Schema::new(vec![field.clone()]);
+        let checked = parse(&text).and_then(|expr| expr.check(&schema));
+        let found = field.data_type().to_string().to_lowercase();
+        let param = format!("fill.{name}");
+        let checked =
+            checked.map_err(|_| Error::new(format!("column `{name}` is {found}, and {value} is not")).in_param(&param))?;
+        if checked.data_type() == DataType::Float64 && field.data_type().is_integer() {
+            return Err(Error::new(format!("column `{name}` is {found}, and {value} is not an integer")).in_param(param));
+        }
+        Ok(checked)
+    }
+}
+
+impl Step for Missing {
+    fn ports() -> Ports {
+        Ports::new().mapped("input", "a table").table("output", "the table without those gaps")
+    }
+
+    fn plan(&self, plan: &mut Plan) -> Result<()> {
+        let mut types = Vec::new();
+        for name in self.fill.keys() {
+            let read = plan.read("input", name, Kind::Any, &format!("fill.{name}"));
+            let filled = read.and_then(|field| Ok((name, self.filled(&field)?.data_type())));
+            types.extend(plan.keep(filled));
+        }
+        for (i, name) in self.drop.iter().enumerate() {
+            let read = plan.read("input", name, Kind::Any, &format!("drop[{i}]"));
+            plan.keep(read);
+        }
+        let output = plan.output("output").pass_all("input")?;
+        for (name, data_type) in types {
+            output.add(name, data_type);
+        }
+        Ok(())
+    }
+}
+
+impl Map for Missing {
+    fn map(&self, task: &Task) -> Result<()> {
+        let part = task.part("input")?;
+        let mut keep = vec![true; part.rows()];
+        for name in &self.drop {
+            let column = part.column(name)?;
+            if column.null_count() > 0 {
+                for (row, keep) in keep.iter_mut().enumerate() {
+                    *keep &= column.is_valid(row);
+                }
+            }
+        }
+        let mask = BooleanArray::from(keep);
+        let mut columns = Vec::new();
+        let mut filled = 0;
+        for name in self.fill.keys() {
+            let array = part.column(name)?;
+            filled += array.null_count();
+            let field = Field::new(name, array.data_type().clone(), true);
+            let full = self.filled(&field)?.column(&[array], part.rows())?;
+            columns.push((name.as_str(), full));
+        }
+        task.metric("values_filled", filled as f64);
+        task.metric("rows_dropped", (part.rows() - mask.true_count()) as f64);
+        if self.drop.is_empty() {
+            return task.same_rows("output", "input", columns);
+        }
+        let columns = columns.into_iter().map(|(name, array)| (name, keep_rows(&array, &mask))).collect();
+        task.mask("output", "input", &mask, columns)
+    }
+}
+
+/// The rows of a filled column that a mask keeps.
+fn keep_rows(array: &ArrayRef, mask: &BooleanArray) -> ArrayRef {
+    use millrace_sdk::arrow_array::cast::AsArray;
+    use millrace_sdk::arrow_array::types::{Date32Type, Float64Type, Int64Type, TimestampMicrosecondType};
+    use millrace_sdk::arrow_array::PrimitiveArray;
+    let rows = || (0..mask.len()).filter(|row| mask.value(*row));
+    macro_rules! primitive {
+        ($ty:ty) => {{
+            let array = array.as_primitive::<$ty>();
+            Arc::new(rows().map(|row| array.is_valid(row).then(|| array.value(row))).collect::<PrimitiveArray<$ty>>())
+        }};
+    }
+    match array.data_type() {
+        DataType::Boolean => {
+            let array = array.as_boolean();
+            Arc::new(rows().map(|row| array.is_valid(row).then(|| array.value(row))).collect::<BooleanArray>())
+        }
+        DataType::Utf8 => {
+            let array = array.as_string::<i32>();
+            Arc::new(rows().map(|row| array.is_valid(row).then(|| array.value(row))).collect::<StringArray>())
+        }
+        DataType::Int64 => primitive!(Int64Type),
+        DataType::Float64 => primitive!(Float64Type),
+        DataType::Date32 => primitive!(Date32Type),
+        _ => primitive!(TimestampMicrosecondType),
+    }
+}
+
+millrace_sdk::register!(Missing: map);
+
+#[cfg(test)]
+mod tests {
+    use millrace_sdk::testing::{Harness, table};
+
+    use super::*;
+
+    fn missing(params: Value) -> Harness<Missing> {
+        Harness::new(params).table(
+            "input",
+            table(vec![
+                ("x", Arc::new(Float64Array::from(vec![Some(1.0), None, None]))),
+                ("n", Arc::new(Int64Array::from(vec![None, Some(2), Some(3)]))),
+                ("t", Arc::new(StringArray::from(vec![Some("a"), None, Some("c")]))),
+            ]),
+        )
+    }
+
+    #[test]
+    fn gaps_are_filled_in_place() {
+        let out = missing(json!({ "fill": { "x": 0, "t": "it's" } })).run().unwrap();
+        assert_eq!(out.columns("output"), ["x", "n", "t"]);
+        assert_eq!(out.numbers("output", "x"), [Some(1.0), Some(0.0), Some(0.0)]);
+        assert_eq!(out.text("output", "t")[1], Some("it's".to_owned()));
+        assert_eq!(out.metrics["values_filled"], 3.0);
+    }
+
+    #[test]
+    fn rows_are_dropped_after_filling() {
+        let out = missing(json!({ "fill": { "x": 0.5 }, "drop": ["n"] })).run().unwrap();
+        assert_eq!(out.numbers("output", "x"), [Some(0.5), Some(0.5)]);
+        assert_eq!(out.text("output", "t"), [None, Some("c".to_owned())]);
+        assert_eq!(out.metrics["rows_dropped"], 1.0);
+    }
+
+    #[test]
+    fn a_value_of_another_type_is_a_mistake() {
+        let problems = missing(json!({ "fill": { "n": 0.5, "t": 1 }, "drop": ["m"] })).problems();
+        let text: Vec<&str> = problems.iter().map(|problem| problem.message.as_str()).collect();
+        assert_eq!(
+            text,
+            ["column `n` is int64, and 0.5 is not an integer", "column `t` is utf8, and 1 is not", "`input` has no column `m`"]
+        );
+    }
+}

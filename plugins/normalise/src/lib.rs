@@ -1,0 +1,91 @@
+//! `std:normalise` shifts and scales columns by what `std:normalise-fit`
+//! measured: `(x - mean) / std`, and 0 for a column without spread. A missing
+//! value becomes the mean, which is 0.
+//!
+//! ```toml
+//! [steps.scaled]
+//! uses = "std:normalise"
+//! inputs = { input = "split.test", scaling = "scale" }
+//! params = { columns = ["tenure", "monthly_charges"] }
+//! ```
+
+use millrace_sdk::prelude::*;
+
+/// Params of `std:normalise`.
+#[derive(Params)]
+pub struct Normalise {
+    /// The columns to scale: all or some of those that were measured.
+    columns: Vec<String>,
+}
+
+impl Step for Normalise {
+    fn ports() -> Ports {
+        Ports::new()
+            .mapped("input", "a table")
+            .input_blob("scaling", "what `normalise-fit` measured")
+            .table("output", "the table with those columns scaled")
+    }
+
+    fn plan(&self, plan: &mut Plan) -> Result<()> {
+        for (i, name) in self.columns.iter().enumerate() {
+            let read = plan.read("input", name, Kind::Number, &format!("columns[{i}]"));
+            plan.keep(read);
+        }
+        let output = plan.output("output").pass_all("input")?;
+        for name in &self.columns {
+            output.add(name, DataType::Float64);
+        }
+        Ok(())
+    }
+}
+
+impl Map for Normalise {
+    fn map(&self, task: &Task) -> Result<()> {
+        let scaling: Value = millrace_sdk::json::from_slice(&task.blob("scaling")?)?;
+        let part = task.part("input")?;
+        let mut columns = Vec::new();
+        for name in &self.columns {
+            let fitted = &scaling["columns"][name];
+            let (Some(mean), Some(std)) = (fitted["mean"].as_f64(), fitted["std"].as_f64()) else {
+                return Err(Error::new(format!("`scaling` has no column `{name}`")).in_column(name));
+            };
+            let scale = if std > 0.0 { 1.0 / std } else { 0.0 };
+            let column = part.f64(name)?;
+            let mut scaled: Vec<f64> = column.values().iter().map(|x| (x - mean) * scale).collect();
+            if column.null_count() > 0 {
+                for (row, value) in scaled.iter_mut().enumerate() {
+                    if column.is_null(row) {
+                        *value = 0.0;
+                    }
+                }
+            }
+            columns.push((name.as_str(), Arc::new(Float64Array::from(scaled)) as ArrayRef));
+        }
+        task.same_rows("output", "input", columns)
+    }
+}
+
+millrace_sdk::register!(Normalise: map);
+
+#[cfg(test)]
+mod tests {
+    use millrace_sdk::testing::{Harness, table};
+
+    use super::*;
+
+    #[test]
+    fn columns_are_scaled_in_place() {
+        let input = table(vec![
+            ("t", Arc::new(StringArray::from(vec!["a", "b", "c"]))),
+            ("x", Arc::new(Int64Array::from(vec![Some(1), None, Some(5)]))),
+            ("flat", Arc::new(Float64Array::from(vec![2.0, 2.0, 2.0]))),
+        ]);
+        let scaling = r#"{"columns":{"x":{"mean":3,"std":2},"flat":{"mean":2,"std":0}}}"#;
+        let harness = |columns: Value| Harness::<Normalise>::new(json!({ "columns": columns })).table("input", input.clone()).blob("scaling", scaling);
+        let out = harness(json!(["x", "flat"])).run().unwrap();
+        assert_eq!(out.columns("output"), ["t", "x", "flat"]);
+        assert_eq!(out.numbers("output", "x"), [Some(-1.0), Some(0.0), Some(1.0)]);
+        assert_eq!(out.numbers("output", "flat"), [Some(0.0); 3]);
+        assert_eq!(harness(json!(["t"])).problems()[0].message, "column `t` is utf8, and a number is needed");
+    }
+}

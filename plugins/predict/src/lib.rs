@@ -1,0 +1,124 @@
+//! `std:predict` computes the probability that a model gives for each row.
+//!
+//! ```toml
+//! [steps.predict]
+//! uses = "std:predict"
+//! inputs = { table = "split.test", model = "train.model" }
+//! ```
+//!
+//! Which columns a model needs is known when there is one, so without `features`
+//! the step may read all numbers.
+
+use millrace_sdk::kernels::{add_scaled, sigmoid};
+use millrace_sdk::prelude::*;
+
+/// Params of `std:predict`.
+#[derive(Params)]
+pub struct Predict {
+    /// The columns that the model may need; all numbers without.
+    features: Option<Vec<String>>,
+    /// Columns that it does not need.
+    #[param(default = Vec::new())]
+    exclude: Vec<String>,
+    /// Name of the new column.
+    #[param(default = "probability")]
+    output: String,
+}
+
+impl Step for Predict {
+    fn ports() -> Ports {
+        Ports::new()
+            .mapped("table", "the rows to predict for")
+            .input_blob("model", "from `std:train-logistic`")
+            .table("output", "the table with the probability of each row")
+    }
+
+    fn plan(&self, plan: &mut Plan) -> Result<()> {
+        let schema = plan.schema("table")?;
+        for (i, name) in self.exclude.iter().enumerate() {
+            let found = plan.field("table", name, &format!("exclude[{i}]"));
+            plan.keep(found);
+        }
+        match &self.features {
+            Some(features) => {
+                for (i, name) in features.iter().enumerate() {
+                    let read = plan.read("table", name, Kind::Number, &format!("features[{i}]"));
+                    plan.keep(read);
+                }
+            }
+            None => {
+                let number = |field: &Field| field.data_type().is_numeric() || *field.data_type() == DataType::Boolean;
+                let fields = schema.fields().iter().filter(|field| number(field) && !self.exclude.contains(field.name()));
+                for field in fields {
+                    plan.read("table", field.name(), Kind::Number, "features")?;
+                }
+            }
+        }
+        plan.output("output").pass_all("table")?.add(&self.output, DataType::Float64);
+        Ok(())
+    }
+}
+
+impl Map for Predict {
+    fn map(&self, task: &Task) -> Result<()> {
+        let model: Value = millrace_sdk::json::from_slice(&task.blob("model")?)?;
+        let (Some("logistic"), Some(intercept), Some(features)) =
+            (model["kind"].as_str(), model["intercept"].as_f64(), model["features"].as_array())
+        else {
+            return Err(Error::new("the blob on `model` is not a model that this step knows"));
+        };
+        let part = task.part("table")?;
+        let mut z = vec![intercept; part.rows()];
+        for feature in features {
+            let (Some(name), Some(weight)) = (feature["name"].as_str(), feature["weight"].as_f64()) else {
+                return Err(Error::new("the model has a feature without name or weight"));
+            };
+            let column = part.f64(name).map_err(|_| {
+                Error::new(format!("the model needs the column `{name}`, and the table does not have it among its features")).in_column(name)
+            })?;
+            if let Some(row) = column.iter().position(|value| value.is_none()) {
+                let message = format!("column `{name}` has a missing value; fill it with `std:missing`");
+                return Err(Error::new(message).in_column(name).at_row(row));
+            }
+            add_scaled(&mut z, weight, column.values());
+        }
+        let probabilities: Vec<f64> = z.iter().map(|z| sigmoid(*z)).collect();
+        let column = Arc::new(Float64Array::from(probabilities)) as ArrayRef;
+        task.same_rows("output", "table", vec![(self.output.as_str(), column)])
+    }
+}
+
+millrace_sdk::register!(Predict: map);
+
+#[cfg(test)]
+mod tests {
+    use millrace_sdk::testing::{Harness, table};
+
+    use super::*;
+
+    const MODEL: &str = r#"{"kind":"logistic","intercept":1.0,"features":[{"name":"x","weight":-0.5}]}"#;
+
+    fn predict(params: Value, model: &str) -> Harness<Predict> {
+        let input = table(vec![
+            ("x", Arc::new(Int64Array::from(vec![2, 0])) as ArrayRef),
+            ("t", Arc::new(StringArray::from(vec!["a", "b"]))),
+        ]);
+        Harness::new(params).table("table", input).blob("model", model)
+    }
+
+    #[test]
+    fn probabilities_follow_the_weights() {
+        let out = predict(json!({}), MODEL).run().unwrap();
+        assert_eq!(out.columns("output"), ["x", "t", "probability"]);
+        let found = out.numbers("output", "probability");
+        assert_eq!(found[0], Some(0.5));
+        assert!((found[1].unwrap() - 0.731_058_578_630_004_9).abs() < 1e-15);
+    }
+
+    #[test]
+    fn a_model_that_does_not_fit_is_named() {
+        assert!(predict(json!({ "exclude": ["x"] }), MODEL).run().unwrap_err().message.contains("needs the column `x`"));
+        assert!(predict(json!({}), "{}").run().unwrap_err().message.contains("not a model"));
+        assert_eq!(predict(json!({ "features": ["t"] }), MODEL).problems()[0].message, "column `t` is utf8, and a number is needed");
+    }
+}

@@ -1,0 +1,174 @@
+//! `std:split` splits rows into `train` and `test` by a seeded hash of a key, so
+//! that a row stays on its side when others come, go or move.
+//!
+//! ```toml
+//! [steps.split]
+//! uses = "std:split"
+//! input = "features"
+//! params = { key = "customer", by = "churn", test = 0.2, seed = 7 }
+//! ```
+//!
+//! Without `by` each part is split by itself, and the share of test rows is
+//! about `test`. With `by`, all parts are seen together: of the rows of each
+//! value of that column, ordered by hash, the last `test` share is the test.
+
+use std::collections::BTreeMap;
+
+use millrace_sdk::kernels::hash;
+use millrace_sdk::prelude::*;
+
+/// Params of `std:split`.
+#[derive(Params)]
+pub struct Split {
+    /// The column that tells one row from another.
+    key: String,
+    /// The column whose values shall have the same share in train and test.
+    by: Option<String>,
+    /// Share of the rows that go to the test.
+    #[param(default = 0.2, min = 0.0, max = 1.0)]
+    test: f64,
+    /// Another seed, another split.
+    #[param(default = 0u64)]
+    seed: u64,
+}
+
+impl Step for Split {
+    fn ports() -> Ports {
+        Ports::new()
+            .mapped("input", "a table")
+            .table("train", "the rows to learn from")
+            .table("test", "the rows to measure with")
+    }
+
+    fn plan(&self, plan: &mut Plan) -> Result<()> {
+        plan.read("input", &self.key, Kind::Any, "key")?;
+        if let Some(by) = &self.by {
+            plan.read("input", by, Kind::Any, "by")?;
+            plan.set_mode(millrace_sdk::Mode::Whole);
+        }
+        plan.output("train").pass_all("input")?;
+        plan.output("test").pass_all("input")?;
+        Ok(())
+    }
+}
+
+/// The values of a column as bytes, one for each row; a missing one has none.
+fn each_value(part: &Part, name: &str, mut each: impl FnMut(&[u8])) -> Result<()> {
+    let column = part.column(name)?;
+    if *column.data_type() == DataType::Utf8 {
+        for text in part.text(name)?.iter() {
+            each(text.unwrap_or_default().as_bytes());
+        }
+    } else if column.data_type().is_floating() {
+        for value in part.f64(name)?.iter() {
+            each(&value.map_or([0; 8], f64::to_le_bytes));
+        }
+    } else {
+        let int = part.i64(name)?;
+        for value in int.iter() {
+            each(&value.map_or([0; 8], i64::to_le_bytes));
+        }
+    }
+    Ok(())
+}
+
+impl Split {
+    fn hashes(&self, part: &Part) -> Result<Vec<u64>> {
+        let mut hashes = Vec::with_capacity(part.rows());
+        each_value(part, &self.key, |value| hashes.push(hash(self.seed, value)))?;
+        Ok(hashes)
+    }
+
+    fn emit(&self, task: &Task, test: Vec<bool>) -> Result<()> {
+        let train = BooleanArray::from(test.iter().map(|test| !test).collect::<Vec<_>>());
+        let test = BooleanArray::from(test);
+        task.metric("train_rows", train.true_count() as f64);
+        task.metric("test_rows", test.true_count() as f64);
+        task.mask("train", "input", &train, vec![])?;
+        task.mask("test", "input", &test, vec![])
+    }
+}
+
+impl Map for Split {
+    fn map(&self, task: &Task) -> Result<()> {
+        let hashes = self.hashes(&task.part("input")?)?;
+        // The upper 53 bits are a float in [0, 1).
+        let share = |hash: u64| (hash >> 11) as f64 / 9_007_199_254_740_992.0;
+        self.emit(task, hashes.into_iter().map(|hash| share(hash) >= 1.0 - self.test).collect())
+    }
+}
+
+impl Whole for Split {
+    fn whole(&self, task: &Task) -> Result<()> {
+        let table = task.table("input")?;
+        let by = self.by.as_deref().unwrap_or(&self.key);
+        let mut groups: BTreeMap<Vec<u8>, Vec<(u64, usize, usize)>> = BTreeMap::new();
+        let mut sides = Vec::new();
+        for (index, part) in table.parts().enumerate() {
+            let hashes = self.hashes(&part)?;
+            sides.push(vec![false; hashes.len()]);
+            let mut row = 0;
+            each_value(&part, by, |value| {
+                let entry = (hashes[row], index, row);
+                match groups.get_mut(value) {
+                    Some(group) => group.push(entry),
+                    None => drop(groups.insert(value.to_vec(), vec![entry])),
+                }
+                row += 1;
+            })?;
+        }
+        for group in groups.values_mut() {
+            // Equal hashes, as of equal keys, keep the order of the table.
+            group.sort_unstable();
+            let train = ((1.0 - self.test) * group.len() as f64 + 1e-9) as usize;
+            for (_, part, row) in &group[train.min(group.len())..] {
+                sides[*part][*row] = true;
+            }
+        }
+        sides.into_iter().try_for_each(|test| self.emit(task, test))
+    }
+}
+
+millrace_sdk::register!(Split: map, whole);
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use millrace_sdk::testing::{Harness, table};
+
+    use super::*;
+
+    fn rows(ids: impl Iterator<Item = i64> + Clone) -> millrace_sdk::arrow_array::RecordBatch {
+        let labels: StringArray = ids.clone().map(|id| Some(if id % 4 == 0 { "yes" } else { "no" })).collect();
+        table(vec![("id", Arc::new(Int64Array::from_iter_values(ids)) as ArrayRef), ("label", Arc::new(labels))])
+    }
+
+    fn test_ids(parts: Vec<millrace_sdk::arrow_array::RecordBatch>, params: Value) -> BTreeSet<i64> {
+        let out = Harness::<Split>::new(params).parts("input", parts).run().unwrap();
+        let ids = |port| out.numbers(port, "id").into_iter().map(|id| id.unwrap() as i64).collect::<BTreeSet<_>>();
+        let (train, test) = (ids("train"), ids("test"));
+        assert!(train.is_disjoint(&test));
+        assert_eq!(out.metrics["test_rows"] as usize, test.len());
+        test
+    }
+
+    #[test]
+    fn a_row_stays_on_its_side_whatever_the_others_do() {
+        let params = || json!({ "key": "id", "test": 0.3, "seed": 7 });
+        let all = test_ids(vec![rows(0..2000)], params());
+        assert!((500..700).contains(&all.len()), "{}", all.len());
+        let cut = test_ids(vec![rows((0..1000).rev()), rows(1000..1500)], params());
+        assert_eq!(cut, all.iter().copied().filter(|id| *id < 1500).collect());
+        assert_ne!(all, test_ids(vec![rows(0..2000)], json!({ "key": "id", "test": 0.3, "seed": 8 })));
+    }
+
+    #[test]
+    fn stratified_shares_are_exact_and_parts_do_not_matter() {
+        let params = || json!({ "key": "id", "by": "label", "test": 0.2 });
+        let one = test_ids(vec![rows(0..1000)], params());
+        assert_eq!(one.iter().filter(|id| *id % 4 == 0).count(), 50);
+        assert_eq!(one.len(), 200);
+        assert_eq!(one, test_ids(vec![rows(0..1), rows(1..600), rows(600..1000)], params()));
+    }
+}

@@ -1,0 +1,85 @@
+//! Loops that steps share, with the same bits natively and in a guest: sums run
+//! in a fixed order over eight lanes, functions come from `libm`.
+
+/// `1 / (1 + e^-x)`, without overflow.
+pub fn sigmoid(x: f64) -> f64 {
+    if x >= 0.0 {
+        1.0 / (1.0 + libm::exp(-x))
+    } else {
+        let e = libm::exp(x);
+        e / (1.0 + e)
+    }
+}
+
+/// The sum of products, in eight lanes.
+pub fn dot(a: &[f64], b: &[f64]) -> f64 {
+    let mut lanes = [0.0; 8];
+    let (a8, b8) = (a.chunks_exact(8), b.chunks_exact(8));
+    let tail: f64 = a8.remainder().iter().zip(b8.remainder()).map(|(a, b)| a * b).sum();
+    for (a, b) in a8.zip(b8) {
+        for lane in 0..8 {
+            lanes[lane] += a[lane] * b[lane];
+        }
+    }
+    let [l0, l1, l2, l3, l4, l5, l6, l7] = lanes;
+    ((l0 + l4) + (l1 + l5)) + ((l2 + l6) + (l3 + l7)) + tail
+}
+
+/// The sum, in eight lanes.
+pub fn sum(a: &[f64]) -> f64 {
+    let mut lanes = [0.0; 8];
+    let chunks = a.chunks_exact(8);
+    let tail: f64 = chunks.remainder().iter().sum();
+    for chunk in chunks {
+        for lane in 0..8 {
+            lanes[lane] += chunk[lane];
+        }
+    }
+    let [l0, l1, l2, l3, l4, l5, l6, l7] = lanes;
+    ((l0 + l4) + (l1 + l5)) + ((l2 + l6) + (l3 + l7)) + tail
+}
+
+/// `y += k * x`.
+pub fn add_scaled(y: &mut [f64], k: f64, x: &[f64]) {
+    for (y, x) in y.iter_mut().zip(x) {
+        *y += k * x;
+    }
+}
+
+/// A hash of bytes with a seed, spread over all 64 bits: FNV-1a, finished as in
+/// splitmix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number
+/// Generators, 2014).
+pub fn hash(seed: u64, bytes: &[u8]) -> u64 {
+    let mut state = 0xcbf2_9ce4_8422_2325 ^ mix(seed.wrapping_add(0x9e37_79b9_7f4a_7c15));
+    for byte in bytes {
+        state = (state ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    }
+    mix(state)
+}
+
+fn mix(mut z: u64) -> u64 {
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lanes_sum_to_what_a_loop_sums_to() {
+        let a: Vec<f64> = (0..1003).map(|i| f64::from(i) * 0.5).collect();
+        assert_eq!(sum(&a), a.iter().sum::<f64>());
+        assert_eq!(dot(&a, &a), a.iter().map(|x| x * x).sum::<f64>());
+        assert_eq!((sigmoid(0.0), sigmoid(1000.0), sigmoid(-1000.0)), (0.5, 1.0, 0.0));
+    }
+
+    #[test]
+    fn the_hash_spreads_and_depends_on_the_seed() {
+        assert_eq!(hash(7, b"x"), hash(7, b"x"));
+        assert_ne!(hash(7, b"x"), hash(8, b"x"));
+        let below_half = (0..10_000u32).filter(|i| hash(1, &i.to_le_bytes()) < u64::MAX / 2).count();
+        assert!((4_800..5_200).contains(&below_half), "{below_half}");
+    }
+}

@@ -1,0 +1,108 @@
+//! Write a Millrace step as a page of Rust.
+//!
+//! A step is a struct of params, a `plan` that says what it reads and what
+//! comes out, and a function for its mode:
+//!
+//! ```
+//! use millrace_sdk::prelude::*;
+//!
+//! /// Adds a greeting for everybody in a column.
+//! #[derive(Params)]
+//! struct Greet {
+//!     /// The column with the names.
+//!     #[param(default = "name")]
+//!     column: String,
+//! }
+//!
+//! impl Step for Greet {
+//!     fn ports() -> Ports {
+//!         Ports::new().mapped("input", "the people").table("output", "the same, with `greeting`")
+//!     }
+//!
+//!     fn plan(&self, plan: &mut Plan) -> Result<()> {
+//!         plan.read("input", &self.column, Kind::Text, "column")?;
+//!         plan.output("output").pass_all("input")?.add("greeting", DataType::Utf8);
+//!         Ok(())
+//!     }
+//! }
+//!
+//! impl Map for Greet {
+//!     fn map(&self, task: &Task) -> Result<()> {
+//!         let part = task.part("input")?;
+//!         let names = part.text(&self.column)?;
+//!         let greetings: StringArray = names.iter().map(|name| Some(format!("Hello, {}!", name?))).collect();
+//!         task.same_rows("output", "input", vec![("greeting", Arc::new(greetings))])
+//!     }
+//! }
+//!
+//! register!(Greet: map);
+//!
+//! // And its test, without any WebAssembly:
+//! use millrace_sdk::testing::{Harness, table};
+//! let people = table(vec![("name", Arc::new(StringArray::from(vec!["Ada"])))]);
+//! let out = Harness::<Greet>::new(json!({})).table("input", people).run().unwrap();
+//! assert_eq!(out.text("output", "greeting"), [Some("Hello, Ada!".to_owned())]);
+//! ```
+//!
+//! The crate is a `cdylib`; `host plugin build`, `uses = "path:…"` in a pipeline
+//! and `cargo xtask` make a component of it. Its name, version and description
+//! are those in `Cargo.toml`.
+
+// The derives name the crate as its users do, also in here.
+extern crate self as millrace_sdk;
+
+mod column;
+mod error;
+pub mod expr_math;
+pub mod kernels;
+pub mod params;
+mod plan;
+mod step;
+mod task;
+
+#[cfg(target_arch = "wasm32")]
+#[doc(hidden)]
+pub mod guest;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod testing;
+
+pub use error::{Error, Result};
+pub use arrow_array;
+pub use arrow_schema;
+pub use millrace_expr as expr;
+pub use millrace_sdk_macros::{Choice, Params};
+pub use params::Params;
+pub use plan::{Kind, Output, Plan};
+pub use serde_json as json;
+pub use step::{Entry, Fold, Manifest, Map, Mode, Port, Ports, Step, Whole};
+pub use task::{Level, Part, Phase, Table, Task};
+
+/// What a step usually needs.
+pub mod prelude {
+    pub use std::sync::Arc;
+
+    pub use arrow_array::{
+        Array, ArrayRef, BooleanArray, Float64Array, Int32Array, Int64Array, StringArray, UInt32Array,
+    };
+    pub use arrow_schema::{DataType, Field};
+    pub use serde::{Deserialize, Serialize};
+    pub use serde_json::{Value, json};
+
+    pub use crate::{
+        Choice, Error, Fold, Kind, Level, Map, Params, Part, Phase, Plan, Ports, Result, Step, Table, Task, Whole, register,
+    };
+}
+
+#[doc(hidden)]
+pub mod private {
+    pub use postcard;
+
+    /// The crates of the standard steps are called `millrace-…`, for crates have
+    /// one name space; the steps are not.
+    pub const fn short_name(name: &'static str) -> &'static str {
+        match name.as_bytes() {
+            [b'm', b'i', b'l', b'l', b'r', b'a', b'c', b'e', b'-', ..] => name.split_at(9).1,
+            _ => name,
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! What a step says of one use of it, before anything runs.
+
+use arrow_schema::{DataType, Field, Schema};
+
+use crate::{Error, Mode, Result};
+
+/// What a column must be for a step to use it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Integers, floats and booleans.
+    Number,
+    /// Text.
+    Text,
+    /// Anything.
+    Any,
+}
+
+/// A column of an output: where it comes from, if it is passed through.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct OutputField {
+    pub(crate) field: Field,
+    pub(crate) source: Option<(String, String)>,
+}
+
+/// The schema of an output table, being put together.
+#[derive(Debug, Clone)]
+pub struct Output {
+    pub(crate) port: String,
+    /// `None`: known only at run time.
+    pub(crate) fields: Option<Vec<OutputField>>,
+    inputs: Vec<(String, Option<Schema>)>,
+}
+
+/// A use of a step: what it is connected to, what it reads, what comes out.
+#[derive(Debug, Clone, Default)]
+pub struct Plan {
+    pub(crate) inputs: Vec<(String, Option<Schema>)>,
+    pub(crate) reads: Vec<(String, Vec<String>)>,
+    pub(crate) outputs: Vec<Output>,
+    pub(crate) mode: Option<Mode>,
+    pub(crate) errors: Vec<Error>,
+}
+
+fn schema<'a>(inputs: &'a [(String, Option<Schema>)], port: &str) -> Result<&'a Schema> {
+    let found = inputs.iter().find(|(name, _)| name == port).and_then(|(_, schema)| schema.as_ref());
+    found.ok_or_else(|| Error::new(format!("there is no table on the port `{port}`")))
+}
+
+fn unknown(port: &str, column: &str, schema: &Schema) -> Error {
+    Error {
+        message: format!("`{port}` has no column `{column}`"),
+        missing: Some(column.to_owned()),
+        candidates: schema.fields().iter().map(|field| field.name().clone()).collect(),
+        ..Error::default()
+    }
+}
+
+impl Plan {
+    /// Whether something is connected to a port.
+    pub fn is_connected(&self, port: &str) -> bool {
+        self.inputs.iter().any(|(name, _)| name == port)
+    }
+
+    /// The schema of the table on a port.
+    ///
+    /// # Errors
+    /// When there is no table.
+    pub fn schema(&self, port: &str) -> Result<Schema> {
+        schema(&self.inputs, port).cloned()
+    }
+
+    /// Looks at a column without reading it.
+    ///
+    /// # Errors
+    /// When there is no such column; the error names the param.
+    pub fn field(&self, port: &str, column: &str, param: &str) -> Result<Field> {
+        let schema = schema(&self.inputs, port)?;
+        let field = schema.field_with_name(column);
+        field.cloned().map_err(|_| unknown(port, column, schema).in_param(param))
+    }
+
+    /// Says that the step reads a column. It can see no other.
+    ///
+    /// # Errors
+    /// When there is no such column, or it is of another kind; the error names
+    /// the param.
+    pub fn read(&mut self, port: &str, column: &str, kind: Kind, param: &str) -> Result<Field> {
+        let field = self.field(port, column, param)?;
+        let found = field.data_type();
+        let (fits, needed) = match kind {
+            Kind::Any => (true, ""),
+            Kind::Text => (*found == DataType::Utf8, "text"),
+            Kind::Number => (found.is_numeric() || *found == DataType::Boolean, "a number"),
+        };
+        if !fits {
+            let message = format!("column `{column}` is {}, and {needed} is needed", type_name(found));
+            return Err(Error::new(message).in_param(param));
+        }
+        let index = match self.reads.iter().position(|(name, _)| name == port) {
+            Some(index) => index,
+            None => {
+                self.reads.push((port.to_owned(), Vec::new()));
+                self.reads.len() - 1
+            }
+        };
+        let columns = &mut self.reads[index].1;
+        if !columns.iter().any(|known| known == column) {
+            columns.push(column.to_owned());
+        }
+        Ok(field)
+    }
+
+    /// Begins the schema of an output table.
+    pub fn output(&mut self, port: &str) -> &mut Output {
+        self.outputs.push(Output { port: port.to_owned(), fields: Some(Vec::new()), inputs: self.inputs.clone() });
+        let last = self.outputs.len() - 1;
+        &mut self.outputs[last]
+    }
+
+    /// Says that an output's schema is known only at run time: the step calls
+    /// [`crate::Task::declare`].
+    pub fn output_at_run_time(&mut self, port: &str) {
+        self.outputs.push(Output { port: port.to_owned(), fields: None, inputs: Vec::new() });
+    }
+
+    /// Chooses a mode other than the usual one.
+    pub fn set_mode(&mut self, mode: Mode) {
+        self.mode = Some(mode);
+    }
+
+    /// Keeps an error and goes on, so that all of them are shown together.
+    pub fn keep<T>(&mut self, result: Result<T>) -> Option<T> {
+        result.map_err(|error| self.errors.push(error)).ok()
+    }
+}
+
+pub(crate) fn type_name(data_type: &DataType) -> String {
+    data_type.to_string().to_lowercase()
+}
+
+impl Output {
+    fn push(&mut self, field: Field, source: Option<(String, String)>) {
+        self.fields.get_or_insert_default().push(OutputField { field, source });
+    }
+
+    /// All columns of an input, passed through.
+    ///
+    /// # Errors
+    /// When there is no such table.
+    pub fn pass_all(&mut self, port: &str) -> Result<&mut Self> {
+        let fields = schema(&self.inputs, port)?.fields().clone();
+        for field in &fields {
+            self.push(field.as_ref().clone(), Some((port.to_owned(), field.name().clone())));
+        }
+        Ok(self)
+    }
+
+    /// A column of an input, passed through, under this name.
+    ///
+    /// # Errors
+    /// When there is no such column.
+    pub fn pass(&mut self, port: &str, column: &str, name: &str) -> Result<&mut Self> {
+        let schema = schema(&self.inputs, port)?;
+        let field = schema.field_with_name(column).map_err(|_| unknown(port, column, schema))?;
+        let field = field.clone().with_name(name);
+        self.push(field, Some((port.to_owned(), column.to_owned())));
+        Ok(self)
+    }
+
+    /// Leaves out a column that was passed through.
+    pub fn without(&mut self, name: &str) -> &mut Self {
+        self.fields.get_or_insert_default().retain(|known| known.field.name() != name);
+        self
+    }
+
+    /// A computed column; one of this name is replaced, in its place.
+    pub fn add(&mut self, name: &str, data_type: DataType) -> &mut Self {
+        let field = OutputField { field: Field::new(name, data_type, true), source: None };
+        let fields = self.fields.get_or_insert_default();
+        match fields.iter_mut().find(|known| known.field.name() == name) {
+            Some(known) => *known = field,
+            None => fields.push(field),
+        }
+        self
+    }
+}

@@ -1,0 +1,378 @@
+//! What a step sees and does while it runs.
+
+use std::sync::Arc;
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::{
+    Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+};
+use arrow_array::{Array, ArrayRef, BooleanArray, Float64Array, Int64Array, StringArray, UInt32Array};
+use arrow_schema::{DataType, Field};
+use serde_json::Value;
+
+use crate::{Error, Result};
+
+/// Which function of the step runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// One part.
+    Map,
+    /// All parts.
+    Whole,
+    /// One part of a fold.
+    Partial,
+    /// The end of a fold.
+    Merge,
+}
+
+/// How much a log line matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// For the author of the step.
+    Debug,
+    /// For whoever wants to follow.
+    Info,
+    /// Something to look at.
+    Warn,
+    /// Something went wrong.
+    Error,
+}
+
+/// What the rows of an emitted part are.
+pub(crate) enum Rows<'a> {
+    Same(&'a str),
+    Mask(&'a str, &'a BooleanArray),
+    Take(&'a [(&'a str, &'a UInt32Array)]),
+    New(u64),
+}
+
+/// Where a task comes from: a host behind WebAssembly, or a test.
+pub(crate) trait Backend {
+    fn phase(&self) -> Phase;
+    fn tables(&self, port: &str) -> Vec<Box<dyn TableBackend + '_>>;
+    fn blobs(&self, port: &str) -> Vec<(String, Vec<u8>)>;
+    fn partials(&self) -> Vec<Vec<u8>>;
+    fn emit_partial(&self, bytes: &[u8]) -> Result<()>;
+    fn declare(&self, port: &str, passed: Option<(&str, &[String])>, added: &[Field]) -> Result<()>;
+    fn begin(&self, port: &str, rows: Rows<'_>) -> Result<()>;
+    fn column(&self, name: &str, array: &dyn Array) -> Result<()>;
+    fn end(&self) -> Result<()>;
+    fn emit_blob(&self, port: &str, bytes: &[u8]) -> Result<()>;
+    fn metric(&self, name: &str, value: f64);
+    fn log(&self, level: Level, message: &str);
+    fn progress(&self, done: u64, total: u64);
+}
+
+pub(crate) trait TableBackend {
+    fn instance(&self) -> String;
+    fn fields(&self) -> Vec<Field>;
+    fn parts(&self) -> Vec<u64>;
+    fn column(&self, part: usize, column: usize) -> Result<ArrayRef>;
+}
+
+/// A running task.
+pub struct Task<'a> {
+    pub(crate) backend: &'a dyn Backend,
+}
+
+fn absent(port: &str) -> Error {
+    Error::new(format!("nothing is connected to the port `{port}`"))
+}
+
+impl Task<'_> {
+    /// Which function of the step runs.
+    pub fn phase(&self) -> Phase {
+        self.backend.phase()
+    }
+
+    /// The tables on a port: none when it is not connected, several when it
+    /// gathers the instances of a matrix.
+    pub fn tables(&self, port: &str) -> Vec<Table<'_>> {
+        self.backend.tables(port).into_iter().map(Table::new).collect()
+    }
+
+    /// The table on a port.
+    ///
+    /// # Errors
+    /// When nothing is connected.
+    pub fn table(&self, port: &str) -> Result<Table<'_>> {
+        self.tables(port).into_iter().next().ok_or_else(|| absent(port))
+    }
+
+    /// The one part of the mapped port, in `map` and `partial`.
+    ///
+    /// # Errors
+    /// When nothing is connected.
+    pub fn part(&self, port: &str) -> Result<Part<'_>> {
+        self.table(port)?.part(0)
+    }
+
+    /// The blobs on a port, with the matrix values of their instances.
+    ///
+    /// # Errors
+    /// When an instance is not JSON, which is the host's mistake.
+    pub fn blobs(&self, port: &str) -> Result<Vec<(Value, Vec<u8>)>> {
+        let blob = |(instance, bytes): (String, Vec<u8>)| Ok((serde_json::from_str(&instance)?, bytes));
+        self.backend.blobs(port).into_iter().map(blob).collect()
+    }
+
+    /// The blob on a port.
+    ///
+    /// # Errors
+    /// When nothing is connected.
+    pub fn blob(&self, port: &str) -> Result<Vec<u8>> {
+        self.backend.blobs(port).into_iter().next().map(|(_, bytes)| bytes).ok_or_else(|| absent(port))
+    }
+
+    /// Emits a part with the rows of the input part, and these new columns.
+    ///
+    /// # Errors
+    /// When a column cannot be handed over.
+    pub fn same_rows(&self, port: &str, input: &str, columns: Vec<(&str, ArrayRef)>) -> Result<()> {
+        self.emit(port, Rows::Same(input), columns)
+    }
+
+    /// Emits a part with the rows of the input part that a mask keeps, and these
+    /// new columns, which have the kept rows only.
+    ///
+    /// # Errors
+    /// When a column cannot be handed over, or the mask has nulls.
+    pub fn mask(&self, port: &str, input: &str, mask: &BooleanArray, columns: Vec<(&str, ArrayRef)>) -> Result<()> {
+        if mask.null_count() > 0 {
+            return Err(Error::new("a mask has no nulls"));
+        }
+        self.emit(port, Rows::Mask(input, mask), columns)
+    }
+
+    /// Emits a part with rows of one or more inputs, by index over all parts that
+    /// the task sees, and these new columns. A null index gives a row of nulls.
+    ///
+    /// # Errors
+    /// When a column cannot be handed over.
+    pub fn take(&self, port: &str, indices: &[(&str, &UInt32Array)], columns: Vec<(&str, ArrayRef)>) -> Result<()> {
+        self.emit(port, Rows::Take(indices), columns)
+    }
+
+    /// Emits a part with new rows.
+    ///
+    /// # Errors
+    /// When a column cannot be handed over.
+    pub fn rows(&self, port: &str, rows: usize, columns: Vec<(&str, ArrayRef)>) -> Result<()> {
+        self.emit(port, Rows::New(rows as u64), columns)
+    }
+
+    fn emit(&self, port: &str, rows: Rows<'_>, columns: Vec<(&str, ArrayRef)>) -> Result<()> {
+        self.backend.begin(port, rows)?;
+        for (name, array) in columns {
+            self.backend.column(name, &*array)?;
+        }
+        self.backend.end()
+    }
+
+    /// Gives the schema of an output that the plan left open, before its first
+    /// part: the columns of `input` except for `without`, then `added` ones.
+    ///
+    /// # Errors
+    /// None as yet: the host stops a task that declares what cannot be.
+    pub fn declare_replacing(&self, port: &str, input: &str, without: &[String], added: &[Field]) -> Result<()> {
+        self.backend.declare(port, Some((input, without)), added)
+    }
+
+    /// Emits the blob of an output, once.
+    ///
+    /// # Errors
+    /// When it was emitted before.
+    pub fn emit_blob(&self, port: &str, bytes: &[u8]) -> Result<()> {
+        self.backend.emit_blob(port, bytes)
+    }
+
+    #[doc(hidden)]
+    pub fn emit_partial(&self, bytes: &[u8]) -> Result<()> {
+        self.backend.emit_partial(bytes)
+    }
+
+    #[doc(hidden)]
+    pub fn partials(&self) -> Result<Vec<Vec<u8>>> {
+        Ok(self.backend.partials())
+    }
+
+    /// Emits a named number. Those of the parts of a step are added up.
+    pub fn metric(&self, name: &str, value: f64) {
+        self.backend.metric(name, value);
+    }
+
+    /// Writes a line to the log of the run.
+    pub fn log(&self, level: Level, message: &str) {
+        self.backend.log(level, message);
+    }
+
+    /// Says how far the work is.
+    pub fn progress(&self, done: u64, total: u64) {
+        self.backend.progress(done, total);
+    }
+}
+
+/// A table on an input port, cut down to the columns of the plan.
+#[derive(Clone)]
+pub struct Table<'a> {
+    inner: Arc<dyn TableBackend + 'a>,
+    fields: Vec<Field>,
+    rows: Vec<u64>,
+}
+
+impl<'a> Table<'a> {
+    fn new(inner: Box<dyn TableBackend + 'a>) -> Self {
+        Self { fields: inner.fields(), rows: inner.parts(), inner: Arc::from(inner) }
+    }
+
+    /// The matrix values of the instance it comes from.
+    ///
+    /// # Errors
+    /// When they are not JSON, which is the host's mistake.
+    pub fn instance(&self) -> Result<Value> {
+        Ok(serde_json::from_str(&self.inner.instance())?)
+    }
+
+    /// The columns that can be read.
+    pub fn fields(&self) -> &[Field] {
+        &self.fields
+    }
+
+    /// Rows of each part.
+    pub fn part_rows(&self) -> &[u64] {
+        &self.rows
+    }
+
+    /// Rows of all parts.
+    pub fn rows(&self) -> u64 {
+        self.rows.iter().sum()
+    }
+
+    /// One part.
+    ///
+    /// # Errors
+    /// When there is no such part.
+    pub fn part(&self, index: usize) -> Result<Part<'a>> {
+        if index >= self.rows.len() {
+            return Err(Error::new(format!("there is no part {index}, only {}", self.rows.len())));
+        }
+        Ok(Part { table: self.clone(), index })
+    }
+
+    /// All parts, in order.
+    pub fn parts(&self) -> impl Iterator<Item = Part<'a>> + '_ {
+        (0..self.rows.len()).map(|index| Part { table: self.clone(), index })
+    }
+}
+
+/// One part of a table. A column is fetched when it is asked for.
+#[derive(Clone)]
+pub struct Part<'a> {
+    table: Table<'a>,
+    index: usize,
+}
+
+impl Part<'_> {
+    /// Rows in it.
+    pub fn rows(&self) -> usize {
+        self.table.rows[self.index] as usize
+    }
+
+    /// The columns that can be read.
+    pub fn fields(&self) -> &[Field] {
+        &self.table.fields
+    }
+
+    /// A column as it is.
+    ///
+    /// # Errors
+    /// When the plan does not read it.
+    pub fn column(&self, name: &str) -> Result<ArrayRef> {
+        let index = self.table.fields.iter().position(|field| field.name() == name);
+        let index = index.ok_or_else(|| Error::new(format!("the plan does not read the column `{name}`")).in_column(name))?;
+        self.table.inner.column(self.index, index)
+    }
+
+    /// A column of numbers or booleans as floats.
+    ///
+    /// # Errors
+    /// When the column is not there or something else.
+    pub fn f64(&self, name: &str) -> Result<Float64Array> {
+        let array = self.column(name)?;
+        to_f64(&array).ok_or_else(|| not(name, &array, "a number"))
+    }
+
+    /// A column of integers, signed and up to 64 bits, or booleans.
+    ///
+    /// # Errors
+    /// When the column is not there or something else.
+    pub fn i64(&self, name: &str) -> Result<Int64Array> {
+        let array = self.column(name)?;
+        to_i64(&array).ok_or_else(|| not(name, &array, "an integer"))
+    }
+
+    /// A column of text.
+    ///
+    /// # Errors
+    /// When the column is not there or something else.
+    pub fn text(&self, name: &str) -> Result<StringArray> {
+        let array = self.column(name)?;
+        array.as_string_opt::<i32>().cloned().ok_or_else(|| not(name, &array, "text"))
+    }
+
+    /// A column of booleans.
+    ///
+    /// # Errors
+    /// When the column is not there or something else.
+    pub fn bool(&self, name: &str) -> Result<BooleanArray> {
+        let array = self.column(name)?;
+        array.as_boolean_opt().cloned().ok_or_else(|| not(name, &array, "boolean"))
+    }
+}
+
+fn not(name: &str, array: &ArrayRef, needed: &str) -> Error {
+    let found = crate::plan::type_name(array.data_type());
+    Error::new(format!("column `{name}` is {found}, and {needed} is needed")).in_column(name)
+}
+
+/// Numbers and booleans as floats.
+pub(crate) fn to_f64(array: &ArrayRef) -> Option<Float64Array> {
+    macro_rules! from {
+        ($ty:ty) => {
+            array.as_primitive::<$ty>().unary::<_, Float64Type>(|value| value as f64)
+        };
+    }
+    Some(match array.data_type() {
+        DataType::Float64 => array.as_primitive::<Float64Type>().clone(),
+        DataType::Float32 => from!(Float32Type),
+        DataType::Int8 => from!(Int8Type),
+        DataType::Int16 => from!(Int16Type),
+        DataType::Int32 => from!(Int32Type),
+        DataType::Int64 => from!(Int64Type),
+        DataType::UInt8 => from!(UInt8Type),
+        DataType::UInt16 => from!(UInt16Type),
+        DataType::UInt32 => from!(UInt32Type),
+        DataType::UInt64 => from!(UInt64Type),
+        DataType::Boolean => array.as_boolean().iter().map(|value| value.map(|b| f64::from(u8::from(b)))).collect(),
+        _ => return None,
+    })
+}
+
+fn to_i64(array: &ArrayRef) -> Option<Int64Array> {
+    macro_rules! from {
+        ($ty:ty) => {
+            array.as_primitive::<$ty>().unary::<_, Int64Type>(i64::from)
+        };
+    }
+    Some(match array.data_type() {
+        DataType::Int64 => array.as_primitive::<Int64Type>().clone(),
+        DataType::Int8 => from!(Int8Type),
+        DataType::Int16 => from!(Int16Type),
+        DataType::Int32 => from!(Int32Type),
+        DataType::UInt8 => from!(UInt8Type),
+        DataType::UInt16 => from!(UInt16Type),
+        DataType::UInt32 => from!(UInt32Type),
+        DataType::Boolean => array.as_boolean().iter().map(|value| value.map(i64::from)).collect(),
+        _ => return None,
+    })
+}

@@ -1,0 +1,438 @@
+//! Runs a step in a plain `cargo test`: the same plan, the same phases, the same
+//! tables cut down to what the plan reads, without WebAssembly.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use arrow_array::cast::AsArray;
+use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch, UInt32Array};
+use arrow_schema::{Field, Schema};
+use arrow_select::concat::{concat, concat_batches};
+use arrow_select::filter::filter_record_batch;
+use arrow_select::take::take;
+use serde_json::Value;
+
+use crate::column::{from_buffers, to_buffers};
+use crate::plan::OutputField;
+use crate::task::{Backend, Rows, TableBackend, to_f64};
+use crate::{Entry, Error, Level, Mode, Phase, Plan, Result, Task};
+
+/// A table of columns of equal length.
+///
+/// # Panics
+/// When they differ in length.
+pub fn table(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
+    let fields: Vec<Field> =
+        columns.iter().map(|(name, array)| Field::new(*name, array.data_type().clone(), true)).collect();
+    let arrays = columns.into_iter().map(|(_, array)| array).collect();
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).expect("columns of equal length")
+}
+
+enum Input {
+    Parts(Vec<RecordBatch>),
+    Blobs(Vec<(String, Vec<u8>)>),
+}
+
+/// A step with its params and inputs.
+pub struct Harness<S> {
+    params: Value,
+    inputs: Vec<(String, Input)>,
+    step: PhantomData<S>,
+}
+
+/// What a step produced.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    tables: BTreeMap<String, Vec<RecordBatch>>,
+    blobs: BTreeMap<String, Vec<u8>>,
+    /// The named numbers, added up over parts.
+    pub metrics: BTreeMap<String, f64>,
+    /// The log.
+    pub log: Vec<String>,
+}
+
+impl<S: Entry> Harness<S> {
+    /// A use of the step with these params.
+    pub fn new(params: Value) -> Self {
+        Self { params, inputs: Vec::new(), step: PhantomData }
+    }
+
+    /// Connects a table of one part.
+    #[must_use]
+    pub fn table(self, port: &str, table: RecordBatch) -> Self {
+        self.parts(port, vec![table])
+    }
+
+    /// Connects a table of several parts.
+    #[must_use]
+    pub fn parts(mut self, port: &str, parts: Vec<RecordBatch>) -> Self {
+        self.inputs.push((port.to_owned(), Input::Parts(parts)));
+        self
+    }
+
+    /// Connects a blob.
+    #[must_use]
+    pub fn blob(self, port: &str, bytes: impl Into<Vec<u8>>) -> Self {
+        self.blobs(port, vec![(Value::Object(serde_json::Map::new()), bytes.into())])
+    }
+
+    /// Connects the blobs of matrix instances, each with its matrix values.
+    #[must_use]
+    pub fn blobs(mut self, port: &str, blobs: Vec<(Value, Vec<u8>)>) -> Self {
+        let blobs = blobs.into_iter().map(|(instance, bytes)| (instance.to_string(), bytes)).collect();
+        self.inputs.push((port.to_owned(), Input::Blobs(blobs)));
+        self
+    }
+
+    /// What is wrong with this use, as `plan` finds it; empty when nothing is.
+    pub fn problems(&self) -> Vec<Error> {
+        self.plan().err().unwrap_or_default()
+    }
+
+    fn plan(&self) -> Result<(S, Plan), Vec<Error>> {
+        let step = S::from_json(&self.params)?;
+        let inputs = self.inputs.iter().map(|(port, input)| {
+            let schema = match input {
+                Input::Parts(parts) => parts.first().map(|part| part.schema().as_ref().clone()),
+                Input::Blobs(_) => None,
+            };
+            (port.clone(), schema)
+        });
+        let mut plan = Plan { inputs: inputs.collect(), ..Plan::default() };
+        let result = step.plan(&mut plan);
+        plan.keep(result);
+        if plan.errors.is_empty() { Ok((step, plan)) } else { Err(plan.errors) }
+    }
+
+    /// Plans and runs, part by part as the mode says.
+    ///
+    /// # Errors
+    /// The first problem of the plan, or what the step returned.
+    pub fn run(&self) -> Result<Outcome> {
+        let (step, plan) = self.plan().map_err(|mut errors| errors.remove(0))?;
+        let mapped = S::ports().inputs.iter().find(|port| port.mapped).map(|port| port.name);
+        let parts = self.inputs.iter().find(|(port, _)| Some(port.as_str()) == mapped).map_or(1, |(_, input)| match input {
+            Input::Parts(parts) => parts.len(),
+            Input::Blobs(_) => 1,
+        });
+        let state = RefCell::new(Outcome::default());
+        let run = |phase, part: Option<usize>, partials: Vec<Vec<u8>>| -> Result<Option<Vec<u8>>> {
+            let task = TestTask { harness: self.view(&plan, mapped, part), phase, partials, plan: &plan, state: &state, open: RefCell::default(), partial: RefCell::default() };
+            step.run(&Task { backend: &task })?;
+            Ok(task.partial.into_inner())
+        };
+        match plan.mode.unwrap_or(S::MANIFEST.mode) {
+            Mode::Map => {
+                for part in 0..parts {
+                    run(Phase::Map, Some(part), Vec::new())?;
+                }
+            }
+            Mode::Whole => {
+                run(Phase::Whole, None, Vec::new())?;
+            }
+            Mode::Fold => {
+                let partials = (0..parts).map(|part| {
+                    run(Phase::Partial, Some(part), Vec::new())?.ok_or_else(|| Error::new("no partial was emitted"))
+                });
+                let partials = partials.collect::<Result<Vec<_>>>()?;
+                run(Phase::Merge, None, partials)?;
+            }
+        }
+        Ok(state.into_inner())
+    }
+
+    /// The inputs as a task sees them: the mapped port as one part.
+    fn view(&self, plan: &Plan, mapped: Option<&str>, part: Option<usize>) -> Vec<(String, View)> {
+        let view = |(port, input): &(String, Input)| {
+            let view = match input {
+                Input::Blobs(blobs) => View::Blobs(blobs.clone()),
+                Input::Parts(parts) => {
+                    let seen: Vec<RecordBatch> = match part {
+                        Some(part) if Some(port.as_str()) == mapped => parts[part..=part].to_vec(),
+                        _ => parts.clone(),
+                    };
+                    let reads = plan.reads.iter().find(|(name, _)| name == port).map(|(_, columns)| columns.clone());
+                    View::Table { all: seen, reads: reads.unwrap_or_default() }
+                }
+            };
+            (port.clone(), view)
+        };
+        self.inputs.iter().map(view).collect()
+    }
+}
+
+impl Outcome {
+    /// An output table as one batch.
+    ///
+    /// # Panics
+    /// When the step emitted no part of it.
+    pub fn table(&self, port: &str) -> RecordBatch {
+        let parts = self.tables.get(port).unwrap_or_else(|| panic!("no part of `{port}` was emitted"));
+        concat_batches(&parts[0].schema(), parts).expect("parts of one schema")
+    }
+
+    /// The parts of an output table.
+    pub fn parts(&self, port: &str) -> &[RecordBatch] {
+        self.tables.get(port).map_or(&[], Vec::as_slice)
+    }
+
+    /// Names of the columns of an output table.
+    pub fn columns(&self, port: &str) -> Vec<String> {
+        self.table(port).schema().fields().iter().map(|field| field.name().clone()).collect()
+    }
+
+    /// A column of an output table.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn column(&self, port: &str, name: &str) -> ArrayRef {
+        let table = self.table(port);
+        table.column_by_name(name).unwrap_or_else(|| panic!("`{port}` has no column `{name}`")).clone()
+    }
+
+    /// A numeric column of an output table.
+    ///
+    /// # Panics
+    /// When there is none, or none of numbers.
+    pub fn numbers(&self, port: &str, name: &str) -> Vec<Option<f64>> {
+        let array = to_f64(&self.column(port, name)).expect("a column of numbers");
+        array.iter().collect()
+    }
+
+    /// A text column of an output table.
+    ///
+    /// # Panics
+    /// When there is none, or none of text.
+    pub fn text(&self, port: &str, name: &str) -> Vec<Option<String>> {
+        self.column(port, name).as_string::<i32>().iter().map(|text| text.map(str::to_owned)).collect()
+    }
+
+    /// An output blob.
+    ///
+    /// # Panics
+    /// When the step emitted none.
+    pub fn blob(&self, port: &str) -> &[u8] {
+        self.blobs.get(port).unwrap_or_else(|| panic!("no blob `{port}` was emitted"))
+    }
+}
+
+enum View {
+    Table { all: Vec<RecordBatch>, reads: Vec<String> },
+    Blobs(Vec<(String, Vec<u8>)>),
+}
+
+enum OpenRows {
+    Same(String),
+    Mask(String, BooleanArray),
+    Take(Vec<(String, UInt32Array)>),
+    New(usize),
+}
+
+struct OpenPart {
+    port: String,
+    rows: OpenRows,
+    columns: Vec<(String, ArrayRef)>,
+}
+
+struct TestTask<'a> {
+    harness: Vec<(String, View)>,
+    phase: Phase,
+    partials: Vec<Vec<u8>>,
+    plan: &'a Plan,
+    state: &'a RefCell<Outcome>,
+    open: RefCell<(Option<OpenPart>, BTreeMap<String, Vec<OutputField>>, BTreeMap<String, usize>)>,
+    partial: RefCell<Option<Vec<u8>>>,
+}
+
+impl TestTask<'_> {
+    fn input(&self, port: &str) -> Option<&View> {
+        self.harness.iter().find(|(name, _)| name == port).map(|(_, view)| view)
+    }
+
+    fn all(&self, port: &str) -> Result<&[RecordBatch]> {
+        match self.input(port) {
+            Some(View::Table { all, .. }) => Ok(all),
+            _ => Err(Error::new(format!("there is no table on `{port}`"))),
+        }
+    }
+
+    /// The rows of a passed-through column in an emitted part.
+    fn passed(&self, rows: &OpenRows, index: usize, port: &str, column: &str) -> Result<ArrayRef> {
+        let parts = self.all(port)?;
+        let of = |batch: &RecordBatch| {
+            let array = batch.column_by_name(column).cloned();
+            array.ok_or_else(|| Error::new(format!("`{port}` has no column `{column}`")))
+        };
+        match rows {
+            OpenRows::Same(from) | OpenRows::Mask(from, _) if from != port => {
+                Err(Error::new(format!("`{column}` comes from `{port}`, and the rows are those of `{from}`")))
+            }
+            OpenRows::Same(_) => of(&parts[index]),
+            OpenRows::Mask(_, mask) => of(&filter_record_batch(&parts[index], mask)?),
+            OpenRows::Take(indices) => {
+                let arrays = parts.iter().map(of).collect::<Result<Vec<_>>>()?;
+                let whole = concat(&arrays.iter().map(|array| &**array).collect::<Vec<_>>())?;
+                let (_, indices) = indices.iter().find(|(name, _)| name == port).ok_or_else(|| Error::new("no indices"))?;
+                Ok(take(&whole, indices, None)?)
+            }
+            OpenRows::New(_) => Err(Error::new("new rows have no columns to pass through")),
+        }
+    }
+}
+
+impl Backend for TestTask<'_> {
+    fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    fn tables(&self, port: &str) -> Vec<Box<dyn TableBackend + '_>> {
+        match self.input(port) {
+            Some(View::Table { all, reads }) => vec![Box::new(TestTable { all, reads })],
+            _ => Vec::new(),
+        }
+    }
+
+    fn blobs(&self, port: &str) -> Vec<(String, Vec<u8>)> {
+        match self.input(port) {
+            Some(View::Blobs(blobs)) => blobs.clone(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn partials(&self) -> Vec<Vec<u8>> {
+        self.partials.clone()
+    }
+
+    fn emit_partial(&self, bytes: &[u8]) -> Result<()> {
+        match self.partial.replace(Some(bytes.to_vec())) {
+            None => Ok(()),
+            Some(_) => Err(Error::new("a second partial")),
+        }
+    }
+
+    fn declare(&self, port: &str, passed: Option<(&str, &[String])>, added: &[Field]) -> Result<()> {
+        let mut fields = Vec::new();
+        if let Some((input, without)) = passed {
+            let first = self.all(input)?.first().ok_or_else(|| Error::new("there is no part"))?;
+            for field in first.schema().fields().iter().filter(|field| !without.contains(field.name())) {
+                let source = Some((input.to_owned(), field.name().clone()));
+                fields.push(OutputField { field: field.as_ref().clone(), source });
+            }
+        }
+        fields.extend(added.iter().map(|field| OutputField { field: field.clone(), source: None }));
+        self.open.borrow_mut().1.insert(port.to_owned(), fields);
+        Ok(())
+    }
+
+    fn begin(&self, port: &str, rows: Rows<'_>) -> Result<()> {
+        let rows = match rows {
+            Rows::Same(input) => OpenRows::Same(input.to_owned()),
+            Rows::Mask(input, mask) => OpenRows::Mask(input.to_owned(), mask.clone()),
+            Rows::Take(indices) => {
+                OpenRows::Take(indices.iter().map(|(port, array)| ((*port).to_owned(), (*array).clone())).collect())
+            }
+            Rows::New(rows) => OpenRows::New(rows as usize),
+        };
+        let part = OpenPart { port: port.to_owned(), rows, columns: Vec::new() };
+        match self.open.borrow_mut().0.replace(part) {
+            None => Ok(()),
+            Some(open) => Err(Error::new(format!("a part of `{}` is still open", open.port))),
+        }
+    }
+
+    fn column(&self, name: &str, array: &dyn Array) -> Result<()> {
+        // Through the buffers, as on the way to a host.
+        let array = from_buffers(array.data_type(), to_buffers(array)?)?;
+        match &mut self.open.borrow_mut().0 {
+            Some(open) => open.columns.push((name.to_owned(), array)),
+            None => return Err(Error::new("a column outside of a part")),
+        }
+        Ok(())
+    }
+
+    fn end(&self) -> Result<()> {
+        let mut state = self.open.borrow_mut();
+        let part = state.0.take().ok_or_else(|| Error::new("no part is open"))?;
+        let planned = self.plan.outputs.iter().find(|output| output.port == part.port);
+        let fields = planned.and_then(|output| output.fields.clone()).or_else(|| state.1.get(&part.port).cloned());
+        let fields = fields.ok_or_else(|| Error::new(format!("`{}` has no schema", part.port)))?;
+        let index = state.2.entry(part.port.clone()).or_default();
+        let mut arrays = Vec::new();
+        for OutputField { field, source } in &fields {
+            let array = match source {
+                Some((port, column)) => self.passed(&part.rows, *index, port, column)?,
+                None => {
+                    let found = part.columns.iter().find(|(name, _)| name == field.name());
+                    let (_, array) = found.ok_or_else(|| Error::new(format!("column `{}` was not emitted", field.name())))?;
+                    array.clone()
+                }
+            };
+            if array.data_type() != field.data_type() {
+                let message = format!("column `{}` is {}, planned was {}", field.name(), array.data_type(), field.data_type());
+                return Err(Error::new(message));
+            }
+            arrays.push(array);
+        }
+        *index += 1;
+        if let Some((name, _)) = part.columns.iter().find(|(name, _)| !fields.iter().any(|f| f.field.name() == name && f.source.is_none())) {
+            return Err(Error::new(format!("column `{name}` was not planned")));
+        }
+        let schema = Arc::new(Schema::new(fields.into_iter().map(|field| field.field).collect::<Vec<_>>()));
+        let rows = match &part.rows {
+            OpenRows::New(rows) => *rows,
+            OpenRows::Same(port) => self.all(port)?[*index - 1].num_rows(),
+            OpenRows::Mask(_, mask) => mask.true_count(),
+            OpenRows::Take(indices) => indices.first().map_or(0, |(_, array)| array.len()),
+        };
+        let options = arrow_array::RecordBatchOptions::new().with_row_count(Some(rows));
+        let batch = RecordBatch::try_new_with_options(schema, arrays, &options)?;
+        self.state.borrow_mut().tables.entry(part.port).or_default().push(batch);
+        Ok(())
+    }
+
+    fn emit_blob(&self, port: &str, bytes: &[u8]) -> Result<()> {
+        match self.state.borrow_mut().blobs.insert(port.to_owned(), bytes.to_vec()) {
+            None => Ok(()),
+            Some(_) => Err(Error::new(format!("a second blob on `{port}`"))),
+        }
+    }
+
+    fn metric(&self, name: &str, value: f64) {
+        *self.state.borrow_mut().metrics.entry(name.to_owned()).or_default() += value;
+    }
+
+    fn log(&self, _: Level, message: &str) {
+        self.state.borrow_mut().log.push(message.to_owned());
+    }
+
+    fn progress(&self, _: u64, _: u64) {}
+}
+
+struct TestTable<'a> {
+    all: &'a [RecordBatch],
+    reads: &'a [String],
+}
+
+impl TableBackend for TestTable<'_> {
+    fn instance(&self) -> String {
+        "{}".to_owned()
+    }
+
+    fn fields(&self) -> Vec<Field> {
+        let Some(first) = self.all.first() else { return Vec::new() };
+        let fields = first.schema().fields().clone();
+        fields.iter().filter(|field| self.reads.contains(field.name())).map(|field| field.as_ref().clone()).collect()
+    }
+
+    fn parts(&self) -> Vec<u64> {
+        self.all.iter().map(|part| part.num_rows() as u64).collect()
+    }
+
+    fn column(&self, part: usize, column: usize) -> Result<ArrayRef> {
+        let name = self.fields()[column].name().clone();
+        let array = self.all[part].column_by_name(&name).ok_or_else(|| Error::new("no such column"))?;
+        from_buffers(array.data_type(), to_buffers(array)?)
+    }
+}
