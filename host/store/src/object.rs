@@ -121,6 +121,11 @@ impl Store {
         map(&self.blob_path(&blob.digest), blob.size)
     }
 
+    /// Where a blob lies, for those that need a file.
+    pub fn blob_file(&self, digest: &BlobDigest) -> PathBuf {
+        self.blob_path(digest)
+    }
+
     /// Looks for a blob by its digest alone, as people name it.
     pub fn find_blob(&self, digest: &BlobDigest) -> Option<BlobRef> {
         let size = std::fs::metadata(self.blob_path(digest)).ok()?.len();

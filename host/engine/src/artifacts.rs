@@ -1,0 +1,142 @@
+//! Artifacts for people: found by digest or by `STEP.PORT`, looked into.
+
+use millrace_store::Store;
+use millrace_types::wire::Kind;
+use millrace_types::{Artifact, BlobDigest, Schema, Table, TableDigest};
+use millrace_wasm::Data;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::data::StoreData;
+use crate::diagnostic::nearest;
+use crate::history::History;
+
+/// Looks artifacts up.
+pub struct Artifacts {
+    store: Store,
+}
+
+/// Nothing to show.
+#[derive(Debug, thiserror::Error)]
+pub enum ShowError {
+    /// No artifact of this name.
+    #[error("{message}")]
+    NotFound {
+        /// What was looked for.
+        message: String,
+        /// What there is instead.
+        help: Option<String>,
+    },
+    /// Its bytes cannot be read.
+    #[error("{0}")]
+    Unreadable(String),
+}
+
+/// The beginning of a table.
+#[derive(Debug, Clone)]
+pub struct Head {
+    /// Its columns.
+    pub schema: Schema,
+    /// All rows.
+    pub rows: u64,
+    /// Its parts.
+    pub parts: usize,
+    /// The first rows as text, null as none.
+    pub head: Vec<Vec<Option<String>>>,
+}
+
+impl Artifacts {
+    /// Of a store.
+    pub fn new(store: Store) -> Self {
+        Self { store }
+    }
+
+    /// By digest: a table, else a blob.
+    pub fn by_digest(&self, text: &str) -> Option<Artifact> {
+        let bytes = text.parse::<BlobDigest>().ok()?;
+        let table = TableDigest::from_bytes(*bytes.as_bytes());
+        if let Some(table) = self.store.record::<Table>(Kind::Table, table.as_bytes()) {
+            return Some(Artifact::Table(Arc::new(table)));
+        }
+        self.store.find_blob(&bytes).map(Artifact::Blob)
+    }
+
+    /// By `STEP`, `STEP.PORT` or `STEP[…].PORT` in the last run of a pipeline, or
+    /// by digest.
+    ///
+    /// # Errors
+    /// When there is no such artifact.
+    pub fn find(&self, name: &str, pipeline: Option<&Path>) -> Result<(String, Artifact), ShowError> {
+        let missing = |message: String, help: Option<String>| ShowError::NotFound { message, help };
+        if name.starts_with("b3:") {
+            let found = self.by_digest(name);
+            return found.map(|found| (name.to_owned(), found)).ok_or_else(|| missing(format!("the store has no artifact {name}"), None));
+        }
+        let history = History::open(&self.store);
+        let run = match pipeline {
+            Some(path) => history.last_of(path),
+            None => history.runs().next(),
+        };
+        let run = run.ok_or_else(|| missing("no run is known to this store".to_owned(), Some("`host run PIPELINE.toml` first".to_owned())))?;
+        let mut names: Vec<(String, &String)> = Vec::new();
+        for (instance, ports) in &run.outputs {
+            for (port, digest) in ports {
+                names.push((format!("{instance}.{port}"), digest));
+            }
+            let outputs: Vec<_> = ports.iter().filter(|(port, _)| *port != "metrics").collect();
+            if let [(_, digest)] = outputs.as_slice() {
+                names.push((instance.clone(), digest));
+            }
+        }
+        let found = names.iter().find(|(known, _)| known == name).map(|(_, digest)| *digest);
+        let digest = found.ok_or_else(|| {
+            let near = nearest(name, names.iter().map(|(known, _)| known.as_str()));
+            let help = near.map(|near| format!("did you mean `{near}`?")).unwrap_or_else(|| {
+                let known: Vec<&str> = names.iter().map(|(known, _)| known.as_str()).take(24).collect();
+                format!("there are {}", known.join(", "))
+            });
+            missing(format!("the run {} has no output `{name}`", run.id), Some(help))
+        })?;
+        let artifact = self.by_digest(digest).ok_or_else(|| missing(format!("the store no longer has {digest}"), None))?;
+        Ok((digest.clone(), artifact))
+    }
+
+    /// The first rows of a table.
+    ///
+    /// # Errors
+    /// When its bytes are gone.
+    pub fn head(&self, table: &Table, rows: usize) -> Result<Head, ShowError> {
+        let data = StoreData::new(self.store.clone());
+        let unreadable = |error: &dyn std::fmt::Display| ShowError::Unreadable(error.to_string());
+        let mut head: Vec<Vec<Option<String>>> = Vec::new();
+        for part in &table.parts {
+            let wanted = (rows - head.len()).min(part.rows as usize);
+            if wanted == 0 {
+                break;
+            }
+            let mut columns = Vec::with_capacity(part.columns.len());
+            for chunk in &part.columns {
+                let array = data.column(chunk).map_err(|error| unreadable(&error))?.to_array();
+                let array = array.map_err(|error| unreadable(&error))?.slice(0, wanted);
+                columns.push(arrow::compute::cast(&array, &arrow::datatypes::DataType::Utf8).unwrap_or(array));
+            }
+            for row in 0..wanted {
+                use arrow::array::{Array, cast::AsArray};
+                let cell = |column: &arrow::array::ArrayRef| {
+                    let text = column.as_string_opt::<i32>()?;
+                    text.is_valid(row).then(|| text.value(row).to_owned())
+                };
+                head.push(columns.iter().map(cell).collect());
+            }
+        }
+        Ok(Head { schema: table.schema.clone(), rows: table.rows(), parts: table.parts.len(), head })
+    }
+
+    /// The bytes of a blob.
+    ///
+    /// # Errors
+    /// When they are gone.
+    pub fn blob(&self, blob: &millrace_types::BlobRef) -> Result<bytes::Bytes, ShowError> {
+        self.store.blob(blob).map_err(|error| ShowError::Unreadable(error.to_string()))
+    }
+}

@@ -1,0 +1,232 @@
+//! What `uses` names: the bytes of a component, what it says of itself, and what
+//! it says of one use. Compiled only when something has to be asked or run.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use millrace_registry::bundled;
+use millrace_store::Store;
+use millrace_types::wire::Kind;
+use millrace_types::{ComponentDigest, bounds};
+use millrace_wasm::{Component, ComponentError, Engine, Manifest, PlanInput, Problem, StepPlan};
+use serde::{Deserialize, Serialize};
+
+use crate::diagnostic::{Diagnostic, Place};
+
+enum Bytes {
+    Static(&'static [u8]),
+    File(PathBuf),
+    Owned(Arc<[u8]>),
+}
+
+/// A component that a pipeline uses.
+pub struct Used {
+    /// As written.
+    pub uses: String,
+    /// Of its bytes.
+    pub digest: ComponentDigest,
+    /// What it says of itself.
+    pub manifest: Arc<Manifest>,
+    bytes: Bytes,
+    compiled: OnceLock<Result<Component, ComponentError>>,
+    compiling: Mutex<()>,
+}
+
+/// Loads components, each once.
+pub struct Components {
+    store: Store,
+    engine: OnceLock<Result<Engine, String>>,
+    known: HashMap<(PathBuf, String), Arc<Used>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct BuiltPlugin {
+    stamp: millrace_plugin::SourceStamp,
+    file: PathBuf,
+}
+
+type Planned = Result<StepPlan, Vec<Problem>>;
+
+impl Components {
+    /// None loaded yet.
+    pub fn new(store: Store) -> Self {
+        Self { store, engine: OnceLock::new(), known: HashMap::new() }
+    }
+
+    fn engine(&self) -> Result<&Engine, ComponentError> {
+        let engine = self.engine.get_or_init(|| Engine::new().map_err(|error| format!("{error:#}")));
+        engine.as_ref().map_err(|reason| ComponentError::Link { reason: reason.clone() })
+    }
+
+    /// The component that `uses` names, written in a file of `folder`.
+    ///
+    /// # Errors
+    /// When there is no such component, or it is no step.
+    pub fn load(&mut self, uses: &str, folder: &Path, place: &Place) -> Result<Arc<Used>, Diagnostic> {
+        let key = (folder.to_owned(), uses.to_owned());
+        if let Some(known) = self.known.get(&key) {
+            return Ok(known.clone());
+        }
+        let (digest, bytes) = self.find(uses, folder, place)?;
+        let name = named("manifest", digest.as_bytes(), &[]);
+        let mut used = Used {
+            uses: uses.to_owned(),
+            digest,
+            manifest: Arc::new(empty_manifest()),
+            bytes,
+            compiled: OnceLock::new(),
+            compiling: Mutex::new(()),
+        };
+        let manifest = match self.store.record::<Manifest>(Kind::Manifest, &name) {
+            Some(manifest) => manifest,
+            None => {
+                let component = self.component(&used);
+                let manifest = component.and_then(|component| component.describe()).map_err(|error| {
+                    Diagnostic::new(format!("`{uses}` cannot be used: {error}")).at(place, "this component")
+                })?;
+                // A cache of what can be asked again: not to have it is no failure.
+                let _ = self.store.put_record(Kind::Manifest, &name, &manifest);
+                manifest
+            }
+        };
+        used.manifest = Arc::new(manifest);
+        let used = Arc::new(used);
+        self.known.insert(key, used.clone());
+        Ok(used)
+    }
+
+    fn find(&self, uses: &str, folder: &Path, place: &Place) -> Result<(ComponentDigest, Bytes), Diagnostic> {
+        let Some((scheme, rest)) = uses.split_once(':') else {
+            let error = Diagnostic::new(format!("`{uses}` names no component")).at(place, "no scheme");
+            return Err(error.help(format!("write `std:{uses}` for a standard step, or `path:{uses}` for one of yours")));
+        };
+        match scheme {
+            "std" => {
+                let Some(found) = bundled().iter().find(|bundled| bundled.name == rest) else {
+                    let error = Diagnostic::new(format!("there is no standard step `{rest}`")).at(place, "not known");
+                    if bundled().is_empty() {
+                        return Err(error.help("this host was built without the standard steps: build it with `cargo xtask build`"));
+                    }
+                    return Err(error.suggest(rest, bundled().iter().map(|bundled| bundled.name)));
+                };
+                Ok((found.digest, Bytes::Static(found.bytes)))
+            }
+            "path" => self.local(&folder.join(rest), place),
+            "oci" => Err(Diagnostic::new("components from registries are not known to this version").at(place, "here")),
+            _ => {
+                let error = Diagnostic::new(format!("`{scheme}:` is no kind of component")).at(place, "not known");
+                Err(error.suggest(scheme, ["std", "path", "oci"]))
+            }
+        }
+    }
+
+    fn local(&self, path: &Path, place: &Place) -> Result<(ComponentDigest, Bytes), Diagnostic> {
+        let fail = |what: String| Diagnostic::new(what).at(place, "this component");
+        let meta = std::fs::metadata(path)
+            .map_err(|error| fail(format!("there is no component at `{}`: {error}", path.display())))?;
+        if meta.is_dir() {
+            return self.plugin(path).map_err(fail);
+        }
+        if meta.len() > bounds::COMPONENT_BYTES {
+            let most = bounds::COMPONENT_BYTES;
+            return Err(fail(format!("`{}` has {} bytes, and a component has at most {most}", path.display(), meta.len())));
+        }
+        let digest = self.store.source_digest(path).map_err(|error| fail(error.to_string()))?;
+        Ok((ComponentDigest::from_bytes(*digest.as_bytes()), Bytes::File(path.to_owned())))
+    }
+
+    /// A crate: built when its sources are not those of the last build.
+    fn plugin(&self, folder: &Path) -> Result<(ComponentDigest, Bytes), String> {
+        let io = |error: std::io::Error| format!("cannot read the plugin `{}`: {error}", folder.display());
+        let absolute = folder.canonicalize().map_err(io)?;
+        let name = named("plugin", absolute.as_os_str().as_encoded_bytes(), &[]);
+        let stamp = millrace_plugin::stamp(&absolute).map_err(io)?;
+        let digest_of = |file: &Path| {
+            let digest = self.store.source_digest(file).map_err(|error| error.to_string())?;
+            Ok::<_, String>((ComponentDigest::from_bytes(*digest.as_bytes()), Bytes::File(file.to_owned())))
+        };
+        if let Some(built) = self.store.record::<BuiltPlugin>(Kind::Plugin, &name)
+            && built.stamp == stamp
+            && built.file.is_file()
+        {
+            return digest_of(&built.file);
+        }
+        let bytes = millrace_plugin::build(&absolute).map_err(|error| error.to_string())?;
+        let blob = self.store.put_blob(&bytes).map_err(|error| error.to_string())?;
+        let file = self.store.blob_file(&blob.digest);
+        // Building writes a lock file, which is a source.
+        let stamp = millrace_plugin::stamp(&absolute).map_err(io)?;
+        self.store
+            .put_record(Kind::Plugin, &name, &BuiltPlugin { stamp, file })
+            .map_err(|error| error.to_string())?;
+        let digest = ComponentDigest::from_bytes(*blob.digest.as_bytes());
+        Ok((digest, Bytes::Owned(bytes.into())))
+    }
+
+    /// The compiled component; compiled once, however many ask at a time.
+    ///
+    /// # Errors
+    /// When it is no step.
+    pub fn component<'a>(&self, used: &'a Used) -> Result<&'a Component, ComponentError> {
+        if let Some(compiled) = used.compiled.get() {
+            return compiled.as_ref().map_err(Clone::clone);
+        }
+        let _one = used.compiling.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let compiled = used.compiled.get_or_init(|| {
+            let engine = self.engine()?;
+            let bytes: std::borrow::Cow<'_, [u8]> = match &used.bytes {
+                Bytes::Static(bytes) => (*bytes).into(),
+                Bytes::Owned(bytes) => (&**bytes).into(),
+                Bytes::File(path) => std::fs::read(path)
+                    .map_err(|error| ComponentError::NotAComponent { reason: format!("`{}`: {error}", path.display()) })?
+                    .into(),
+            };
+            if ComponentDigest::from(blake3::hash(&bytes)) != used.digest {
+                let reason = "its file changed while the pipeline was read: run again".to_owned();
+                return Err(ComponentError::NotAComponent { reason });
+            }
+            engine.component(&bytes, Some(&self.store.compiled_path(engine.fingerprint(), &used.digest)))
+        });
+        compiled.as_ref().map_err(Clone::clone)
+    }
+
+    /// What the step says of a use; asked once for each different use.
+    ///
+    /// # Errors
+    /// When the component does not answer.
+    pub fn plan(&self, used: &Used, params: &str, inputs: &[PlanInput]) -> Result<Planned, ComponentError> {
+        let question = (params, inputs.iter().map(|input| (&input.port, &input.schema)).collect::<Vec<_>>());
+        let name = named("plan", used.digest.as_bytes(), &serde_json::to_vec(&question).unwrap_or_default());
+        if let Some(plan) = self.store.record::<StepPlan>(Kind::Plan, &name) {
+            return Ok(Ok(plan));
+        }
+        let planned = self.component(used)?.plan(&used.manifest, params, inputs)?;
+        if let Ok(plan) = &planned {
+            let _ = self.store.put_record(Kind::Plan, &name, plan);
+        }
+        Ok(planned)
+    }
+}
+
+fn named(kind: &str, digest: &[u8], more: &[u8]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new_derive_key("millrace 2026-11 component record");
+    for bytes in [kind.as_bytes(), millrace_types::action_key::WORLD_VERSION.as_bytes(), digest, more] {
+        hasher.update(&(bytes.len() as u64).to_le_bytes());
+        hasher.update(bytes);
+    }
+    *hasher.finalize().as_bytes()
+}
+
+fn empty_manifest() -> Manifest {
+    Manifest {
+        name: String::new(),
+        version: String::new(),
+        doc: String::new(),
+        mode: millrace_wasm::Mode::Whole,
+        inputs: Vec::new(),
+        outputs: Vec::new(),
+        params_schema: String::new(),
+        limits: (None, None, None),
+    }
+}

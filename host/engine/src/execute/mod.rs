@@ -1,0 +1,161 @@
+//! The run loop: plans what can be planned, looks up what has a key, admits what
+//! fits, runs it, and hands what came out to whoever waits for it.
+//!
+//! One thread decides everything (`Run`), in the order in which results arrive;
+//! the others only compute. What is decided never depends on that order: keys and
+//! outputs of a task are functions of its inputs.
+
+mod key;
+mod run;
+mod state;
+mod worker;
+
+pub(crate) use run::Artifacts;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use millrace_store::Store;
+use millrace_types::Table;
+use millrace_wasm::Cancel;
+
+use crate::components::Components;
+use crate::data::StoreData;
+use crate::diagnostic::Diagnostic;
+use crate::event::{Event, Summary};
+use crate::graph::{self, Graph};
+use crate::history::{self, History, RunRecord};
+use crate::pipeline::{self, Overrides, Pipeline};
+use crate::source;
+
+/// Whether to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Run what has to.
+    Run,
+    /// Only say what would.
+    Plan,
+}
+
+/// What a run is given.
+pub struct Options {
+    /// Where results are kept.
+    pub store: Store,
+    /// The pipeline file.
+    pub pipeline: PathBuf,
+    /// What is set from outside.
+    pub overrides: Overrides,
+    /// Tasks that run at a time.
+    pub jobs: usize,
+    /// Bytes that the guests may have together.
+    pub memory: u64,
+    /// Stop everything at the first failure.
+    pub fail_fast: bool,
+    /// Whether to run.
+    pub mode: Mode,
+    /// The wish to stop.
+    pub cancel: Cancel,
+}
+
+/// Why there was no run.
+#[derive(Debug)]
+pub enum RunError {
+    /// The pipeline or its data is not as it should be.
+    Invalid(Vec<Diagnostic>),
+    /// The system refused something that the run cannot do without.
+    System(String),
+}
+
+/// A pipeline that was read and spread out.
+pub struct Loaded {
+    /// As written.
+    pub pipeline: Pipeline,
+    /// Spread out.
+    pub graph: Graph,
+    /// Its components.
+    pub components: Components,
+}
+
+/// Reads a pipeline and spreads it out, without looking at data.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn load(options: &Options) -> Result<Loaded, RunError> {
+    let pipeline = pipeline::read(&options.pipeline).map_err(RunError::Invalid)?;
+    let params = pipeline.values(&options.overrides).map_err(RunError::Invalid)?;
+    let mut components = Components::new(options.store.clone());
+    let graph = graph::build(&pipeline, &params, &mut components).map_err(RunError::Invalid)?;
+    Ok(Loaded { pipeline, graph, components })
+}
+
+/// Runs a pipeline, or says what a run would do.
+///
+/// # Errors
+/// When it could not begin. A step that fails is no error here: the summary says
+/// that not all is well.
+pub fn execute(options: &Options, emit: &mut dyn FnMut(Event)) -> Result<Summary, RunError> {
+    let started = Instant::now();
+    let Loaded { pipeline, graph, components } = load(options)?;
+    let data = StoreData::shared(&options.store);
+    let id = history::new_id();
+    emit(Event::RunStarted { run: id.clone(), pipeline: pipeline.name.clone(), instances: graph.nodes.len() });
+    let sources = read_sources(options, &graph, &data, emit)?;
+
+    let last = match options.mode {
+        Mode::Plan => History::open(&options.store).last_of(&pipeline.file.path),
+        Mode::Run => None,
+    };
+    let mut run = run::Run::new(options, &pipeline, &graph, &components, data.clone(), sources, last, emit);
+    run.plan_all().map_err(RunError::Invalid)?;
+    run.to_end();
+    let mut finished = run.finish();
+
+    if options.mode == Mode::Run {
+        let exported = crate::export::exports(&options.store, &data, &graph, &finished.artifacts, finished.emit);
+        finished.summary.ok &= exported;
+        finished.summary.wall_ms = started.elapsed().as_secs_f64() * 1000.0;
+        let record = RunRecord::new(id, &pipeline, &finished.summary, finished.tasks);
+        record.write(&options.store).map_err(|error| RunError::System(error.to_string()))?;
+    }
+    finished.summary.wall_ms = started.elapsed().as_secs_f64() * 1000.0;
+    (finished.emit)(Event::RunFinished(finished.summary.clone()));
+    Ok(finished.summary)
+}
+
+/// Reads all sources at once, each on its own thread when there are several.
+fn read_sources(
+    options: &Options,
+    graph: &Graph,
+    data: &Arc<StoreData>,
+    emit: &mut dyn FnMut(Event),
+) -> Result<Vec<Arc<Table>>, RunError> {
+    let read = |source| source::read(&options.store, data, source);
+    let results: Vec<_> = if let [one] = graph.sources.as_slice() {
+        vec![read(one)]
+    } else {
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = graph.sources.iter().map(|source| scope.spawn(move || read(source))).collect();
+            let gone = || vec![Diagnostic::new("a reader ended without a result: please report this")];
+            threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(gone()))).collect()
+        })
+    };
+    let mut tables = Vec::new();
+    let mut errors = Vec::new();
+    for (source, result) in graph.sources.iter().zip(results) {
+        match result {
+            Ok(found) => {
+                emit(Event::SourceFinished {
+                    source: source.name.to_string(),
+                    cached: found.cached,
+                    rows: found.table.rows(),
+                    parts: found.table.parts.len(),
+                    wall_us: found.wall_us,
+                });
+                tables.push(found.table);
+            }
+            Err(more) => errors.extend(more),
+        }
+    }
+    if errors.is_empty() { Ok(tables) } else { Err(RunError::Invalid(errors)) }
+}

@@ -1,0 +1,879 @@
+//! One run: the states of all nodes, and what to do when something happens.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+
+use millrace_types::action_record::OutputRecord;
+use millrace_types::{
+    ActionKey, ActionRecord, Artifact, BlobRef, CanonicalJson, Cost, KeyParts, LogLine, Phase, PortName, Table,
+};
+use millrace_wasm::{Failure, Mode as StepMode, PlanInput, PortKind, TaskSpec};
+use serde_json::Value;
+
+use super::key::{self, Seen, SeenPort};
+use super::state::{NodeState, OutputState, Parts, Progress, TableState, TableView, artifacts};
+use super::worker::{Job, Outcome, compute, lookup, now};
+use super::{Mode, Options};
+use crate::assemble::{self, InputTable};
+use crate::components::Components;
+use crate::data::StoreData;
+use crate::diagnostic::{Diagnostic, Place};
+use crate::event::{Event, NearLimit, Status, Summary};
+use crate::graph::{Graph, Item, Node};
+use crate::history::{RunRecord, TaskRecord};
+use crate::pipeline::{CachePolicy, Pipeline};
+use crate::why::{MissReason, differences};
+
+/// A task that was made.
+struct Task {
+    node: usize,
+    part: Option<usize>,
+    phase: Phase,
+    key: ActionKey,
+    parts: Option<KeyParts>,
+    spec: Option<TaskSpec>,
+    /// The tables that its outputs are put together from.
+    tables: Vec<(PortName, millrace_types::Schema, Vec<Arc<millrace_types::Part>>)>,
+}
+
+enum Message {
+    Started(usize),
+    Progressed(usize, u64, u64),
+    Ended(usize, Outcome),
+}
+
+pub(super) struct Run<'a> {
+    options: &'a Options,
+    pipeline: &'a Pipeline,
+    graph: &'a Graph,
+    components: &'a Components,
+    data: Arc<StoreData>,
+    sources: Vec<Arc<Table>>,
+    last: Option<RunRecord>,
+    emit: &'a mut dyn FnMut(Event),
+    nodes: Vec<NodeState>,
+    /// Nodes that wait for something of a node.
+    behind: Vec<Vec<usize>>,
+    work: VecDeque<usize>,
+    tasks: Vec<Task>,
+    ready: Vec<usize>,
+    /// Tasks of one key: the first runs, the others take its record.
+    in_flight: HashMap<ActionKey, Vec<usize>>,
+    running: usize,
+    memory: u64,
+    stopping: bool,
+    summary: Summary,
+    history: Vec<TaskRecord>,
+}
+
+/// What a run leaves.
+pub(super) struct Finished<'a> {
+    pub(super) summary: Summary,
+    pub(super) tasks: Vec<TaskRecord>,
+    /// By node: what it produced.
+    pub(super) artifacts: Artifacts,
+    pub(super) emit: &'a mut dyn FnMut(Event),
+}
+
+/// What sources and nodes hold at the end.
+pub(crate) struct Artifacts {
+    pub(crate) sources: Vec<Arc<Table>>,
+    pub(crate) nodes: Vec<Vec<(PortName, Artifact)>>,
+    /// The node that a choice came out as, by node that chooses.
+    pub(crate) chosen: HashMap<usize, BTreeMap<String, Value>>,
+    pub(crate) graph_matrix: Vec<BTreeMap<String, Value>>,
+}
+
+impl Artifacts {
+    /// The artifact that an item stands for, if it came to be.
+    pub(crate) fn get(&self, item: &Item) -> Option<Artifact> {
+        let of = |node: usize, port: &PortName| {
+            self.nodes[node].iter().find(|(name, _)| name == port).map(|(_, artifact)| artifact.clone())
+        };
+        match item {
+            Item::Source(index) => self.sources.get(*index).cloned().map(Artifact::Table),
+            Item::Output { node, port } => of(*node, port),
+            Item::Chosen { choice, candidates, port, .. } => {
+                let wanted = self.chosen.get(choice)?;
+                let node = candidates.iter().find(|node| matches(&self.graph_matrix[**node], wanted))?;
+                of(*node, port)
+            }
+        }
+    }
+}
+
+fn matches(matrix: &BTreeMap<String, Value>, wanted: &BTreeMap<String, Value>) -> bool {
+    let json = |map: &BTreeMap<String, Value>| CanonicalJson::new(&Value::Object(map.clone().into_iter().collect()));
+    json(matrix) == json(wanted)
+}
+
+impl<'a> Run<'a> {
+    #[expect(clippy::too_many_arguments, reason = "called once, by `execute`, which has just these")]
+    pub(super) fn new(
+        options: &'a Options,
+        pipeline: &'a Pipeline,
+        graph: &'a Graph,
+        components: &'a Components,
+        data: Arc<StoreData>,
+        sources: Vec<Arc<Table>>,
+        last: Option<RunRecord>,
+        emit: &'a mut dyn FnMut(Event),
+    ) -> Self {
+        let mut behind = vec![Vec::new(); graph.nodes.len()];
+        for (index, node) in graph.nodes.iter().enumerate() {
+            let before: std::collections::BTreeSet<usize> =
+                node.inputs.iter().flat_map(|input| &input.items).flat_map(|(_, item)| item.nodes()).collect();
+            before.into_iter().for_each(|before| behind[before].push(index));
+        }
+        Self {
+            options,
+            pipeline,
+            graph,
+            components,
+            data,
+            sources,
+            last,
+            emit,
+            nodes: (0..graph.nodes.len()).map(|_| NodeState::new()).collect(),
+            behind,
+            work: (0..graph.nodes.len()).collect(),
+            tasks: Vec::new(),
+            ready: Vec::new(),
+            in_flight: HashMap::new(),
+            running: 0,
+            memory: 0,
+            stopping: false,
+            summary: Summary { ok: true, ..Summary::default() },
+            history: Vec::new(),
+        }
+    }
+
+    /// Plans every node whose inputs have known schemas, before anything runs.
+    pub(super) fn plan_all(&mut self) -> Result<(), Vec<Diagnostic>> {
+        let mut errors = Vec::new();
+        for node in 0..self.nodes.len() {
+            errors.extend(self.plan(node).err().unwrap_or_default());
+        }
+        // One mistake in a step with a matrix is one mistake.
+        let mut seen: Vec<Diagnostic> = Vec::new();
+        errors.retain(|error| !seen.contains(error) && { seen.push(error.clone()); true });
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
+
+    /// Plans a node if it can be: `Ok(false)` when an input is not known enough.
+    fn plan(&mut self, index: usize) -> Result<bool, Vec<Diagnostic>> {
+        if self.nodes[index].plan.is_some() {
+            return Ok(true);
+        }
+        let node = &self.graph.nodes[index];
+        let mut inputs = Vec::with_capacity(node.inputs.len());
+        for input in &node.inputs {
+            let Some((_, item)) = input.items.first() else { continue };
+            let schema = match input.port.kind {
+                PortKind::Blob => None,
+                PortKind::Table => match self.table(item) {
+                    Some(view) => Some(view.schema.clone()),
+                    None => return Ok(false),
+                },
+            };
+            inputs.push(PlanInput { port: input.port.name.clone(), schema });
+        }
+        let step = &self.pipeline.steps[node.definition];
+        let refused = |error: millrace_wasm::ComponentError| {
+            let message = format!("`{}` cannot be used: {error}", node.used.uses);
+            vec![Diagnostic::new(message).at(&step.uses.1, "this component")]
+        };
+        let planned = self.components.plan(&node.used, node.params.as_str(), &inputs).map_err(refused)?;
+        let plan = planned.map_err(|problems| {
+            problems.into_iter().map(|problem| explain(node, step, problem)).collect::<Vec<_>>()
+        })?;
+        let state = &mut self.nodes[index];
+        for port in &node.used.manifest.outputs {
+            let output = match port.kind {
+                PortKind::Blob => OutputState::Blob(None),
+                PortKind::Table => {
+                    let fields = plan.outputs.iter().find(|(name, _)| *name == port.name).and_then(|(_, f)| f.clone());
+                    let schema = fields.as_ref().map(|fields| assemble::schema(fields));
+                    OutputState::Table(TableState { fields, schema, ..TableState::default() })
+                }
+            };
+            state.outputs.push((port.name.clone(), output));
+        }
+        state.plan = Some(Arc::new(plan));
+        Ok(true)
+    }
+
+    /// What is known of the table that an item stands for.
+    fn table(&self, item: &Item) -> Option<TableView<'_>> {
+        match item {
+            Item::Source(index) => {
+                let table = &self.sources[*index];
+                Some(TableView { schema: &table.schema, parts: Parts::All(&table.parts), complete: true })
+            }
+            Item::Output { node, port } => match self.nodes[*node].output(port)? {
+                OutputState::Table(table) => table.view(),
+                OutputState::Blob(_) => None,
+            },
+            Item::Chosen { port, .. } => {
+                let node = self.chosen(item)?;
+                match self.nodes[node].output(port)? {
+                    OutputState::Table(table) => table.view(),
+                    OutputState::Blob(_) => None,
+                }
+            }
+        }
+    }
+
+    /// The node that was chosen, when that is known.
+    fn chosen(&self, item: &Item) -> Option<usize> {
+        let Item::Chosen { choice, choice_port, candidates, .. } = item else { return None };
+        let wanted = self.choice(*choice, choice_port)?;
+        candidates.iter().copied().find(|node| matches(&self.graph.nodes[*node].matrix, &wanted))
+    }
+
+    fn choice(&self, node: usize, port: &PortName) -> Option<BTreeMap<String, Value>> {
+        let Some(OutputState::Blob(Some(blob))) = self.nodes[node].output(port) else { return None };
+        let bytes = self.options.store.blob(blob).ok()?;
+        let choice: Value = serde_json::from_slice(&bytes).ok()?;
+        Some(choice.get("instance")?.as_object()?.iter().map(|(name, value)| (name.clone(), value.clone())).collect())
+    }
+
+    /// The blob that an item stands for, when it is there.
+    fn blob(&mut self, item: &Item) -> Option<BlobRef> {
+        let (node, port) = match item {
+            Item::Source(_) => return None,
+            Item::Output { node, port } => (*node, port),
+            Item::Chosen { port, .. } => (self.chosen(item)?, port),
+        };
+        if port.as_str() == "metrics" {
+            return self.metrics_blob(node);
+        }
+        match self.nodes[node].output(port)? {
+            OutputState::Blob(blob) => *blob,
+            OutputState::Table(_) => None,
+        }
+    }
+
+    fn metrics_blob(&mut self, node: usize) -> Option<BlobRef> {
+        let state = &mut self.nodes[node];
+        if state.progress != Progress::Done {
+            return None;
+        }
+        if state.metrics_blob.is_none() {
+            let json = serde_json::to_value(&state.metrics).unwrap_or_default();
+            state.metrics_blob = self.options.store.put_blob(CanonicalJson::new(&json).as_str().as_bytes()).ok();
+        }
+        state.metrics_blob
+    }
+
+    /// Does what can be done, until nothing can.
+    pub(super) fn to_end(&mut self) {
+        let (jobs, store, components, cancel) =
+            (self.options.jobs.max(1), &self.options.store, self.components, &self.options.cancel);
+        let data = self.data.clone();
+        std::thread::scope(|scope| {
+            let (to_workers, from_main) = channel::<Job>();
+            let (to_main, from_workers) = channel::<Message>();
+            let from_main = Arc::new(Mutex::new(from_main));
+            let mut workers = 0;
+            loop {
+                while let Some(node) = self.work.pop_front() {
+                    self.advance(node);
+                }
+                self.dispatch(&to_workers, &to_main);
+                if self.running == 0 {
+                    break;
+                }
+                // A thread for each task that runs, and no more.
+                while workers < jobs.min(self.running) {
+                    workers += 1;
+                    let (jobs, results, data) = (from_main.clone(), to_main.clone(), data.clone());
+                    scope.spawn(move || work(&jobs, &results, store, &data, components, cancel));
+                }
+                self.receive(&from_workers);
+            }
+            drop(to_workers);
+        });
+        for node in 0..self.nodes.len() {
+            if self.nodes[node].progress == Progress::Open {
+                self.give_up(node);
+            }
+        }
+    }
+
+    fn receive(&mut self, messages: &Receiver<Message>) {
+        match messages.recv() {
+            Ok(Message::Started(task)) => {
+                let event = Event::TaskStarted { step: self.label(task), part: self.tasks[task].part };
+                (self.emit)(event);
+            }
+            Ok(Message::Progressed(task, done, total)) => {
+                let event = Event::TaskProgressed { step: self.label(task), part: self.tasks[task].part, done, total };
+                (self.emit)(event);
+            }
+            Ok(Message::Ended(task, outcome)) => self.ended(task, outcome),
+            Err(_) => self.running = 0,
+        }
+    }
+
+    fn label(&self, task: usize) -> String {
+        self.graph.nodes[self.tasks[task].node].label.clone()
+    }
+
+    /// Makes the tasks of a node that can be made, and sees whether it is done.
+    fn advance(&mut self, index: usize) {
+        if self.nodes[index].progress != Progress::Open {
+            return;
+        }
+        let node = &self.graph.nodes[index];
+        let before = node.inputs.iter().flat_map(|input| &input.items).flat_map(|(_, item)| item.nodes());
+        let mut blocked = false;
+        for before in before {
+            match self.nodes[before].progress {
+                Progress::Failed | Progress::Skipped => return self.give_up(index),
+                Progress::Blocked => blocked = true,
+                Progress::Open | Progress::Done => {}
+            }
+        }
+        if blocked {
+            return self.unknown(index);
+        }
+        if self.stopping || self.options.cancel.is_cancelled() {
+            return;
+        }
+        match self.plan(index) {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(problems) => {
+                let step = node.label.clone();
+                (self.emit)(Event::StepRefused { step, problems });
+                self.nodes[index].progress = Progress::Failed;
+                self.count(index, None, Phase::Whole, None, Status::Failed, &Cost::default());
+                self.summary.ok = false;
+                self.stopping |= self.options.fail_fast;
+                self.wake(index);
+                return;
+            }
+        }
+        let Some(plan) = self.nodes[index].plan.clone() else { return };
+        match plan.mode {
+            StepMode::Whole => self.make_whole(index),
+            StepMode::Map => self.make_parts(index, Phase::Map),
+            StepMode::Fold => self.make_parts(index, Phase::Partial),
+        }
+    }
+
+    fn wake(&mut self, index: usize) {
+        self.work.extend(self.behind[index].iter().copied());
+    }
+
+    /// The inputs as a task sees them; `None` while something is missing.
+    fn seen(&mut self, index: usize, part: Option<usize>, without_mapped: bool) -> Option<Vec<SeenPort>> {
+        let node = &self.graph.nodes[index];
+        let mut ports = Vec::with_capacity(node.inputs.len());
+        for input in &node.inputs {
+            if input.port.mapped && without_mapped {
+                continue;
+            }
+            let mut items = Vec::with_capacity(input.items.len());
+            for (instance, item) in &input.items {
+                let seen = match input.port.kind {
+                    PortKind::Blob => Seen::Blob(self.blob(item)?),
+                    PortKind::Table => {
+                        let view = self.table(item)?;
+                        let parts = match part {
+                            Some(part) if input.port.mapped => vec![view.parts.get(part)?.clone()],
+                            _ if view.complete => view.parts.to_vec(),
+                            _ => return None,
+                        };
+                        Seen::Table { schema: view.schema.clone(), parts }
+                    }
+                };
+                items.push((instance.clone(), seen));
+            }
+            ports.push(SeenPort { port: input.port.name.clone(), items });
+        }
+        Some(ports)
+    }
+
+    fn make_whole(&mut self, index: usize) {
+        if !self.nodes[index].last_made
+            && let Some(seen) = self.seen(index, None, false)
+        {
+            self.nodes[index].last_made = true;
+            self.make(index, None, Phase::Whole, seen, None);
+        }
+        let state = &self.nodes[index];
+        if state.last_made && state.pending == 0 {
+            self.done(index);
+        }
+    }
+
+    fn make_parts(&mut self, index: usize, phase: Phase) {
+        let Some(mapped) = self.graph.nodes[index].inputs.iter().find(|input| input.port.mapped) else { return };
+        let Some((_, item)) = mapped.items.first() else { return };
+        let Some(view) = self.table(item) else { return };
+        let (there, complete): (Vec<bool>, bool) =
+            ((0..view.parts.len()).map(|part| view.parts.get(part).is_some()).collect(), view.complete);
+        let port = mapped.port.name.clone();
+        for (part, is_there) in there.iter().enumerate() {
+            let state = &mut self.nodes[index];
+            if state.made.len() <= part {
+                state.made.resize(part + 1, false);
+                state.partials.resize(part + 1, None);
+            }
+            if *is_there && !state.made[part] {
+                let Some(seen) = self.seen(index, Some(part), false) else { return };
+                self.nodes[index].made[part] = true;
+                self.make(index, Some(part), phase, seen, None);
+            }
+        }
+        let state = &self.nodes[index];
+        if state.progress != Progress::Open || !complete || state.pending > 0 || state.made.iter().any(|made| !made) {
+            return;
+        }
+        if phase == Phase::Map {
+            return self.done(index);
+        }
+        if !state.last_made {
+            let partials: Option<Vec<BlobRef>> = state.partials.iter().copied().collect();
+            let Some(partials) = partials else { return };
+            let Some(seen) = self.seen(index, None, true) else { return };
+            self.nodes[index].last_made = true;
+            self.make(index, None, Phase::Merge, seen, Some((&port, partials)));
+        }
+        if self.nodes[index].last_made && self.nodes[index].pending == 0 {
+            self.done(index);
+        }
+    }
+
+    /// Makes a task: gives it its key and looks for its record.
+    fn make(
+        &mut self,
+        index: usize,
+        part: Option<usize>,
+        phase: Phase,
+        seen: Vec<SeenPort>,
+        partials: Option<(&PortName, Vec<BlobRef>)>,
+    ) {
+        let node = &self.graph.nodes[index];
+        let Some(plan) = self.nodes[index].plan.clone() else { return };
+        let (parts, spec) = key::task(node, &plan, phase, &seen, partials);
+        let key = parts.key();
+        let tables = seen.into_iter().filter_map(|SeenPort { port, mut items }| match (items.len(), items.pop()) {
+            (1, Some((_, Seen::Table { schema, parts }))) => Some((port, schema, parts)),
+            _ => None,
+        });
+        let task = self.tasks.len();
+        self.tasks.push(Task { node: index, part, phase, key, parts: Some(parts), spec: Some(spec), tables: tables.collect() });
+        self.nodes[index].pending += 1;
+        self.summary.tasks.total += 1;
+        (self.emit)(Event::TasksFound { total: self.tasks.len() });
+
+        let mut found = None;
+        let mut reason = None;
+        if node.cache != CachePolicy::Off {
+            found = lookup(&self.options.store, &key);
+            if let (CachePolicy::MaxAge(age), Some(record)) = (node.cache, &found)
+                && now().saturating_sub(record.finished_at) > age.as_secs()
+            {
+                found = None;
+                reason = Some(MissReason::Expired);
+            }
+        } else {
+            reason = Some(MissReason::CacheOff);
+        }
+        if let Some(record) = found {
+            match self.apply(task, &record) {
+                Ok(()) => return self.finish_task(task, Status::Cached, record.cost, record.log, None),
+                // It was made under another plan: run, and see.
+                Err(_) => reason = Some(MissReason::Gone),
+            }
+        }
+        if self.options.mode == Mode::Plan {
+            let reason = reason.unwrap_or_else(|| self.reason(task));
+            return self.would_run(task, reason);
+        }
+        match self.in_flight.get_mut(&key) {
+            Some(others) => others.push(task),
+            None => {
+                self.in_flight.insert(key, vec![task]);
+                self.ready.push(task);
+            }
+        }
+    }
+
+    /// Why a task has no record, by what its like had in the last run.
+    fn reason(&self, task: usize) -> MissReason {
+        let Task { node, part, phase, key, parts, .. } = &self.tasks[task];
+        let label = &self.graph.nodes[*node].label;
+        let Some(last) = self.last.as_ref().and_then(|last| last.find(label, *part, *phase)) else { return MissReason::New };
+        if last == *key {
+            return MissReason::Gone;
+        }
+        let old = self.options.store.record::<ActionRecord>(millrace_types::wire::Kind::Action, last.as_bytes());
+        match (old, parts) {
+            (Some(old), Some(parts)) => MissReason::Changed(differences(&old.parts, parts)),
+            _ => MissReason::Changed(Vec::new()),
+        }
+    }
+
+    fn would_run(&mut self, task: usize, reason: MissReason) {
+        let Task { node, part, phase, key, .. } = &self.tasks[task];
+        let (node, part, phase, key) = (*node, *part, *phase, *key);
+        self.nodes[node].progress = Progress::Blocked;
+        self.summary.tasks.ran += 1;
+        (self.emit)(Event::TaskFinished {
+            step: self.graph.nodes[node].label.clone(),
+            part,
+            phase: phase.as_str(),
+            key: Some(key),
+            status: Status::WouldRun,
+            cost: Cost::default(),
+            log: Vec::new(),
+            failure: None,
+            near: Vec::new(),
+            reason: Some(reason),
+        });
+        self.wake(node);
+    }
+
+    /// Puts together what a record says, and gives it to the node's outputs.
+    fn apply(&mut self, task: usize, record: &ActionRecord) -> Result<(), assemble::Misfit> {
+        let Task { node, part, phase, tables, .. } = &self.tasks[task];
+        let (node, place) = (*node, *part);
+        let inputs: Vec<InputTable<'_>> =
+            tables.iter().map(|(port, schema, parts)| InputTable { port, schema, parts: parts.clone() }).collect();
+        let mut ready = Vec::new();
+        for (port, output) in &record.outputs {
+            match output {
+                OutputRecord::Blob(blob) => ready.push((port, OutputState::Blob(Some(*blob)))),
+                OutputRecord::Table { declared, parts } => {
+                    let known = match self.nodes[node].output(port) {
+                        Some(OutputState::Table(table)) => table.fields.clone(),
+                        _ => None,
+                    };
+                    let fields = match (declared, known) {
+                        (Some(declared), None) => assemble::declared_fields(declared, &inputs)?,
+                        (Some(declared), Some(known)) => {
+                            let fields = assemble::declared_fields(declared, &inputs)?;
+                            if fields != known {
+                                return Err(assemble::Misfit::schemas(port));
+                            }
+                            fields
+                        }
+                        (None, Some(known)) => known,
+                        (None, None) => return Err(assemble::Misfit::schemas(port)),
+                    };
+                    let mut table = TableState { schema: Some(assemble::schema(&fields)), ..TableState::default() };
+                    for (i, record) in parts.iter().enumerate() {
+                        table.put(i, assemble::part(record, i, &fields, &inputs)?);
+                    }
+                    table.fields = Some(fields);
+                    ready.push((port, OutputState::Table(table)));
+                }
+            }
+        }
+        let by_part = *phase == Phase::Map;
+        let state = &mut self.nodes[node];
+        if let Some(place) = place
+            && state.partials.len() > place
+        {
+            state.partials[place] = record.partial;
+        }
+        for (port, made) in ready {
+            let Some((_, output)) = state.outputs.iter_mut().find(|(name, _)| name == port) else { continue };
+            match (output, made) {
+                (OutputState::Table(table), OutputState::Table(made)) => {
+                    table.fields = made.fields;
+                    table.schema = made.schema;
+                    for (i, part) in made.parts.into_iter().flatten().enumerate() {
+                        let place = if by_part { place.unwrap_or(0) } else { i };
+                        table.put(place, Arc::unwrap_or_clone(part));
+                    }
+                }
+                (output, made) => *output = made,
+            }
+        }
+        for (name, value) in &record.metrics {
+            *state.metrics.entry(name.clone()).or_default() += value;
+        }
+        Ok(())
+    }
+
+    /// Starts the tasks that fit, those with the longest way behind them first.
+    fn dispatch(&mut self, jobs: &Sender<Job>, messages: &Sender<Message>) {
+        if self.stopping || self.options.cancel.is_cancelled() {
+            for task in std::mem::take(&mut self.ready) {
+                self.in_flight.remove(&self.tasks[task].key);
+            }
+            return;
+        }
+        let rank = |task: &usize| (self.graph.nodes[self.tasks[*task].node].rank, std::cmp::Reverse(*task));
+        self.ready.sort_by_key(rank);
+        while self.running < self.options.jobs.max(1) {
+            // The first that fits; one that fits nowhere runs alone.
+            let fits = |task: &usize| {
+                let memory = self.graph.nodes[self.tasks[*task].node].limits.memory.0;
+                self.running == 0 || self.memory.saturating_add(memory) <= self.options.memory
+            };
+            let Some(place) = self.ready.iter().rposition(fits) else { return };
+            let index = self.ready.remove(place);
+            let task = &mut self.tasks[index];
+            let (Some(parts), Some(mut spec)) = (task.parts.take(), task.spec.take()) else { continue };
+            let node = &self.graph.nodes[task.node];
+            self.memory += node.limits.memory.0;
+            self.running += 1;
+            let sender = Mutex::new(messages.clone());
+            spec.progress = Some(Arc::new(move |done, total| {
+                let sender = sender.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                let _ = sender.send(Message::Progressed(index, done, total));
+            }));
+            let may_hit = node.cache == CachePolicy::On;
+            let job = Job { task: index, key: task.key, parts, spec, used: node.used.clone(), may_hit };
+            if jobs.send(job).is_err() {
+                self.running -= 1;
+            }
+        }
+    }
+
+    fn ended(&mut self, task: usize, outcome: Outcome) {
+        self.running -= 1;
+        self.memory -= self.graph.nodes[self.tasks[task].node].limits.memory.0;
+        let key = self.tasks[task].key;
+        let same = self.in_flight.remove(&key).unwrap_or_else(|| vec![task]);
+        match outcome {
+            Outcome::Ran(record) => {
+                self.summary.add(&record.cost);
+                for (i, task) in same.into_iter().enumerate() {
+                    let status = if i == 0 { Status::Ran } else { Status::Cached };
+                    self.take_record(task, status, &record);
+                }
+            }
+            Outcome::Found(record) => same.into_iter().for_each(|task| self.take_record(task, Status::Cached, &record)),
+            Outcome::Failed { failure, cost, log } => {
+                self.summary.add(&cost);
+                let cancelled = failure == Failure::Cancelled;
+                self.stopping |= self.options.fail_fast && !cancelled;
+                for task in same {
+                    let status = if cancelled { Status::Skipped } else { Status::Failed };
+                    self.finish_task(task, status, cost, log.clone(), Some(failure.clone()));
+                }
+            }
+        }
+    }
+
+    fn take_record(&mut self, task: usize, status: Status, record: &ActionRecord) {
+        match self.apply(task, record) {
+            Ok(()) => self.finish_task(task, status, record.cost, record.log.clone(), None),
+            Err(misfit) => {
+                let failure = Failure::Misuse { message: misfit.to_string() };
+                self.finish_task(task, Status::Failed, record.cost, record.log.clone(), Some(failure));
+            }
+        }
+    }
+
+    fn finish_task(&mut self, task: usize, status: Status, cost: Cost, log: Vec<LogLine>, failure: Option<Failure>) {
+        let Task { node, part, phase, key, .. } = &self.tasks[task];
+        let (node, part, phase, key) = (*node, *part, *phase, *key);
+        let limits = self.graph.nodes[node].limits;
+        let near = if status == Status::Ran { near_limits(&cost, &limits) } else { Vec::new() };
+        (self.emit)(Event::TaskFinished {
+            step: self.graph.nodes[node].label.clone(),
+            part,
+            phase: phase.as_str(),
+            key: Some(key),
+            status,
+            cost,
+            log,
+            failure,
+            near,
+            reason: None,
+        });
+        self.count(node, part, phase, Some(key), status, &cost);
+        let state = &mut self.nodes[node];
+        state.pending -= 1;
+        match status {
+            Status::Ran | Status::Cached => {
+                state.done += 1;
+                self.work.push_back(node);
+            }
+            Status::Failed => {
+                self.summary.ok = false;
+                state.progress = Progress::Failed;
+            }
+            _ => state.progress = Progress::Skipped,
+        }
+        // A part that is there can be worked on, whatever becomes of the others.
+        self.wake(node);
+    }
+
+    fn count(&mut self, node: usize, part: Option<usize>, phase: Phase, key: Option<ActionKey>, status: Status, cost: &Cost) {
+        let tasks = &mut self.summary.tasks;
+        match status {
+            Status::Ran => tasks.ran += 1,
+            Status::Cached => tasks.cached += 1,
+            Status::Failed => tasks.failed += 1,
+            Status::Skipped => tasks.skipped += 1,
+            Status::WouldRun | Status::Unknown => {}
+        }
+        if key.is_none() {
+            tasks.total += 1;
+        }
+        let node = &self.graph.nodes[node];
+        self.history.push(TaskRecord {
+            step: node.step.to_string(),
+            instance: node.label.clone(),
+            part,
+            phase,
+            key,
+            status,
+            cost: *cost,
+        });
+    }
+
+    fn done(&mut self, index: usize) {
+        let state = &mut self.nodes[index];
+        if state.progress != Progress::Open {
+            return;
+        }
+        state.progress = Progress::Done;
+        for (_, output) in &mut state.outputs {
+            if let OutputState::Table(table) = output {
+                table.complete = true;
+            }
+        }
+        self.wake(index);
+    }
+
+    fn give_up(&mut self, index: usize) {
+        let state = &mut self.nodes[index];
+        state.progress = Progress::Skipped;
+        self.summary.ok = false;
+        self.settle(index, Status::Skipped);
+    }
+
+    fn unknown(&mut self, index: usize) {
+        self.nodes[index].progress = Progress::Blocked;
+        self.settle(index, Status::Unknown);
+    }
+
+    fn settle(&mut self, index: usize, status: Status) {
+        (self.emit)(Event::TaskFinished {
+            step: self.graph.nodes[index].label.clone(),
+            part: None,
+            phase: Phase::Whole.as_str(),
+            key: None,
+            status,
+            cost: Cost::default(),
+            log: Vec::new(),
+            failure: None,
+            near: Vec::new(),
+            reason: None,
+        });
+        self.count(index, None, Phase::Whole, None, status, &Cost::default());
+        self.wake(index);
+    }
+
+    pub(super) fn finish(mut self) -> Finished<'a> {
+        self.summary.interrupted = self.options.cancel.is_cancelled();
+        self.summary.ok &= !self.summary.interrupted;
+        let mut nodes = Vec::with_capacity(self.nodes.len());
+        let mut chosen = HashMap::new();
+        for (index, node) in self.graph.nodes.iter().enumerate() {
+            let mut made = Vec::new();
+            if self.nodes[index].progress == Progress::Done {
+                made = artifacts(&self.nodes[index]);
+                let metrics = self.nodes[index].metrics.clone();
+                if !metrics.is_empty() {
+                    self.summary.metrics.insert(node.label.clone(), metrics);
+                    let blob = self.metrics_blob(index).map(Artifact::Blob);
+                    made.extend(PortName::new("metrics").ok().zip(blob));
+                }
+                let digests = made.iter().map(|(port, artifact)| (port.to_string(), self.keep(artifact)));
+                let digests: BTreeMap<String, String> = digests.collect();
+                if !digests.is_empty() {
+                    self.summary.outputs.insert(node.label.clone(), digests);
+                }
+                let choices = node.used.manifest.outputs.iter().filter(|port| port.kind == PortKind::Blob);
+                if let [port] = choices.collect::<Vec<_>>().as_slice()
+                    && let Some(choice) = self.choice(index, &port.name)
+                {
+                    chosen.insert(index, choice);
+                }
+            }
+            nodes.push(made);
+        }
+        let graph_matrix = self.graph.nodes.iter().map(|node| node.matrix.clone()).collect();
+        let artifacts = Artifacts { sources: self.sources, nodes, chosen, graph_matrix };
+        Finished { summary: self.summary, tasks: self.history, artifacts, emit: self.emit }
+    }
+
+    /// Keeps the record of a table, so that it can be shown by its digest.
+    fn keep(&self, artifact: &Artifact) -> String {
+        if let Artifact::Table(table) = artifact {
+            let digest = table.digest();
+            let store = &self.options.store;
+            if self.options.mode == Mode::Run && !store.has_record(millrace_types::wire::Kind::Table, digest.as_bytes()) {
+                let _ = store.put_record(millrace_types::wire::Kind::Table, digest.as_bytes(), &**table);
+            }
+            return digest.to_string();
+        }
+        artifact.digest_text()
+    }
+}
+
+fn work(
+    jobs: &Mutex<Receiver<Job>>,
+    results: &Sender<Message>,
+    store: &millrace_store::Store,
+    data: &Arc<StoreData>,
+    components: &Components,
+    cancel: &millrace_wasm::Cancel,
+) {
+    loop {
+        let job = jobs.lock().unwrap_or_else(std::sync::PoisonError::into_inner).recv();
+        let Ok(job) = job else { return };
+        let task = job.task;
+        let _ = results.send(Message::Started(task));
+        // A bug of ours in one task must not take the run with it.
+        let compute = std::panic::AssertUnwindSafe(|| compute(job, store, data, components, cancel));
+        let outcome = std::panic::catch_unwind(compute).unwrap_or_else(|_| Outcome::Failed {
+            failure: Failure::Host { message: "the host panicked: please report this".to_owned() },
+            cost: Cost::default(),
+            log: Vec::new(),
+        });
+        if results.send(Message::Ended(task, outcome)).is_err() {
+            return;
+        }
+    }
+}
+
+fn near_limits(cost: &Cost, limits: &millrace_types::Limits) -> Vec<NearLimit> {
+    let percent = |used: u64, limit: u64| used.saturating_mul(100).checked_div(limit).unwrap_or(0);
+    let all = [
+        ("memory", percent(cost.peak_memory_bytes, limits.memory.0)),
+        ("fuel", percent(cost.fuel, limits.fuel.0)),
+        ("time", percent(cost.wall_us, limits.time.as_micros() as u64)),
+    ];
+    let near = all.into_iter().filter(|(_, percent)| *percent >= 90);
+    near.map(|(limit, percent)| NearLimit { limit, percent }).collect()
+}
+
+/// A problem that a step found, where it is written.
+fn explain(node: &Node, step: &crate::pipeline::Step, problem: millrace_wasm::Problem) -> Diagnostic {
+    let place: Place = match &problem.param {
+        Some(path) => step.params.place(path).unwrap_or(&step.place).clone(),
+        None => step.place.clone(),
+    };
+    let place = match problem.span {
+        Some((start, end)) => crate::source::narrow(&place, (start as usize, end as usize)),
+        None => place,
+    };
+    let error = Diagnostic::new(format!("{}: {}", node.step, problem.message)).at(&place, "here");
+    match &problem.missing {
+        Some(missing) => error.suggest(missing, problem.candidates.iter().map(String::as_str)),
+        None => error,
+    }
+}

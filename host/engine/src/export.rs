@@ -1,0 +1,109 @@
+//! Files that a pipeline writes: whole or not at all, and not again when they are
+//! as they should be.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use millrace_store::{FileStamp, Store};
+use millrace_tables::export::Exporter;
+use millrace_tables::read::Format;
+use millrace_types::wire::Kind;
+use millrace_types::{Artifact, Table};
+use millrace_wasm::Data;
+use serde::{Deserialize, Serialize};
+
+use crate::data::StoreData;
+use crate::event::Event;
+use crate::execute::Artifacts;
+use crate::graph::Graph;
+
+#[derive(Serialize, Deserialize)]
+struct Written {
+    stamp: FileStamp,
+    digest: String,
+}
+
+/// Writes an artifact to a file: a table in the format that its name tells, a
+/// blob as it is. The file is complete or as it was.
+///
+/// # Errors
+/// When the name tells no format, or the system refuses.
+pub fn export_to(store: &Store, artifact: &Artifact, path: &Path) -> Result<(), String> {
+    let data = StoreData::new(store.clone());
+    write(&data, artifact, path)
+}
+
+fn write(data: &StoreData, artifact: &Artifact, path: &Path) -> Result<(), String> {
+    let text = |error: io::Error| error.to_string();
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder).map_err(text)?;
+    let mut file = tempfile::Builder::new().prefix(".millrace-").tempfile_in(folder).map_err(text)?;
+    match artifact {
+        Artifact::Blob(blob) => {
+            let bytes = data.blob(blob).map_err(|error| error.to_string())?;
+            file.write_all(&bytes).map_err(text)?;
+        }
+        Artifact::Table(table) => {
+            let format = Format::of(path).filter(|_| !is_packed(path)).ok_or_else(|| {
+                "its name does not tell the format: use .parquet, .csv, .arrow or .ndjson".to_owned()
+            })?;
+            write_table(data, table, format, io::BufWriter::with_capacity(256 << 10, file.as_file_mut()))?;
+        }
+    }
+    // As a file that a program writes usually is, and not only for this user.
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let _ = file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644));
+    }
+    file.persist(path).map(|_| ()).map_err(|error| error.error.to_string())
+}
+
+fn is_packed(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "gz" || extension == "zip")
+}
+
+fn write_table<W: Write + Send>(data: &StoreData, table: &Table, format: Format, out: W) -> Result<(), String> {
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    let mut exporter = Exporter::new(out, format, &table.schema).map_err(|error| text(&error))?;
+    for part in &table.parts {
+        let columns = part.columns.iter().map(|chunk| data.column(chunk)).collect::<Result<Vec<_>, _>>();
+        let columns = columns.map_err(|error| text(&error))?;
+        exporter.part(part.rows as usize, &columns).map_err(|error| text(&error))?;
+    }
+    exporter.finish().map_err(|error| text(&error))
+}
+
+/// Writes what the pipeline asks for, as far as it came to be. Whether all is well.
+pub(crate) fn exports(store: &Store, data: &StoreData, graph: &Graph, made: &Artifacts, emit: &mut dyn FnMut(Event)) -> bool {
+    let mut ok = true;
+    for export in &graph.exports {
+        let Some(artifact) = made.get(&export.item) else { continue };
+        let path = export.path.clone();
+        let absolute = std::path::absolute(&path).unwrap_or_else(|_| path.clone());
+        let name = *blake3::Hasher::new_derive_key("millrace 2026-11 export")
+            .update(absolute.as_os_str().as_encoded_bytes())
+            .finalize()
+            .as_bytes();
+        let digest = artifact.digest_text();
+        let stamp = || std::fs::metadata(&path).ok().map(|meta| FileStamp::new(&meta));
+        let known = store.record::<Written>(Kind::Memo, &name);
+        if known.is_some_and(|known| known.digest == digest && Some(known.stamp) == stamp()) {
+            emit(Event::Exported { path, unchanged: true });
+            continue;
+        }
+        match write(data, &artifact, &path) {
+            Ok(()) => {
+                if let Some(stamp) = stamp() {
+                    let _ = store.put_record(Kind::Memo, &name, &Written { stamp, digest });
+                }
+                emit(Event::Exported { path, unchanged: false });
+            }
+            Err(message) => {
+                ok = false;
+                emit(Event::ExportFailed { path, message });
+            }
+        }
+    }
+    ok
+}

@@ -1,0 +1,153 @@
+//! Runs that were: a JSON file each, newest last by name.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use millrace_store::{Store, StoreError};
+use millrace_types::{ActionKey, ActionRecord, Cost, Phase};
+use serde::{Deserialize, Serialize};
+
+use crate::event::{Counts, Status, Summary};
+use crate::pipeline::Pipeline;
+use crate::why::{MissReason, differences};
+
+/// Version of the file.
+const VERSION: u32 = 1;
+
+/// A task in a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TaskRecord {
+    /// The step.
+    pub step: String,
+    /// The instance.
+    pub instance: String,
+    /// Which part.
+    pub part: Option<usize>,
+    /// Which function of the step.
+    pub phase: Phase,
+    /// Its key, if it got so far.
+    pub key: Option<ActionKey>,
+    /// How it ended.
+    pub status: Status,
+    /// What it used, now or when it ran.
+    pub cost: Cost,
+}
+
+/// A run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunRecord {
+    version: u32,
+    /// Its name.
+    pub id: String,
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// The pipeline file, absolute.
+    pub path: PathBuf,
+    /// Whether everything was done.
+    pub ok: bool,
+    /// Tasks by how they ended.
+    pub counts: Counts,
+    /// From start to end.
+    pub wall_ms: f64,
+    /// All tasks.
+    pub tasks: Vec<TaskRecord>,
+    /// Metrics by step instance.
+    pub metrics: BTreeMap<String, BTreeMap<String, f64>>,
+    /// Outputs by step instance and port: digests.
+    pub outputs: BTreeMap<String, BTreeMap<String, String>>,
+}
+
+/// A name for a run: the time to the microsecond, so that names sort as runs do.
+pub(crate) fn new_id() -> String {
+    let now = jiff::Timestamp::now();
+    format!("{}-{:04x}", now.strftime("%Y%m%dT%H%M%S%6f"), std::process::id() & 0xffff)
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
+}
+
+impl RunRecord {
+    pub(crate) fn new(id: String, pipeline: &Pipeline, summary: &Summary, tasks: Vec<TaskRecord>) -> Self {
+        Self {
+            version: VERSION,
+            id,
+            pipeline: pipeline.name.clone(),
+            path: absolute(&pipeline.file.path),
+            ok: summary.ok,
+            counts: summary.tasks,
+            wall_ms: summary.wall_ms,
+            tasks,
+            metrics: summary.metrics.clone(),
+            outputs: summary.outputs.clone(),
+        }
+    }
+
+    pub(crate) fn write(&self, store: &Store) -> Result<(), StoreError> {
+        let bytes = serde_json::to_vec(self).unwrap_or_default();
+        store.write_file(&store.runs().join(format!("{}.json", self.id)), &bytes)
+    }
+
+    /// The key of a task, if it had one.
+    pub fn find(&self, instance: &str, part: Option<usize>, phase: Phase) -> Option<ActionKey> {
+        let is = |task: &&TaskRecord| task.instance == instance && task.part == part && task.phase == phase;
+        self.tasks.iter().find(is).and_then(|task| task.key)
+    }
+}
+
+/// All runs of a store.
+pub struct History {
+    store: Store,
+    /// Newest first.
+    files: Vec<PathBuf>,
+}
+
+impl History {
+    /// The history of a store.
+    pub fn open(store: &Store) -> Self {
+        let entries = std::fs::read_dir(store.runs()).into_iter().flatten().flatten();
+        let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "json")).collect();
+        files.sort_unstable_by(|a, b| b.cmp(a));
+        Self { store: store.clone(), files }
+    }
+
+    /// Its runs, newest first. A file that is no run is left out.
+    pub fn runs(&self) -> impl Iterator<Item = RunRecord> + '_ {
+        let read = |path: &PathBuf| serde_json::from_slice::<RunRecord>(&std::fs::read(path).ok()?).ok();
+        self.files.iter().filter_map(read).filter(|run| run.version == VERSION)
+    }
+
+    /// The runs of a pipeline file, newest first.
+    pub fn runs_of(&self, pipeline: &Path) -> impl Iterator<Item = RunRecord> + '_ {
+        let path = absolute(pipeline);
+        self.runs().filter(move |run| run.path == path)
+    }
+
+    /// The last run of a pipeline file.
+    pub fn last_of(&self, pipeline: &Path) -> Option<RunRecord> {
+        self.runs_of(pipeline).next()
+    }
+
+    /// Why the tasks of a step instance ran when they last did: each with the
+    /// run's name and what was different from the run before.
+    pub fn last_miss(&self, pipeline: &Path, step: &str) -> Vec<(String, TaskRecord, MissReason)> {
+        let runs: Vec<RunRecord> = self.runs_of(pipeline).take(200).collect();
+        let is = |task: &&TaskRecord| (task.step == step || task.instance == step) && task.status == Status::Ran;
+        let Some((index, run)) = runs.iter().enumerate().find(|(_, run)| run.tasks.iter().any(|task| is(&task))) else {
+            return Vec::new();
+        };
+        let record = |key: &ActionKey| self.store.record::<ActionRecord>(millrace_types::wire::Kind::Action, key.as_bytes());
+        let reason = |task: &TaskRecord| {
+            let before = runs[index + 1..].iter().find_map(|run| run.find(&task.instance, task.part, task.phase));
+            match (before, task.key) {
+                (None, _) | (_, None) => MissReason::New,
+                (Some(before), Some(key)) if before == key => MissReason::Gone,
+                (Some(before), Some(key)) => match (record(&before), record(&key)) {
+                    (Some(old), Some(new)) => MissReason::Changed(differences(&old.parts, &new.parts)),
+                    _ => MissReason::Changed(Vec::new()),
+                },
+            }
+        };
+        run.tasks.iter().filter(is).map(|task| (run.id.clone(), task.clone(), reason(task))).collect()
+    }
+}

@@ -1,0 +1,98 @@
+//! What an input or an export refers to: `customers`, `split.train`,
+//! `evaluate.metrics[*]`, `train.model[best]`, `train.model[l2=0.01]`.
+
+use std::collections::BTreeMap;
+
+use millrace_types::{PortName, StepName};
+use serde_json::Value;
+
+/// Which instances of a matrix step.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Pick {
+    /// Each; who refers to them has an instance for each.
+    Each,
+    /// All, gathered on one port.
+    All,
+    /// The one that a step has chosen.
+    Chosen(StepName),
+    /// Those with these matrix values.
+    Where(BTreeMap<String, Value>),
+}
+
+/// A source, or an output of a step.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reference {
+    /// The source or step.
+    pub name: StepName,
+    /// The output; the only one without.
+    pub port: Option<PortName>,
+    /// Which instances.
+    pub pick: Pick,
+}
+
+impl Reference {
+    /// Reads a reference.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        let (path, pick) = match text.split_once('[') {
+            None => (text, Pick::Each),
+            Some((path, rest)) => {
+                let inner = rest.strip_suffix(']').ok_or("a `[` is opened and never closed")?.trim();
+                (path.trim(), pick(inner)?)
+            }
+        };
+        let (name, port) = match path.split_once('.') {
+            Some((name, port)) => (name, Some(PortName::new(port).map_err(|error| error.to_string())?)),
+            None => (path, None),
+        };
+        Ok(Self { name: StepName::new(name).map_err(|error| error.to_string())?, port, pick })
+    }
+}
+
+fn pick(inner: &str) -> Result<Pick, String> {
+    if inner == "*" {
+        return Ok(Pick::All);
+    }
+    if !inner.contains('=') {
+        return StepName::new(inner).map(Pick::Chosen).map_err(|error| error.to_string());
+    }
+    let mut wanted = BTreeMap::new();
+    for pair in inner.split(',') {
+        let (name, value) = pair.split_once('=').ok_or_else(|| format!("`{pair}` is not `name=value`"))?;
+        wanted.insert(name.trim().to_owned(), scalar(value.trim()));
+    }
+    Ok(Pick::Where(wanted))
+}
+
+/// A value as TOML would read it; what is none is a text.
+pub fn scalar(text: &str) -> Value {
+    let parsed: Option<toml::Table> = toml::from_str(&format!("value = {text}")).ok();
+    let value = parsed.and_then(|mut table| table.remove("value")).filter(|_| !text.contains('\n'));
+    value.and_then(|value| serde_json::to_value(value).ok()).unwrap_or_else(|| Value::String(text.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_read_as_written() {
+        let read = |text: &str| Reference::parse(text).unwrap();
+        assert_eq!(read("customers").port, None);
+        assert_eq!(read("split.train").port.unwrap(), "train");
+        assert_eq!(read("evaluate.metrics[*]").pick, Pick::All);
+        assert_eq!(read("predict[best]").pick, Pick::Chosen(StepName::new("best").unwrap()));
+        let Pick::Where(wanted) = read("train.model[l2=0.01, name=x]").pick else { panic!("values") };
+        assert_eq!((&wanted["l2"], &wanted["name"]), (&Value::from(0.01), &Value::from("x")));
+    }
+
+    #[test]
+    fn what_is_no_reference_is_refused() {
+        for text in ["", "a b", "a.b.c", "a[", "a[b", "a[x=1,y]", ".x", "a."] {
+            assert!(Reference::parse(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! TOML values as JSON, with the place of every one of them.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use serde_json::{Map, Number, Value};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::diagnostic::{Diagnostic, Place, SourceFile};
+
+/// A value and where each part of it stands, by path: ``, `columns.x`, `list[2]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Located {
+    /// The value.
+    pub value: Value,
+    /// By path.
+    pub places: HashMap<String, Place>,
+}
+
+impl Located {
+    /// Where the value at a path stands, or the nearest thing around it.
+    pub fn place(&self, path: &str) -> Option<&Place> {
+        let mut path = path;
+        loop {
+            if let Some(place) = self.places.get(path) {
+                return Some(place);
+            }
+            if path.is_empty() {
+                return None;
+            }
+            path = &path[..path.rfind(['.', '[']).unwrap_or(0)];
+        }
+    }
+}
+
+pub(crate) struct Reader<'a> {
+    pub(crate) file: &'a Arc<SourceFile>,
+    pub(crate) errors: &'a mut Vec<Diagnostic>,
+}
+
+pub(crate) type Entry<'a, 'i> = (&'a Spanned<std::borrow::Cow<'i, str>>, &'a Spanned<DeValue<'i>>);
+
+impl Reader<'_> {
+    pub(crate) fn place(&self, range: Range<usize>) -> Place {
+        Place { file: self.file.clone(), range }
+    }
+
+    pub(crate) fn error(&mut self, range: Range<usize>, message: impl Into<String>, label: &str) {
+        let place = self.place(range);
+        self.errors.push(Diagnostic::new(message).at(&place, label));
+    }
+
+    pub(crate) fn table<'a, 'i>(&mut self, what: &str, value: &'a Spanned<DeValue<'i>>) -> Option<&'a DeTable<'i>> {
+        match value.get_ref() {
+            DeValue::Table(table) => Some(table),
+            _ => {
+                self.error(value.span(), format!("{what} is a table"), "this is not");
+                None
+            }
+        }
+    }
+
+    pub(crate) fn text(&mut self, what: &str, value: &Spanned<DeValue<'_>>) -> Option<(String, Place)> {
+        match value.get_ref() {
+            DeValue::String(text) => Some((text.to_string(), self.place(value.span()))),
+            _ => {
+                self.error(value.span(), format!("{what} is a text"), "this is not");
+                None
+            }
+        }
+    }
+
+    pub(crate) fn texts(&mut self, what: &str, value: &Spanned<DeValue<'_>>) -> Option<Vec<(String, Place)>> {
+        match value.get_ref() {
+            DeValue::Array(items) => items.iter().map(|item| self.text(&format!("an item of {what}"), item)).collect(),
+            _ => {
+                self.error(value.span(), format!("{what} is a list of texts"), "this is not");
+                None
+            }
+        }
+    }
+
+    pub(crate) fn bool(&mut self, what: &str, value: &Spanned<DeValue<'_>>) -> Option<bool> {
+        match value.get_ref() {
+            DeValue::Boolean(value) => Some(*value),
+            _ => {
+                self.error(value.span(), format!("{what} is true or false"), "this is neither");
+                None
+            }
+        }
+    }
+
+    /// Reports a key that means nothing here.
+    pub(crate) fn unknown(&mut self, what: &str, key: &Spanned<std::borrow::Cow<'_, str>>, known: &[&str]) {
+        let place = self.place(key.span());
+        let name = key.get_ref();
+        let error = Diagnostic::new(format!("unknown key `{name}` in {what}")).at(&place, "not known here");
+        self.errors.push(error.suggest(name, known.iter().copied()));
+    }
+
+    pub(crate) fn located(&mut self, value: &Spanned<DeValue<'_>>) -> Located {
+        let mut places = HashMap::new();
+        let value = self.json(value, String::new(), &mut places);
+        Located { value, places }
+    }
+
+    fn json(&mut self, value: &Spanned<DeValue<'_>>, path: String, places: &mut HashMap<String, Place>) -> Value {
+        places.insert(path.clone(), self.place(value.span()));
+        match value.get_ref() {
+            DeValue::String(text) => Value::String(text.to_string()),
+            DeValue::Boolean(value) => Value::Bool(*value),
+            DeValue::Integer(integer) => match i64::from_str_radix(integer.as_str(), integer.radix()) {
+                Ok(integer) => integer.into(),
+                Err(_) => {
+                    self.error(value.span(), "an integer has at most 64 bits", "too large");
+                    Value::Null
+                }
+            },
+            DeValue::Float(float) => match float.as_str().parse::<f64>().ok().and_then(Number::from_f64) {
+                Some(number) => Value::Number(number),
+                None => {
+                    self.error(value.span(), "a number is finite", "this is not");
+                    Value::Null
+                }
+            },
+            DeValue::Datetime(datetime) => Value::String(datetime.to_string()),
+            DeValue::Array(items) => {
+                let item = |(i, item)| self.json(item, format!("{path}[{i}]"), places);
+                Value::Array(items.iter().enumerate().map(item).collect())
+            }
+            DeValue::Table(table) => Value::Object(self.object(table, &path, places)),
+        }
+    }
+
+    fn object(&mut self, table: &DeTable<'_>, path: &str, places: &mut HashMap<String, Place>) -> Map<String, Value> {
+        let mut map = Map::new();
+        for (key, value) in table {
+            let inner = if path.is_empty() { key.get_ref().to_string() } else { format!("{path}.{}", key.get_ref()) };
+            let value = self.json(value, inner, places);
+            map.insert(key.get_ref().to_string(), value);
+        }
+        map
+    }
+}

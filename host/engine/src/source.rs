@@ -1,0 +1,190 @@
+//! Sources: from files to tables, read again only when their content or the way
+//! of reading changed.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use millrace_store::Store;
+use millrace_tables::pack::Pack;
+use millrace_tables::read::{self, Format, ReadError, ReadOptions, ReadPart, Sink};
+use millrace_types::action_record::ObjectRef;
+use millrace_types::wire::Kind;
+use millrace_types::{Chunk, Part, Schema, Table};
+use millrace_wasm::Data;
+
+use crate::data::StoreData;
+use crate::diagnostic::{Diagnostic, Place};
+use crate::pipeline::Source;
+
+/// A source that was read, or known.
+pub(crate) struct Read {
+    pub(crate) table: Arc<Table>,
+    pub(crate) cached: bool,
+    pub(crate) wall_us: u64,
+}
+
+/// Version of the readers: another one may read the same bytes to another table.
+const READER: u32 = 1;
+
+/// Files of a source, sorted by name.
+fn files(source: &Source) -> Result<Vec<PathBuf>, Diagnostic> {
+    let (text, place) = &source.path;
+    let path = source.folder.join(text);
+    if !text.contains(['*', '?', '[', '{']) {
+        return Ok(vec![path]);
+    }
+    let fail = |what: String| Diagnostic::new(what).at(place, "this pattern");
+    let glob = globset::GlobBuilder::new(text).literal_separator(true).build();
+    let glob = glob.map_err(|error| fail(format!("`{text}` is no pattern: {error}")))?.compile_matcher();
+    // The part before the first special character says where to look.
+    let fixed = text.split(['*', '?', '[', '{']).next().unwrap_or_default();
+    let start = fixed.rfind('/').map_or("", |end| &fixed[..end]);
+    let mut found = Vec::new();
+    let mut folders = vec![source.folder.join(start)];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.strip_prefix(&source.folder).is_ok_and(|name| glob.is_match(name)) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    if found.is_empty() {
+        return Err(fail(format!("no file matches `{text}` in `{}`", source.folder.display())));
+    }
+    Ok(found)
+}
+
+fn options(source: &Source, first: &Path) -> Result<ReadOptions, Diagnostic> {
+    let format = source.format.or_else(|| Format::of(first)).ok_or_else(|| {
+        Diagnostic::new(format!("the name `{}` does not tell its format", first.display()))
+            .at(&source.path.1, "this file")
+            .help("add `format = \"csv\"`, \"ndjson\", \"parquet\" or \"arrow\"")
+    })?;
+    let tabs = first.to_string_lossy().contains(".tsv");
+    Ok(ReadOptions {
+        format,
+        columns: source.columns.as_ref().map(|columns| columns.iter().map(|(name, _)| name.clone()).collect()),
+        filter: source.filter.as_ref().map(|(text, _)| text.clone()),
+        missing: source.missing.clone().unwrap_or_else(|| read::MISSING.map(str::to_owned).to_vec()),
+        types: source.types.iter().map(|(name, (data_type, _))| (name.clone(), data_type.clone())).collect(),
+        part_rows: source.part_rows.unwrap_or(read::PART_ROWS),
+        delimiter: source.delimiter.unwrap_or(if tabs { b'\t' } else { b',' }),
+    })
+}
+
+/// Everything that decides what is read: the content of the files, in order, and
+/// the options; no names.
+fn key(store: &Store, files: &[PathBuf], options: &ReadOptions, place: &Place) -> Result<[u8; 32], Diagnostic> {
+    let ReadOptions { format, columns, filter, missing, types, part_rows, delimiter } = options;
+    let types: Vec<(String, String)> = types.iter().map(|(name, ty)| (name.clone(), ty.to_string())).collect();
+    let text = serde_json::json!([
+        READER, *format as u8, columns, filter, missing, types, part_rows, delimiter, files.len()
+    ]);
+    let mut hasher = blake3::Hasher::new_derive_key("millrace 2026-11 source");
+    hasher.update(text.to_string().as_bytes());
+    for file in files {
+        let digest = store.source_digest(file).map_err(|error| Diagnostic::new(error.to_string()).at(place, "this file"))?;
+        // How a file is unpacked is told by its name.
+        let packed = file.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+        hasher.update(&[u8::from(packed == "gz") + 2 * u8::from(packed == "zip")]);
+        hasher.update(digest.as_bytes());
+    }
+    Ok(*hasher.finalize().as_bytes())
+}
+
+struct StoreSink<'a> {
+    data: &'a StoreData,
+    parts: Vec<Arc<Part>>,
+}
+
+impl Sink for StoreSink<'_> {
+    fn part(&mut self, schema: &Schema, part: ReadPart) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let pack = Pack::new(&schema.fields, part.columns)?;
+        self.data.put_pack(&pack)?;
+        let columns = pack.chunks().iter().cloned().map(Chunk::Stored).collect();
+        self.parts.push(Arc::new(Part { rows: part.rows as u64, columns }));
+        Ok(())
+    }
+
+    fn restart(&mut self) {
+        self.parts.clear();
+    }
+}
+
+/// The table of a source.
+pub(crate) fn read(store: &Store, data: &StoreData, source: &Source) -> Result<Read, Vec<Diagnostic>> {
+    let started = Instant::now();
+    let one = |error: Diagnostic| vec![error];
+    let files = files(source).map_err(one)?;
+    let options = options(source, &files[0]).map_err(one)?;
+    let key = key(store, &files, &options, &source.path.1).map_err(one)?;
+    let known = store.record::<Table>(Kind::Source, &key).filter(|table| is_whole(store, table));
+    let cached = known.is_some();
+    let table = match known {
+        Some(table) => table,
+        None => {
+            let mut sink = StoreSink { data, parts: Vec::new() };
+            let schema = read::read(&files, &options, &mut sink).map_err(|error| one(explain(source, error)))?;
+            let table = Table { schema, parts: sink.parts };
+            let wrong = |error: millrace_store::StoreError| one(Diagnostic::new(error.to_string()));
+            store.put_record(Kind::Source, &key, &table).map_err(wrong)?;
+            table
+        }
+    };
+    if table.rows() == 0 && !source.allow_empty {
+        let error = Diagnostic::new(format!("the source `{}` has no rows", source.name)).at(&source.path.1, "this file");
+        return Err(one(error.help("if that is meant, add `allow_empty = true`")));
+    }
+    Ok(Read { table: Arc::new(table), cached, wall_us: started.elapsed().as_micros() as u64 })
+}
+
+fn is_whole(store: &Store, table: &Table) -> bool {
+    let mut packs = std::collections::HashSet::new();
+    for part in &table.parts {
+        for column in &part.columns {
+            column.visit_stored(&mut |chunk| {
+                packs.insert(ObjectRef::Pack(chunk.pack, chunk.pack_bytes));
+            });
+        }
+    }
+    packs.iter().all(|pack| store.has(pack))
+}
+
+fn explain(source: &Source, error: ReadError) -> Diagnostic {
+    let message = format!("the source `{}` cannot be read: {error}", source.name);
+    let error_at = |place: &Place, label: &str| Diagnostic::new(message.clone()).at(place, label);
+    match error {
+        ReadError::NoColumn { name, candidates, .. } => {
+            let in_columns = source.columns.iter().flatten().find(|(known, _)| *known == name).map(|(_, place)| place);
+            let place = in_columns.or_else(|| source.types.get(&name).map(|(_, place)| place)).unwrap_or(&source.place);
+            error_at(place, "no such column").suggest(&name, candidates.iter().map(String::as_str))
+        }
+        ReadError::Filter { error, .. } => {
+            let place = source.filter.as_ref().map_or(&source.place, |(_, place)| place);
+            let narrowed = narrow(place, error.span);
+            let diagnostic = error_at(&narrowed, "here");
+            match &error.missing {
+                Some(missing) => diagnostic.suggest(missing, error.candidates.iter().map(String::as_str)),
+                None => diagnostic,
+            }
+        }
+        ReadError::Io { .. } | ReadError::Content { .. } | ReadError::Sink(_) => error_at(&source.path.1, "this file"),
+    }
+}
+
+/// A place inside a quoted text, if the text stands in the file as it is.
+pub(crate) fn narrow(place: &Place, span: (usize, usize)) -> Place {
+    let Some(text) = place.file.text.get(place.range.clone()) else { return place.clone() };
+    let quoted = text.len() >= 2 && (text.starts_with('"') || text.starts_with('\'')) && !text.contains('\\') && !text.starts_with("\"\"\"");
+    let start = place.range.start + 1 + span.0;
+    let end = (place.range.start + 1 + span.1).max(start + 1);
+    if !quoted || end > place.range.end || !place.file.text.is_char_boundary(start) || !place.file.text.is_char_boundary(end) {
+        return place.clone();
+    }
+    Place { file: place.file.clone(), range: start..end }
+}

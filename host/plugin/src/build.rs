@@ -1,0 +1,111 @@
+//! Builds crates and encodes them as components.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::toolchain::{Toolchain, ToolchainError, Wanted};
+
+/// A step that could not be built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// There is no compiler.
+    #[error(transparent)]
+    Toolchain(#[from] ToolchainError),
+    /// The folder is no crate of a step.
+    #[error("`{}` is not the crate of a step: {reason}", path.display())]
+    NotAPlugin {
+        /// The folder.
+        path: PathBuf,
+        /// What is missing.
+        reason: String,
+    },
+    /// The compiler refused.
+    #[error("building `{}` failed\n{output}", path.display())]
+    Compile {
+        /// The folder.
+        path: PathBuf,
+        /// The last lines of the compiler.
+        output: String,
+    },
+    /// What was built is no step.
+    #[error("what was built from `{}` cannot become a component: {reason}", path.display())]
+    Encode {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The system refused.
+    #[error("cannot use `{}`: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// A core module with the world in it, as a component.
+///
+/// # Errors
+/// When it is no such module.
+pub fn component_of(module: &[u8]) -> Result<Vec<u8>, String> {
+    let encode = || wit_component::ComponentEncoder::default().validate(true).module(module)?.encode();
+    encode().map_err(|error| format!("{error:#}"))
+}
+
+fn metadata(folder: &Path) -> Result<serde_json::Value, BuildError> {
+    let cargo = std::env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from);
+    let mut command = Command::new(cargo);
+    command.args(["metadata", "--format-version=1", "--no-deps"]).current_dir(folder);
+    let output = command.output().map_err(|source| BuildError::Io { path: folder.to_owned(), source })?;
+    if !output.status.success() {
+        let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        return Err(BuildError::NotAPlugin { path: folder.to_owned(), reason });
+    }
+    serde_json::from_slice(&output.stdout)
+        .map_err(|error| BuildError::NotAPlugin { path: folder.to_owned(), reason: error.to_string() })
+}
+
+/// Builds the crate in a folder and returns the component.
+///
+/// # Errors
+/// When there is no compiler, or the crate is no step.
+pub fn build(folder: &Path) -> Result<Vec<u8>, BuildError> {
+    let not = |reason: &str| BuildError::NotAPlugin { path: folder.to_owned(), reason: reason.to_owned() };
+    let toolchain = Toolchain::find(Wanted::Any)?;
+    let absolute = folder.canonicalize().map_err(|source| BuildError::Io { path: folder.to_owned(), source })?;
+    let manifest = absolute.join("Cargo.toml");
+    let metadata = metadata(&absolute)?;
+    let packages = metadata["packages"].as_array().ok_or_else(|| not("cargo does not know it"))?;
+    let package = packages.iter().find(|package| package["manifest_path"].as_str().map(Path::new) == Some(&manifest));
+    let package = package.ok_or_else(|| not("it has no package"))?;
+    let is_cdylib = |target: &&serde_json::Value| {
+        target["crate_types"].as_array().is_some_and(|types| types.iter().any(|ty| ty == "cdylib"))
+    };
+    let library = package["targets"].as_array().and_then(|targets| targets.iter().find(is_cdylib));
+    let library = library.ok_or_else(|| not("its library is no `cdylib`; add `crate-type = [\"cdylib\", \"rlib\"]` under `[lib]`"))?;
+    let name = package["name"].as_str().unwrap_or_default();
+    let file = library["name"].as_str().unwrap_or_default().replace('-', "_");
+    let root = metadata["workspace_root"].as_str().map_or_else(|| absolute.clone(), PathBuf::from);
+    let target = metadata["target_directory"].as_str().map_or_else(|| absolute.join("target"), PathBuf::from);
+    let target = target.join(toolchain.folder());
+
+    let cargo_home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let cargo_home = cargo_home.or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".cargo")));
+    let mut remap = vec![(root, "/step")];
+    remap.extend(cargo_home.map(|home| (home, "/cargo")));
+    let mut command = toolchain.command(&remap);
+    command.args(["--package", name, "--quiet"]).env("CARGO_TARGET_DIR", &target).current_dir(&absolute);
+    let output = command.output().map_err(|source| BuildError::Io { path: folder.to_owned(), source })?;
+    if !output.status.success() {
+        let text = String::from_utf8_lossy(&output.stderr);
+        let lines: Vec<&str> = text.lines().collect();
+        let output = lines[lines.len().saturating_sub(60)..].join("\n");
+        return Err(BuildError::Compile { path: folder.to_owned(), output });
+    }
+    let module = target.join("wasm32-unknown-unknown/component").join(format!("{file}.wasm"));
+    let bytes = std::fs::read(&module).map_err(|source| BuildError::Io { path: module, source })?;
+    component_of(&bytes).map_err(|reason| BuildError::Encode { path: folder.to_owned(), reason })
+}

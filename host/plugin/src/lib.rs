@@ -1,0 +1,14 @@
+//! From the source of a step to a component.
+//!
+//! A Rust step is built for `wasm32-unknown-unknown`, where there is nothing to
+//! import but the step world. Two toolchains give it: rustup's, or Debian's own
+//! packages with `build-std`. Which one, decides [`Toolchain::find`] by what is
+//! there.
+
+mod build;
+mod stamp;
+mod toolchain;
+
+pub use build::{BuildError, build, component_of};
+pub use stamp::{SourceStamp, stamp};
+pub use toolchain::{Toolchain, ToolchainError, Wanted};

@@ -1,0 +1,21 @@
+//! Where components come from. For now: the standard steps inside the host.
+
+use millrace_types::ComponentDigest;
+
+/// A component that ships inside the host.
+#[derive(Debug, Clone, Copy)]
+pub struct Bundled {
+    /// What stands behind `std:`.
+    pub name: &'static str,
+    /// Of its bytes.
+    pub digest: ComponentDigest,
+    /// The component.
+    pub bytes: &'static [u8],
+}
+
+include!(concat!(env!("OUT_DIR"), "/bundled.rs"));
+
+/// All standard steps, by name.
+pub fn bundled() -> &'static [Bundled] {
+    BUNDLED
+}

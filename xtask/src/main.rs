@@ -1,0 +1,109 @@
+//! `cargo xtask …`: sets the machine up, builds, tests, checks, shows.
+
+mod components;
+mod setup;
+mod tidy;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, bail};
+
+const HELP: &str = "\
+cargo xtask demo        build everything, run examples/churn, run it again from the cache
+cargo xtask build       the standard steps, and the host with them inside: target/release/host
+cargo xtask components  the standard steps alone: target/components/*.wasm
+cargo xtask test        build, then every test
+cargo xtask check       what CI runs: fmt, clippy, doc, tidy, test
+cargo xtask bench       orchestration overhead: tasks cached, tasks cold
+cargo xtask toolchain   which compiler for WebAssembly is used, or what is missing
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let result = match arguments.first().map(String::as_str) {
+        Some("demo") => demo(),
+        Some("build") => build().map(drop),
+        Some("components") => components::build().map(drop),
+        Some("test") => test(),
+        Some("check") => check(),
+        Some("tidy") => tidy::check(),
+        Some("bench") => bench(),
+        Some("toolchain") => setup::toolchain().map(|found| println!("{found:#?}")),
+        _ => {
+            print!("{HELP}");
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The folder of the workspace.
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+}
+
+fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
+fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    command
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let line = format!("{command:?}");
+    let status = command.status().with_context(|| format!("cannot start {line}"))?;
+    if !status.success() {
+        bail!("{line} ended with {status}");
+    }
+    Ok(())
+}
+
+fn build() -> Result<PathBuf> {
+    components::build()?;
+    run(cargo().args(["build", "--release", "--package", "millrace-cli"]))?;
+    Ok(target().join("release/host"))
+}
+
+fn demo() -> Result<()> {
+    let host = build()?;
+    let store = target().join("demo-store");
+    if store.exists() {
+        std::fs::remove_dir_all(&store).context("the store of the last demo")?;
+    }
+    for title in ["the first run", "the second run: everything comes from the cache"] {
+        println!("\n── {title}: host run examples/churn/pipeline.toml");
+        let mut command = Command::new(&host);
+        command.arg("run").arg("examples/churn/pipeline.toml").arg("--store").arg(&store);
+        run(command.current_dir(root()))?;
+    }
+    Ok(())
+}
+
+fn test() -> Result<()> {
+    build()?;
+    run(cargo().args(["test", "--release", "--workspace", "--quiet"]))
+}
+
+fn check() -> Result<()> {
+    run(cargo().args(["fmt", "--all", "--check"]))?;
+    tidy::check()?;
+    components::build()?;
+    run(cargo().args(["clippy", "--release", "--workspace", "--all-targets", "--", "--deny", "warnings"]))?;
+    run(cargo().args(["doc", "--release", "--workspace", "--no-deps", "--quiet"]).env("RUSTDOCFLAGS", "--deny warnings"))?;
+    test()
+}
+
+fn bench() -> Result<()> {
+    build()?;
+    run(cargo().args(["run", "--release", "--quiet", "--package", "millrace-tests", "--bin", "bench"]))
+}
