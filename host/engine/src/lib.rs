@@ -30,7 +30,7 @@ pub mod why;
 pub use artifacts::{Artifacts, Head, ShowError};
 pub use diagnostic::{Diagnostic, Place, SourceFile};
 pub use event::{Event, Status, Summary};
-pub use execute::{Mode as ExecuteMode, Options, RunError, execute};
+pub use execute::{Loaded, Mode as ExecuteMode, Options, RunError, execute, load};
 pub use export::export_to;
 pub use graph::{Graph, Node};
 pub use millrace_tables::read::Format;

@@ -1,0 +1,49 @@
+//! `host plan`
+
+use millrace_engine::{Event, ExecuteMode, Status, execute};
+
+use crate::args::PipelineArgs;
+use crate::render::{self, diagnostic, json, plain, words};
+use crate::{commands, exit};
+
+/// Says what a run would do. Sources that changed are read; no step runs.
+pub fn run(args: &PipelineArgs) -> u8 {
+    let store = match commands::open(&args.store) {
+        Ok(store) => store,
+        Err(code) => return code,
+    };
+    let options = match args.options(store, ExecuteMode::Plan) {
+        Ok(options) => options,
+        Err(error) => {
+            diagnostic::show_all(&[error], args.json);
+            return exit::WRONG;
+        }
+    };
+    let mut lines = plain::Plain::default();
+    let mut unknown = 0;
+    let result = execute(&options, &mut |event| {
+        if let Event::TaskFinished { status: Status::Unknown, .. } = event {
+            unknown += 1;
+        }
+        if args.json {
+            json::line(&event).iter().for_each(|line| render::out(&line.to_string()));
+        } else {
+            lines.lines(&event).iter().for_each(|line| render::out(line));
+        }
+    });
+    match result {
+        Ok(summary) if !args.json => {
+            lines.cached().iter().for_each(|line| render::out(line));
+            let tasks = summary.tasks;
+            let wall = words::duration((summary.wall_ms * 1000.0) as u64);
+            let rest = if unknown > 0 { format!(", {unknown} steps behind them are not known yet") } else { String::new() };
+            render::out(&format!("{:>9}  {} tasks would run, {} are cached{rest}; looked up in {wall}", "plan", tasks.ran, tasks.cached));
+            exit::DONE
+        }
+        Ok(_) => exit::DONE,
+        Err(error) => {
+            diagnostic::show(&error, args.json);
+            exit::WRONG
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! `host why`
+
+use millrace_engine::history::History;
+use millrace_engine::why::MissReason;
+use millrace_engine::{Event, ExecuteMode, Status, execute};
+use serde_json::json;
+
+use crate::args::WhyArgs;
+use crate::render::{self, diagnostic, words};
+use crate::{commands, exit};
+
+/// Says why a step would run now, else why it ran when it last did.
+pub fn run(args: &WhyArgs) -> u8 {
+    let store = match commands::open(&args.pipeline.store) {
+        Ok(store) => store,
+        Err(code) => return code,
+    };
+    let history = History::open(&store);
+    let options = match args.pipeline.options(store, ExecuteMode::Plan) {
+        Ok(options) => options,
+        Err(error) => {
+            diagnostic::show_all(&[error], args.pipeline.json);
+            return exit::WRONG;
+        }
+    };
+    let mut now: Vec<(String, Option<MissReason>)> = Vec::new();
+    let mut names = Vec::new();
+    let (mut cached, mut unknown) = (0, false);
+    let result = execute(&options, &mut |event| {
+        let Event::TaskFinished { step, part, status, reason, .. } = event else { return };
+        let name = step.split('[').next().unwrap_or_default().to_owned();
+        if name == args.step || step == args.step {
+            match status {
+                Status::Cached => cached += 1,
+                Status::Unknown => unknown = true,
+                _ => now.push((words::task(&step, part), reason)),
+            }
+        }
+        names.push(name);
+    });
+    if let Err(error) = result {
+        diagnostic::show(&error, args.pipeline.json);
+        return exit::WRONG;
+    }
+    if !now.is_empty() {
+        for (task, reason) in &now {
+            say(args.pipeline.json, "would-run", None, task, reason.as_ref());
+        }
+    } else if unknown {
+        let line = "it reads what a step before it makes, and that step would run; ask `host why` about that one";
+        if args.pipeline.json {
+            render::out(&json!({ "step": args.step, "status": "unknown", "reasons": [line] }).to_string());
+        } else {
+            render::out(&format!("{}: {line}", args.step));
+        }
+    } else if cached > 0 {
+        if !args.pipeline.json {
+            render::out(&format!("{}: nothing that it can see has changed, so it comes from the cache", args.step));
+        }
+        for (run, task, reason) in history.last_miss(&args.pipeline.pipeline, &args.step) {
+            say(args.pipeline.json, "ran", Some(&run), &words::task(&task.instance, task.part), Some(&reason));
+        }
+    } else {
+        let error = millrace_engine::Diagnostic::new(format!("the pipeline has no step `{}`", args.step));
+        diagnostic::show_all(&[error.suggest(&args.step, names.iter().map(String::as_str))], args.pipeline.json);
+        return exit::WRONG;
+    }
+    exit::DONE
+}
+
+fn say(as_json: bool, status: &str, run: Option<&str>, task: &str, reason: Option<&MissReason>) {
+    let reasons = reason.map(words::reason).unwrap_or_default();
+    if as_json {
+        render::out(&json!({ "step": task, "status": status, "run": run, "reasons": reasons }).to_string());
+        return;
+    }
+    let head = run.map_or_else(|| format!("{task} would run:"), |run| format!("{task} last ran in {run}:"));
+    render::out(&head);
+    reasons.iter().for_each(|reason| render::out(&format!("  {reason}")));
+}

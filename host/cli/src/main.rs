@@ -1,0 +1,27 @@
+//! `host`: runs pipelines whose steps are WebAssembly components.
+//!
+//! This crate parses arguments, calls the engine and renders what it says.
+
+mod args;
+mod commands;
+mod exit;
+mod render;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let args = args::Args::parse();
+    let code = match args.command {
+        args::Command::Run(args) => commands::run::run(&args),
+        args::Command::Plan(args) => commands::plan::run(&args),
+        args::Command::Why(args) => commands::why::run(&args),
+        args::Command::Show(args) => commands::show::run(&args),
+        args::Command::Graph(args) => commands::graph::run(&args),
+        args::Command::Runs(args) => commands::runs::run(&args),
+        args::Command::Schema => commands::schema::run(),
+        args::Command::Completions { shell } => commands::completions::run(shell),
+    };
+    ExitCode::from(code)
+}
