@@ -66,9 +66,9 @@ pub mod guest;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
 
-pub use error::{Error, Result};
 pub use arrow_array;
 pub use arrow_schema;
+pub use error::{Error, Result};
 pub use millrace_expr as expr;
 pub use millrace_sdk_macros::{Choice, Params};
 pub use params::Params;
@@ -89,7 +89,8 @@ pub mod prelude {
     pub use serde_json::{Value, json};
 
     pub use crate::{
-        Choice, Error, Fold, Kind, Level, Map, Params, Part, Phase, Plan, Ports, Result, Step, Table, Task, Whole, register,
+        Choice, Error, Fold, Kind, Level, Map, Params, Part, Phase, Plan, Ports, Result, Step, Table, Task, Whole,
+        register,
     };
 }
 

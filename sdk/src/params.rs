@@ -70,7 +70,13 @@ pub struct Reader<'a> {
 
 impl Reader<'_> {
     /// One field: its value, its default, or an error that is kept.
-    pub fn field<T: Param>(&mut self, name: &'static str, missing: Option<T>, min: Option<f64>, max: Option<f64>) -> Option<T> {
+    pub fn field<T: Param>(
+        &mut self,
+        name: &'static str,
+        missing: Option<T>,
+        min: Option<f64>,
+        max: Option<f64>,
+    ) -> Option<T> {
         self.known.push(name);
         let Some(value) = self.object.get(name) else {
             if missing.is_none() {

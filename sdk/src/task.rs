@@ -289,7 +289,8 @@ impl Part<'_> {
     /// When the plan does not read it.
     pub fn column(&self, name: &str) -> Result<ArrayRef> {
         let index = self.table.fields.iter().position(|field| field.name() == name);
-        let index = index.ok_or_else(|| Error::new(format!("the plan does not read the column `{name}`")).in_column(name))?;
+        let index =
+            index.ok_or_else(|| Error::new(format!("the plan does not read the column `{name}`")).in_column(name))?;
         self.table.inner.column(self.index, index)
     }
 

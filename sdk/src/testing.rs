@@ -113,13 +113,22 @@ impl<S: Entry> Harness<S> {
     pub fn run(&self) -> Result<Outcome> {
         let (step, plan) = self.plan().map_err(|mut errors| errors.remove(0))?;
         let mapped = S::ports().inputs.iter().find(|port| port.mapped).map(|port| port.name);
-        let parts = self.inputs.iter().find(|(port, _)| Some(port.as_str()) == mapped).map_or(1, |(_, input)| match input {
-            Input::Parts(parts) => parts.len(),
-            Input::Blobs(_) => 1,
-        });
+        let parts =
+            self.inputs.iter().find(|(port, _)| Some(port.as_str()) == mapped).map_or(1, |(_, input)| match input {
+                Input::Parts(parts) => parts.len(),
+                Input::Blobs(_) => 1,
+            });
         let state = RefCell::new(Outcome::default());
         let run = |phase, part: Option<usize>, partials: Vec<Vec<u8>>| -> Result<Option<Vec<u8>>> {
-            let task = TestTask { harness: self.view(&plan, mapped, part), phase, partials, plan: &plan, state: &state, open: RefCell::default(), partial: RefCell::default() };
+            let task = TestTask {
+                harness: self.view(&plan, mapped, part),
+                phase,
+                partials,
+                plan: &plan,
+                state: &state,
+                open: RefCell::default(),
+                partial: RefCell::default(),
+            };
             step.run(&Task { backend: &task })?;
             Ok(task.partial.into_inner())
         };
@@ -274,7 +283,8 @@ impl TestTask<'_> {
             OpenRows::Take(indices) => {
                 let arrays = parts.iter().map(of).collect::<Result<Vec<_>>>()?;
                 let whole = concat(&arrays.iter().map(|array| &**array).collect::<Vec<_>>())?;
-                let (_, indices) = indices.iter().find(|(name, _)| name == port).ok_or_else(|| Error::new("no indices"))?;
+                let (_, indices) =
+                    indices.iter().find(|(name, _)| name == port).ok_or_else(|| Error::new("no indices"))?;
                 Ok(take(&whole, indices, None)?)
             }
             OpenRows::New(_) => Err(Error::new("new rows have no columns to pass through")),
@@ -365,18 +375,22 @@ impl Backend for TestTask<'_> {
                 Some((port, column)) => self.passed(&part.rows, *index, port, column)?,
                 None => {
                     let found = part.columns.iter().find(|(name, _)| name == field.name());
-                    let (_, array) = found.ok_or_else(|| Error::new(format!("column `{}` was not emitted", field.name())))?;
+                    let (_, array) =
+                        found.ok_or_else(|| Error::new(format!("column `{}` was not emitted", field.name())))?;
                     array.clone()
                 }
             };
             if array.data_type() != field.data_type() {
-                let message = format!("column `{}` is {}, planned was {}", field.name(), array.data_type(), field.data_type());
+                let message =
+                    format!("column `{}` is {}, planned was {}", field.name(), array.data_type(), field.data_type());
                 return Err(Error::new(message));
             }
             arrays.push(array);
         }
         *index += 1;
-        if let Some((name, _)) = part.columns.iter().find(|(name, _)| !fields.iter().any(|f| f.field.name() == name && f.source.is_none())) {
+        if let Some((name, _)) =
+            part.columns.iter().find(|(name, _)| !fields.iter().any(|f| f.field.name() == name && f.source.is_none()))
+        {
             return Err(Error::new(format!("column `{name}` was not planned")));
         }
         let schema = Arc::new(Schema::new(fields.into_iter().map(|field| field.field).collect::<Vec<_>>()));

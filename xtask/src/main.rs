@@ -99,7 +99,9 @@ fn check() -> Result<()> {
     tidy::check()?;
     components::build()?;
     run(cargo().args(["clippy", "--release", "--workspace", "--all-targets", "--", "--deny", "warnings"]))?;
-    run(cargo().args(["doc", "--release", "--workspace", "--no-deps", "--quiet"]).env("RUSTDOCFLAGS", "--deny warnings"))?;
+    run(cargo()
+        .args(["doc", "--release", "--workspace", "--no-deps", "--quiet"])
+        .env("RUSTDOCFLAGS", "--deny warnings"))?;
     test()
 }
 

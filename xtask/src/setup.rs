@@ -18,7 +18,8 @@ pub fn toolchain() -> Result<Toolchain> {
     {
         return Ok(found);
     }
-    let apt = |arguments: &[&str]| quiet(Command::new("apt-get").args(arguments).env("DEBIAN_FRONTEND", "noninteractive"));
+    let apt =
+        |arguments: &[&str]| quiet(Command::new("apt-get").args(arguments).env("DEBIAN_FRONTEND", "noninteractive"));
     for linker in ["lld-22", "lld-19"] {
         let packages = ["install", "-y", "--no-install-recommends", "rustc-web", "cargo-web", "rust-web-src", linker];
         if (apt(&packages) || (apt(&["update"]) && apt(&packages)))

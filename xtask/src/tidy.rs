@@ -70,7 +70,10 @@ fn files(folder: &Path, wrong: &mut Vec<String>) -> Result<()> {
         let text = std::fs::read_to_string(&path)?;
         let head: String = text.lines().take_while(|line| line.starts_with("//!")).collect();
         if text.lines().count() > LINES && !head.contains("Long because") {
-            wrong.push(format!("{}: more than {LINES} lines, and its head does not say `Long because …`", path.display()));
+            wrong.push(format!(
+                "{}: more than {LINES} lines, and its head does not say `Long because …`",
+                path.display()
+            ));
         }
         if !text.starts_with("//!") && !path.ends_with("tests.rs") && !name.ends_with("tests.rs") {
             wrong.push(format!("{}: no purpose at its head", path.display()));

@@ -171,7 +171,9 @@ impl StoreArgs {
                 let cache = std::env::var_os("XDG_CACHE_HOME").filter(|value| !value.is_empty()).map(PathBuf::from);
                 let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
                 let cache = cache.or_else(home);
-                cache.ok_or_else(|| anyhow::anyhow!("there is no home folder for the store; name one with --store DIR"))?.join("millrace")
+                cache
+                    .ok_or_else(|| anyhow::anyhow!("there is no home folder for the store; name one with --store DIR"))?
+                    .join("millrace")
             }
         };
         Ok(Store::open(&path)?)

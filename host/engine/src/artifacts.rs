@@ -70,14 +70,18 @@ impl Artifacts {
         let missing = |message: String, help: Option<String>| ShowError::NotFound { message, help };
         if name.starts_with("b3:") {
             let found = self.by_digest(name);
-            return found.map(|found| (name.to_owned(), found)).ok_or_else(|| missing(format!("the store has no artifact {name}"), None));
+            return found
+                .map(|found| (name.to_owned(), found))
+                .ok_or_else(|| missing(format!("the store has no artifact {name}"), None));
         }
         let history = History::open(&self.store);
         let run = match pipeline {
             Some(path) => history.last_of(path),
             None => history.runs().next(),
         };
-        let run = run.ok_or_else(|| missing("no run is known to this store".to_owned(), Some("`host run PIPELINE.toml` first".to_owned())))?;
+        let run = run.ok_or_else(|| {
+            missing("no run is known to this store".to_owned(), Some("`host run PIPELINE.toml` first".to_owned()))
+        })?;
         let mut names: Vec<(String, &String)> = Vec::new();
         for (instance, ports) in &run.outputs {
             for (port, digest) in ports {
@@ -97,7 +101,8 @@ impl Artifacts {
             });
             missing(format!("the run {} has no output `{name}`", run.id), Some(help))
         })?;
-        let artifact = self.by_digest(digest).ok_or_else(|| missing(format!("the store no longer has {digest}"), None))?;
+        let artifact =
+            self.by_digest(digest).ok_or_else(|| missing(format!("the store no longer has {digest}"), None))?;
         Ok((digest.clone(), artifact))
     }
 

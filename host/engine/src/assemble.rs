@@ -74,7 +74,9 @@ pub(crate) fn part(
             None => {
                 let found = record.columns.iter().find(|(name, _)| *name == field.name);
                 let fits = |chunk: &Arc<millrace_types::StoredChunk>| {
-                    chunk.data_type == field.data_type && chunk.rows == record.rows && (field.nullable || chunk.null_count == 0)
+                    chunk.data_type == field.data_type
+                        && chunk.rows == record.rows
+                        && (field.nullable || chunk.null_count == 0)
                 };
                 match found {
                     Some((_, chunk)) if fits(chunk) => Chunk::Stored(chunk.clone()),

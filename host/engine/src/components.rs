@@ -99,14 +99,18 @@ impl Components {
     fn find(&self, uses: &str, folder: &Path, place: &Place) -> Result<(ComponentDigest, Bytes), Diagnostic> {
         let Some((scheme, rest)) = uses.split_once(':') else {
             let error = Diagnostic::new(format!("`{uses}` names no component")).at(place, "no scheme");
-            return Err(error.help(format!("write `std:{uses}` for a standard step, or `path:{uses}` for one of yours")));
+            return Err(
+                error.help(format!("write `std:{uses}` for a standard step, or `path:{uses}` for one of yours"))
+            );
         };
         match scheme {
             "std" => {
                 let Some(found) = bundled().iter().find(|bundled| bundled.name == rest) else {
                     let error = Diagnostic::new(format!("there is no standard step `{rest}`")).at(place, "not known");
                     if bundled().is_empty() {
-                        return Err(error.help("this host was built without the standard steps: build it with `cargo xtask build`"));
+                        return Err(error.help(
+                            "this host was built without the standard steps: build it with `cargo xtask build`",
+                        ));
                     }
                     return Err(error.suggest(rest, bundled().iter().map(|bundled| bundled.name)));
                 };
@@ -130,7 +134,11 @@ impl Components {
         }
         if meta.len() > bounds::COMPONENT_BYTES {
             let most = bounds::COMPONENT_BYTES;
-            return Err(fail(format!("`{}` has {} bytes, and a component has at most {most}", path.display(), meta.len())));
+            return Err(fail(format!(
+                "`{}` has {} bytes, and a component has at most {most}",
+                path.display(),
+                meta.len()
+            )));
         }
         let digest = self.store.source_digest(path).map_err(|error| fail(error.to_string()))?;
         Ok((ComponentDigest::from_bytes(*digest.as_bytes()), Bytes::File(path.to_owned())))
@@ -157,9 +165,7 @@ impl Components {
         let file = self.store.blob_file(&blob.digest);
         // Building writes a lock file, which is a source.
         let stamp = millrace_plugin::stamp(&absolute).map_err(io)?;
-        self.store
-            .put_record(Kind::Plugin, &name, &BuiltPlugin { stamp, file })
-            .map_err(|error| error.to_string())?;
+        self.store.put_record(Kind::Plugin, &name, &BuiltPlugin { stamp, file }).map_err(|error| error.to_string())?;
         let digest = ComponentDigest::from_bytes(*blob.digest.as_bytes());
         Ok((digest, Bytes::Owned(bytes.into())))
     }
@@ -179,7 +185,9 @@ impl Components {
                 Bytes::Static(bytes) => (*bytes).into(),
                 Bytes::Owned(bytes) => (&**bytes).into(),
                 Bytes::File(path) => std::fs::read(path)
-                    .map_err(|error| ComponentError::NotAComponent { reason: format!("`{}`: {error}", path.display()) })?
+                    .map_err(|error| ComponentError::NotAComponent {
+                        reason: format!("`{}`: {error}", path.display()),
+                    })?
                     .into(),
             };
             if ComponentDigest::from(blake3::hash(&bytes)) != used.digest {

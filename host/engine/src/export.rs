@@ -44,9 +44,9 @@ fn write(data: &StoreData, artifact: &Artifact, path: &Path) -> Result<(), Strin
             file.write_all(&bytes).map_err(text)?;
         }
         Artifact::Table(table) => {
-            let format = Format::of(path).filter(|_| !is_packed(path)).ok_or_else(|| {
-                "its name does not tell the format: use .parquet, .csv, .arrow or .ndjson".to_owned()
-            })?;
+            let format = Format::of(path)
+                .filter(|_| !is_packed(path))
+                .ok_or_else(|| "its name does not tell the format: use .parquet, .csv, .arrow or .ndjson".to_owned())?;
             write_table(data, table, format, io::BufWriter::with_capacity(256 << 10, file.as_file_mut()))?;
         }
     }
@@ -75,7 +75,13 @@ fn write_table<W: Write + Send>(data: &StoreData, table: &Table, format: Format,
 }
 
 /// Writes what the pipeline asks for, as far as it came to be. Whether all is well.
-pub(crate) fn exports(store: &Store, data: &StoreData, graph: &Graph, made: &Artifacts, emit: &mut dyn FnMut(Event)) -> bool {
+pub(crate) fn exports(
+    store: &Store,
+    data: &StoreData,
+    graph: &Graph,
+    made: &Artifacts,
+    emit: &mut dyn FnMut(Event),
+) -> bool {
     let mut ok = true;
     for export in &graph.exports {
         let Some(artifact) = made.get(&export.item) else { continue };

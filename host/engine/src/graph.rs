@@ -98,7 +98,9 @@ impl Item {
         match self {
             Self::Source(_) => Vec::new(),
             Self::Output { node, .. } => vec![*node],
-            Self::Chosen { choice, candidates, .. } => [*choice].into_iter().chain(candidates.iter().copied()).collect(),
+            Self::Chosen { choice, candidates, .. } => {
+                [*choice].into_iter().chain(candidates.iter().copied()).collect()
+            }
         }
     }
 }
@@ -287,7 +289,11 @@ impl Builder<'_> {
                     for (of_input, items) in &choices {
                         let Some(matrix) = join(matrix, of_input) else { continue };
                         if joined.len() >= bounds::INSTANCES {
-                            let error = Diagnostic::new(format!("the step `{}` has more than {} instances", step.name, bounds::INSTANCES));
+                            let error = Diagnostic::new(format!(
+                                "the step `{}` has more than {} instances",
+                                step.name,
+                                bounds::INSTANCES
+                            ));
                             self.errors.push(error.at(&step.place, "this step"));
                             return;
                         }
@@ -305,7 +311,10 @@ impl Builder<'_> {
             return;
         }
         if instances.is_empty() {
-            let error = Diagnostic::new(format!("no instance of `{}` is left: its inputs have no matrix values in common", step.name));
+            let error = Diagnostic::new(format!(
+                "no instance of `{}` is left: its inputs have no matrix values in common",
+                step.name
+            ));
             self.errors.push(error.at(&step.place, "this step"));
         }
         let declared = (manifest.limits.0, manifest.limits.1, manifest.limits.2);
@@ -376,18 +385,13 @@ impl Builder<'_> {
     }
 
     /// What a reference stands for: for each set of matrix values, the items.
-    #[expect(clippy::type_complexity, reason = "an intermediate result of one caller")]
-    fn resolve(
-        &mut self,
-        text: &str,
-        place: &Place,
-        port: &Port,
-    ) -> Option<Vec<(BTreeMap<String, Value>, Vec<(Option<CanonicalJson>, Item)>)>> {
+    fn resolve(&mut self, text: &str, place: &Place, port: &Port) -> Option<Vec<Choice>> {
         let found = self.items(text, place)?;
         let (kind, picked) = found;
         if kind != port.kind {
             let name = |kind| if kind == PortKind::Table { "a table" } else { "a blob" };
-            let message = format!("the input `{}` takes {}, and `{text}` is {}", port.name, name(port.kind), name(kind));
+            let message =
+                format!("the input `{}` takes {}, and `{text}` is {}", port.name, name(port.kind), name(kind));
             self.errors.push(Diagnostic::new(message).at(place, "connected here"));
             return None;
         }
@@ -403,10 +407,15 @@ impl Builder<'_> {
             }
             Picked::Each(items) => {
                 let instance = |matrix: &BTreeMap<String, Value>| port.many.then(|| matrix_json(matrix));
-                Some(items.into_iter().map(|(matrix, item)| {
-                    let instance = instance(&matrix);
-                    (matrix, vec![(instance, item)])
-                }).collect())
+                Some(
+                    items
+                        .into_iter()
+                        .map(|(matrix, item)| {
+                            let instance = instance(&matrix);
+                            (matrix, vec![(instance, item)])
+                        })
+                        .collect(),
+                )
             }
         }
     }
@@ -442,48 +451,57 @@ impl Builder<'_> {
         let (kind, port) = self.output_port(first, reference.port.as_ref(), place)?;
         let item = |node: usize| Item::Output { node, port: port.clone() };
         let with_matrix = |node: &usize| (self.nodes[*node].matrix.clone(), item(*node));
-        Some((kind, match reference.pick {
-            Pick::Each => Picked::Each(nodes.iter().map(with_matrix).collect()),
-            Pick::All => Picked::Gathered(nodes.iter().map(with_matrix).collect()),
-            Pick::Where(wanted) => {
-                let fits = |node: &&usize| {
-                    let matrix = &self.nodes[**node].matrix;
-                    wanted.iter().all(|(name, value)| matrix.get(name).is_some_and(|found| same_value(found, value)))
-                };
-                let picked: Vec<_> = nodes.iter().filter(fits).map(with_matrix).collect();
-                if picked.is_empty() {
-                    let labels: Vec<&str> = nodes.iter().take(12).map(|node| self.nodes[*node].label.as_str()).collect();
-                    let error = Diagnostic::new(format!("no instance of `{name}` has these matrix values"));
-                    self.errors.push(error.at(place, "here").help(format!("there are `{}`", labels.join("`, `"))));
-                    return None;
-                }
-                // What was picked by value no longer tells instances apart.
-                let rest = |(mut matrix, item): (BTreeMap<String, Value>, Item)| {
-                    matrix.retain(|name, _| !wanted.contains_key(name));
-                    (matrix, item)
-                };
-                Picked::Each(picked.into_iter().map(rest).collect())
-            }
-            Pick::Chosen(choice) => {
-                let found = self.pipeline.steps.iter().position(|step| step.name == choice);
-                let Some(chooser) = found.and_then(|index| self.of_step[index].first().copied()) else {
-                    if found.is_none() {
-                        let names = self.pipeline.steps.iter().map(|step| step.name.as_str());
-                        let error = Diagnostic::new(format!("there is no step `{choice}` to choose")).at(place, "not known");
-                        self.errors.push(error.suggest(choice.as_str(), names));
+        Some((
+            kind,
+            match reference.pick {
+                Pick::Each => Picked::Each(nodes.iter().map(with_matrix).collect()),
+                Pick::All => Picked::Gathered(nodes.iter().map(with_matrix).collect()),
+                Pick::Where(wanted) => {
+                    let fits = |node: &&usize| {
+                        let matrix = &self.nodes[**node].matrix;
+                        wanted
+                            .iter()
+                            .all(|(name, value)| matrix.get(name).is_some_and(|found| same_value(found, value)))
+                    };
+                    let picked: Vec<_> = nodes.iter().filter(fits).map(with_matrix).collect();
+                    if picked.is_empty() {
+                        let labels: Vec<&str> =
+                            nodes.iter().take(12).map(|node| self.nodes[*node].label.as_str()).collect();
+                        let error = Diagnostic::new(format!("no instance of `{name}` has these matrix values"));
+                        self.errors.push(error.at(place, "here").help(format!("there are `{}`", labels.join("`, `"))));
+                        return None;
                     }
-                    return None;
-                };
-                let (kind_of_choice, choice_port) = self.output_port(chooser, None, place)?;
-                if kind_of_choice != PortKind::Blob || found.is_some_and(|index| self.of_step[index].len() != 1) {
-                    let error = Diagnostic::new(format!("`{choice}` does not choose an instance: it has no single blob to say which"));
-                    self.errors.push(error.at(place, "here").help("a step such as `std:best` does"));
-                    return None;
+                    // What was picked by value no longer tells instances apart.
+                    let rest = |(mut matrix, item): (BTreeMap<String, Value>, Item)| {
+                        matrix.retain(|name, _| !wanted.contains_key(name));
+                        (matrix, item)
+                    };
+                    Picked::Each(picked.into_iter().map(rest).collect())
                 }
-                let chosen = Item::Chosen { choice: chooser, choice_port, candidates: nodes, port };
-                Picked::Each(vec![(BTreeMap::new(), chosen)])
-            }
-        }))
+                Pick::Chosen(choice) => {
+                    let found = self.pipeline.steps.iter().position(|step| step.name == choice);
+                    let Some(chooser) = found.and_then(|index| self.of_step[index].first().copied()) else {
+                        if found.is_none() {
+                            let names = self.pipeline.steps.iter().map(|step| step.name.as_str());
+                            let error = Diagnostic::new(format!("there is no step `{choice}` to choose"))
+                                .at(place, "not known");
+                            self.errors.push(error.suggest(choice.as_str(), names));
+                        }
+                        return None;
+                    };
+                    let (kind_of_choice, choice_port) = self.output_port(chooser, None, place)?;
+                    if kind_of_choice != PortKind::Blob || found.is_some_and(|index| self.of_step[index].len() != 1) {
+                        let error = Diagnostic::new(format!(
+                            "`{choice}` does not choose an instance: it has no single blob to say which"
+                        ));
+                        self.errors.push(error.at(place, "here").help("a step such as `std:best` does"));
+                        return None;
+                    }
+                    let chosen = Item::Chosen { choice: chooser, choice_port, candidates: nodes, port };
+                    Picked::Each(vec![(BTreeMap::new(), chosen)])
+                }
+            },
+        ))
     }
 
     fn output_port(&mut self, node: usize, name: Option<&PortName>, place: &Place) -> Option<(PortKind, PortName)> {
@@ -510,7 +528,8 @@ impl Builder<'_> {
                     Diagnostic::new(format!("`{}` has no output but its metrics", node.step))
                         .help(format!("write `{}.metrics`", node.step))
                 } else {
-                    Diagnostic::new(format!("`{}` has several outputs", node.step)).help(format!("write {}", names.join(" or ")))
+                    Diagnostic::new(format!("`{}` has several outputs", node.step))
+                        .help(format!("write {}", names.join(" or ")))
                 };
                 self.errors.push(error.at(place, "which one?"));
             }
@@ -532,20 +551,27 @@ impl Builder<'_> {
                     Ok(path) => {
                         let path = export.folder.join(path);
                         if out.iter().any(|known| known.path == path) {
-                            let error = Diagnostic::new(format!("several instances would be written to `{}`", path.display()));
-                            let help = "choose one with `[CHOICE]` or `[name=value]`, or put `${matrix.NAME}` into the path";
+                            let error =
+                                Diagnostic::new(format!("several instances would be written to `{}`", path.display()));
+                            let help =
+                                "choose one with `[CHOICE]` or `[name=value]`, or put `${matrix.NAME}` into the path";
                             self.errors.push(error.at(&export.place, "these").help(help));
                             break;
                         }
                         out.push(NodeExport { path, item, place: export.place.clone() });
                     }
-                    Err(message) => self.errors.push(Diagnostic::new(message).at(&export.place, "in the path of this export")),
+                    Err(message) => {
+                        self.errors.push(Diagnostic::new(message).at(&export.place, "in the path of this export"))
+                    }
                 }
             }
         }
         out
     }
 }
+
+/// Matrix values, and what stands on a port under them.
+type Choice = (BTreeMap<String, Value>, Vec<(Option<CanonicalJson>, Item)>);
 
 enum Picked {
     Each(Vec<(BTreeMap<String, Value>, Item)>),

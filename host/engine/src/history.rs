@@ -106,7 +106,8 @@ impl History {
     /// The history of a store.
     pub fn open(store: &Store) -> Self {
         let entries = std::fs::read_dir(store.runs()).into_iter().flatten().flatten();
-        let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "json")).collect();
+        let mut files: Vec<PathBuf> =
+            entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "json")).collect();
         files.sort_unstable_by(|a, b| b.cmp(a));
         Self { store: store.clone(), files }
     }
@@ -136,7 +137,8 @@ impl History {
         let Some((index, run)) = runs.iter().enumerate().find(|(_, run)| run.tasks.iter().any(|task| is(&task))) else {
             return Vec::new();
         };
-        let record = |key: &ActionKey| self.store.record::<ActionRecord>(millrace_types::wire::Kind::Action, key.as_bytes());
+        let record =
+            |key: &ActionKey| self.store.record::<ActionRecord>(millrace_types::wire::Kind::Action, key.as_bytes());
         let reason = |task: &TaskRecord| {
             let before = runs[index + 1..].iter().find_map(|run| run.find(&task.instance, task.part, task.phase));
             match (before, task.key) {

@@ -82,13 +82,13 @@ fn options(source: &Source, first: &Path) -> Result<ReadOptions, Diagnostic> {
 fn key(store: &Store, files: &[PathBuf], options: &ReadOptions, place: &Place) -> Result<[u8; 32], Diagnostic> {
     let ReadOptions { format, columns, filter, missing, types, part_rows, delimiter } = options;
     let types: Vec<(String, String)> = types.iter().map(|(name, ty)| (name.clone(), ty.to_string())).collect();
-    let text = serde_json::json!([
-        READER, *format as u8, columns, filter, missing, types, part_rows, delimiter, files.len()
-    ]);
+    let text =
+        serde_json::json!([READER, *format as u8, columns, filter, missing, types, part_rows, delimiter, files.len()]);
     let mut hasher = blake3::Hasher::new_derive_key("millrace 2026-11 source");
     hasher.update(text.to_string().as_bytes());
     for file in files {
-        let digest = store.source_digest(file).map_err(|error| Diagnostic::new(error.to_string()).at(place, "this file"))?;
+        let digest =
+            store.source_digest(file).map_err(|error| Diagnostic::new(error.to_string()).at(place, "this file"))?;
         // How a file is unpacked is told by its name.
         let packed = file.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
         hasher.update(&[u8::from(packed == "gz") + 2 * u8::from(packed == "zip")]);
@@ -137,7 +137,8 @@ pub(crate) fn read(store: &Store, data: &StoreData, source: &Source) -> Result<R
         }
     };
     if table.rows() == 0 && !source.allow_empty {
-        let error = Diagnostic::new(format!("the source `{}` has no rows", source.name)).at(&source.path.1, "this file");
+        let error =
+            Diagnostic::new(format!("the source `{}` has no rows", source.name)).at(&source.path.1, "this file");
         return Err(one(error.help("if that is meant, add `allow_empty = true`")));
     }
     Ok(Read { table: Arc::new(table), cached, wall_us: started.elapsed().as_micros() as u64 })
@@ -180,10 +181,17 @@ fn explain(source: &Source, error: ReadError) -> Diagnostic {
 /// A place inside a quoted text, if the text stands in the file as it is.
 pub(crate) fn narrow(place: &Place, span: (usize, usize)) -> Place {
     let Some(text) = place.file.text.get(place.range.clone()) else { return place.clone() };
-    let quoted = text.len() >= 2 && (text.starts_with('"') || text.starts_with('\'')) && !text.contains('\\') && !text.starts_with("\"\"\"");
+    let quoted = text.len() >= 2
+        && (text.starts_with('"') || text.starts_with('\''))
+        && !text.contains('\\')
+        && !text.starts_with("\"\"\"");
     let start = place.range.start + 1 + span.0;
     let end = (place.range.start + 1 + span.1).max(start + 1);
-    if !quoted || end > place.range.end || !place.file.text.is_char_boundary(start) || !place.file.text.is_char_boundary(end) {
+    if !quoted
+        || end > place.range.end
+        || !place.file.text.is_char_boundary(start)
+        || !place.file.text.is_char_boundary(end)
+    {
         return place.clone();
     }
     Place { file: place.file.clone(), range: start..end }

@@ -107,7 +107,8 @@ pub fn differences(old: &KeyParts, new: &KeyParts) -> Vec<Difference> {
     }
     let ports: BTreeSet<_> = old.inputs.iter().chain(&new.inputs).map(|input| &input.port).collect();
     for port in ports {
-        let of = |parts: &KeyParts| parts.inputs.iter().find(|input| input.port == *port).map(|input| input.items.clone());
+        let of =
+            |parts: &KeyParts| parts.inputs.iter().find(|input| input.port == *port).map(|input| input.items.clone());
         match (of(old), of(new)) {
             (Some(a), Some(b)) => items(port.as_str(), &a, &b, &mut out),
             _ => out.push(Difference::Connection { port: port.to_string() }),
@@ -155,7 +156,9 @@ fn items(port: &str, old: &[ItemParts], new: &[ItemParts], out: &mut Vec<Differe
                     out.push(Difference::Rows { port: port.to_owned(), old: of(ra), new: of(rb) });
                 }
                 for column in cb {
-                    let is = |known: &&millrace_types::ColumnParts| known.name == column.name && known.data_type == column.data_type;
+                    let is = |known: &&millrace_types::ColumnParts| {
+                        known.name == column.name && known.data_type == column.data_type
+                    };
                     match ca.iter().find(is) {
                         None => out.push(Difference::ColumnAdded {
                             port: port.to_owned(),
@@ -187,7 +190,9 @@ fn items(port: &str, old: &[ItemParts], new: &[ItemParts], out: &mut Vec<Differe
 
 #[cfg(test)]
 mod tests {
-    use millrace_types::{CanonicalJson, ColumnDigest, ColumnName, ColumnParts, ComponentDigest, DataType, InputParts, Phase, PortName};
+    use millrace_types::{
+        CanonicalJson, ColumnDigest, ColumnName, ColumnParts, ComponentDigest, DataType, InputParts, Phase, PortName,
+    };
     use serde_json::json;
 
     use super::*;
@@ -204,14 +209,18 @@ mod tests {
             component: ComponentDigest::from_bytes([0; 32]),
             params: CanonicalJson::new(&params),
             phase: Phase::Whole,
-            inputs: vec![InputParts { port: PortName::new("input").unwrap(), items: vec![ItemParts { instance: None, content }] }],
+            inputs: vec![InputParts {
+                port: PortName::new("input").unwrap(),
+                items: vec![ItemParts { instance: None, content }],
+            }],
             grants: vec![],
         }
     }
 
     #[test]
     fn a_changed_param_is_named_with_both_values() {
-        let found = differences(&parts(json!({ "a": { "b": 1 }, "c": 2 }), 1), &parts(json!({ "a": { "b": 3 }, "c": 2 }), 1));
+        let found =
+            differences(&parts(json!({ "a": { "b": 1 }, "c": 2 }), 1), &parts(json!({ "a": { "b": 3 }, "c": 2 }), 1));
         assert_eq!(found, [Difference::Param { path: "a.b".into(), old: Some(json!(1)), new: Some(json!(3)) }]);
     }
 

@@ -85,7 +85,8 @@ pub fn build(folder: &Path) -> Result<Vec<u8>, BuildError> {
         target["crate_types"].as_array().is_some_and(|types| types.iter().any(|ty| ty == "cdylib"))
     };
     let library = package["targets"].as_array().and_then(|targets| targets.iter().find(is_cdylib));
-    let library = library.ok_or_else(|| not("its library is no `cdylib`; add `crate-type = [\"cdylib\", \"rlib\"]` under `[lib]`"))?;
+    let library = library
+        .ok_or_else(|| not("its library is no `cdylib`; add `crate-type = [\"cdylib\", \"rlib\"]` under `[lib]`"))?;
     let name = package["name"].as_str().unwrap_or_default();
     let file = library["name"].as_str().unwrap_or_default().replace('-', "_");
     let root = metadata["workspace_root"].as_str().map_or_else(|| absolute.clone(), PathBuf::from);

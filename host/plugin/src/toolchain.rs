@@ -51,7 +51,9 @@ fn output(command: &mut Command) -> Option<String> {
 
 fn first_on_path(names: &[&str]) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
-    names.iter().find_map(|name| std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file()))
+    names
+        .iter()
+        .find_map(|name| std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file()))
 }
 
 impl Toolchain {
@@ -94,13 +96,16 @@ impl Toolchain {
     }
 
     fn debian() -> Result<Self, String> {
-        let cargo = first_on_path(&["cargo-web"]).or_else(|| system(&["/usr/share/cargo-web/bin/cargo", "/usr/bin/cargo-web"]));
+        let cargo =
+            first_on_path(&["cargo-web"]).or_else(|| system(&["/usr/share/cargo-web/bin/cargo", "/usr/bin/cargo-web"]));
         let rustc = first_on_path(&["rustc-web"]).or_else(|| system(&["/usr/bin/rustc-web"]));
         let linker = first_on_path(&["wasm-ld-22", "wasm-ld-19", "wasm-ld"]);
         let source = rustc.as_ref().and_then(|rustc| output(Command::new(rustc).args(["--print", "sysroot"])));
         let source = source.map(|sysroot| Path::new(&sysroot).join("lib/rustlib/src/rust/library/std/Cargo.toml"));
         let mut missing = Vec::new();
-        for (found, package) in [(cargo.is_some(), "cargo-web"), (rustc.is_some(), "rustc-web"), (linker.is_some(), "lld-22 or lld-19")] {
+        for (found, package) in
+            [(cargo.is_some(), "cargo-web"), (rustc.is_some(), "rustc-web"), (linker.is_some(), "lld-22 or lld-19")]
+        {
             if !found {
                 missing.push(package);
             }
@@ -110,7 +115,10 @@ impl Toolchain {
         }
         match (cargo, rustc, linker) {
             (Some(cargo), Some(rustc), Some(linker)) if missing.is_empty() => Ok(Self::Debian { cargo, rustc, linker }),
-            _ => Err(format!("missing {}; `apt-get install --no-install-recommends cargo-web rustc-web rust-web-src lld-22`", missing.join(", "))),
+            _ => Err(format!(
+                "missing {}; `apt-get install --no-install-recommends cargo-web rustc-web rust-web-src lld-22`",
+                missing.join(", ")
+            )),
         }
     }
 
@@ -135,7 +143,14 @@ impl Toolchain {
         }
         command.args(["--config", &format!("target.{TARGET}.rustflags={flags:?}")]);
         // A step's own workspace need not know the profile.
-        for setting in ["inherits=\"release\"", "opt-level=3", "lto=\"fat\"", "codegen-units=1", "panic=\"abort\"", "strip=\"debuginfo\""] {
+        for setting in [
+            "inherits=\"release\"",
+            "opt-level=3",
+            "lto=\"fat\"",
+            "codegen-units=1",
+            "panic=\"abort\"",
+            "strip=\"debuginfo\"",
+        ] {
             command.args(["--config", &format!("profile.component.{setting}")]);
         }
         command.args(["--config", "profile.component.package.\"*\".opt-level=\"s\""]);

@@ -98,7 +98,10 @@ impl Store {
         match std::fs::read_to_string(&marker) {
             Ok(found) if found.trim() == LAYOUT => return Ok(Self { root: root.to_owned() }),
             Ok(found) => {
-                return Err(OpenError::Layout { path: root.to_owned(), found: found.trim().chars().take(80).collect() });
+                return Err(OpenError::Layout {
+                    path: root.to_owned(),
+                    found: found.trim().chars().take(80).collect(),
+                });
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(StoreError::new("read", &marker, error).into()),

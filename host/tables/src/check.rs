@@ -240,7 +240,10 @@ mod tests {
             Unchecked { rows, null_count, validity, offsets: None, values }.check(&DataType::Int32, false)
         };
         assert_eq!(error(fixed(2, 0, None, &[0; 7])), "its values buffer has 7 bytes, and 2 rows of int32 need 8");
-        assert_eq!(error(fixed(u64::MAX, 0, None, &[])), format!("it has {} rows, and a part has at most 2147483648", u64::MAX));
+        assert_eq!(
+            error(fixed(u64::MAX, 0, None, &[])),
+            format!("it has {} rows, and a part has at most 2147483648", u64::MAX)
+        );
         assert_eq!(error(fixed(2, 1, None, &[0; 8])), "it claims 1 nulls, and its validity buffer has 0");
         assert_eq!(error(fixed(2, 0, Some(&[1]), &[0; 8])), "it claims 0 nulls, and its validity buffer has 1");
         assert_eq!(error(fixed(2, 1, Some(&[1]), &[0; 8])), "it has 1 nulls, and its schema says that it has none");

@@ -113,10 +113,7 @@ impl Column {
         let data_type = type_from_arrow(array.data_type())?;
         let data = array.to_data();
         let (rows, offset) = (data.len(), data.offset());
-        let validity = data
-            .nulls()
-            .filter(|nulls| nulls.null_count() > 0)
-            .map(|nulls| bitmap(nulls.inner(), rows));
+        let validity = data.nulls().filter(|nulls| nulls.null_count() > 0).map(|nulls| bitmap(nulls.inner(), rows));
         let null_count = validity.as_ref().map_or(0, |_| data.null_count());
         let (offsets, values) = match &data_type {
             DataType::Boolean => {

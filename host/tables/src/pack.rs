@@ -79,19 +79,20 @@ impl Pack {
         let footer = footer(&schema, block);
         let pack_bytes = (body_start + body + footer.len()) as u64;
         let shift = |extent: Extent| Extent { offset: extent.offset + body_start as u64, ..extent };
-        let chunks = columns.iter().zip(places).zip(digests).map(|((column, (validity, offsets, values)), of_column)| {
-            Arc::new(StoredChunk {
-                digest: of_column,
-                data_type: column.data_type.clone(),
-                rows: column.rows as u64,
-                null_count: column.null_count as u64,
-                pack: digest,
-                pack_bytes,
-                validity: validity.map(shift),
-                offsets: offsets.map(shift),
-                values: shift(values),
-            })
-        });
+        let chunks =
+            columns.iter().zip(places).zip(digests).map(|((column, (validity, offsets, values)), of_column)| {
+                Arc::new(StoredChunk {
+                    digest: of_column,
+                    data_type: column.data_type.clone(),
+                    rows: column.rows as u64,
+                    null_count: column.null_count as u64,
+                    pack: digest,
+                    pack_bytes,
+                    validity: validity.map(shift),
+                    offsets: offsets.map(shift),
+                    values: shift(values),
+                })
+            });
         let chunks = chunks.collect();
         Ok(Self { columns, header, footer, digest, chunks })
     }
@@ -115,7 +116,9 @@ impl Pack {
         let mut out = io::BufWriter::with_capacity(64 << 10, out);
         out.write_all(&self.header)?;
         for column in &self.columns {
-            for buffer in [column.validity.as_ref(), column.offsets.as_ref(), Some(&column.values)].into_iter().flatten() {
+            for buffer in
+                [column.validity.as_ref(), column.offsets.as_ref(), Some(&column.values)].into_iter().flatten()
+            {
                 out.write_all(buffer)?;
                 out.write_all(&ZEROS[..padded(buffer.len()) - buffer.len()])?;
             }

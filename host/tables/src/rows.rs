@@ -43,7 +43,8 @@ pub fn gather(kind: Selection, selection: &Column, sources: &[Column]) -> Result
             filter(&source, mask)
         }
         Selection::Take => {
-            let indices = selection.as_primitive_opt::<UInt32Type>().ok_or_else(|| wrong("indices that are not uint32"))?;
+            let indices =
+                selection.as_primitive_opt::<UInt32Type>().ok_or_else(|| wrong("indices that are not uint32"))?;
             if indices.iter().flatten().any(|index| index as usize >= source.len()) {
                 return Err(wrong("an index beyond the rows"));
             }

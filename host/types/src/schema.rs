@@ -101,7 +101,8 @@ pub struct DataTypeError {
 }
 
 /// What can be written for a type.
-pub const NAMES: &str = "boolean, int8 to int64, uint8 to uint64, float32, float64, utf8, binary, date32, timestamp[s|ms|us|ns]";
+pub const NAMES: &str =
+    "boolean, int8 to int64, uint8 to uint64, float32, float64, utf8, binary, date32, timestamp[s|ms|us|ns]";
 
 impl FromStr for DataType {
     type Err = DataTypeError;

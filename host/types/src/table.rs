@@ -104,7 +104,13 @@ impl Chunk {
     /// A take with a single source and one with the same rows in two chunks are
     /// different columns here, although their bytes agree: what is derived is
     /// named by how it is derived.
-    pub fn gather(kind: Selection, selection: &Arc<StoredChunk>, rows: u64, sources: Vec<Self>, data_type: DataType) -> Self {
+    pub fn gather(
+        kind: Selection,
+        selection: &Arc<StoredChunk>,
+        rows: u64,
+        sources: Vec<Self>,
+        data_type: DataType,
+    ) -> Self {
         let mut hasher = blake3::Hasher::new_derive_key("millrace 2026-11 gathered column");
         hasher.update(&[match kind {
             Selection::Mask => 0,

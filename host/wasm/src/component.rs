@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use millrace_types::action_key::WORLD_VERSION;
-use millrace_types::{
-    ByteSize, ColumnName, ComponentDigest, Cost, Field, Fuel, Limits, PortName, Schema, bounds,
-};
+use millrace_types::{ByteSize, ColumnName, ComponentDigest, Cost, Field, Fuel, Limits, PortName, Schema, bounds};
 use serde::{Deserialize, Serialize};
 use wasmtime::component::{
     Component as Compiled, ComponentExportIndex, ComponentNamedList, InstancePre, Lift, Lower, Resource,
@@ -20,7 +18,9 @@ use crate::limits::{Limiter, Stop};
 use crate::outcome::{Failure, TaskOutcome};
 use crate::output::{EmitError, OutputField};
 use crate::task::{Data, DataError, Running, TaskSpec, TaskState, cut};
-use crate::world::{PortSchema, TaskRep, WitFailure, WitField, WitManifest, WitMode, WitPortKind, WitProblem, WitStepPlan};
+use crate::world::{
+    PortSchema, TaskRep, WitFailure, WitField, WitManifest, WitMode, WitPortKind, WitProblem, WitStepPlan,
+};
 
 /// A table or a blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -128,7 +128,9 @@ pub enum ComponentError {
     #[error("it is a component, but not a step: it does not export `millrace:step/step@{WORLD_VERSION}`")]
     NotAStep,
     /// A step of another version of the world.
-    #[error("it was built for version {found} of the step world, and this host has {WORLD_VERSION}: build it again with the SDK of this version")]
+    #[error(
+        "it was built for version {found} of the step world, and this host has {WORLD_VERSION}: build it again with the SDK of this version"
+    )]
     WorldVersion {
         /// The version it names.
         found: String,
@@ -192,7 +194,8 @@ impl Engine {
         let code = load_or_compile(self, bytes, compiled)
             .map_err(|error| ComponentError::NotAComponent { reason: one_line(&error) })?;
         self.check_world(&code)?;
-        let pre = self.linker.instantiate_pre(&code).map_err(|error| ComponentError::Link { reason: one_line(&error) })?;
+        let pre =
+            self.linker.instantiate_pre(&code).map_err(|error| ComponentError::Link { reason: one_line(&error) })?;
         let step = format!("millrace:step/step@{WORLD_VERSION}");
         let step = code.get_export_index(None, &step).ok_or(ComponentError::NotAStep)?;
         let function = |name: &str| code.get_export_index(Some(&step), name).ok_or(ComponentError::NotAStep);
@@ -242,7 +245,12 @@ impl Component {
         Ok(store)
     }
 
-    fn call<P, R>(&self, store: &mut Store<TaskState>, function: &ComponentExportIndex, params: P) -> wasmtime::Result<R>
+    fn call<P, R>(
+        &self,
+        store: &mut Store<TaskState>,
+        function: &ComponentExportIndex,
+        params: P,
+    ) -> wasmtime::Result<R>
     where
         P: ComponentNamedList + Lower,
         R: 'static,
@@ -268,7 +276,9 @@ impl Component {
         let mut store = self.store(&limits, &Cancel::default(), None).map_err(|error| failed(one_line(&error)))?;
         self.call(&mut store, function, params).map_err(|error| {
             match failure(&error, &limits, store.data().panic.clone()) {
-                Failure::Trap { message, .. } | Failure::Misuse { message } | Failure::Host { message } => failed(message),
+                Failure::Trap { message, .. } | Failure::Misuse { message } | Failure::Host { message } => {
+                    failed(message)
+                }
                 Failure::Memory { limit, .. } => failed(format!("it needs more than {limit} of memory")),
                 Failure::Fuel { .. } | Failure::Time { .. } => failed("it does not come to an end".to_owned()),
                 other => failed(format!("{other:?}")),
@@ -303,7 +313,14 @@ impl Component {
         let mut outputs = Vec::new();
         for port in manifest.outputs {
             let name = name(&port.name)?;
-            outputs.push(Port { name, kind: kind(port.kind), doc: port.doc, optional: false, many: false, mapped: false });
+            outputs.push(Port {
+                name,
+                kind: kind(port.kind),
+                doc: port.doc,
+                optional: false,
+                many: false,
+                mapped: false,
+            });
         }
         let mapped: Vec<&Port> = inputs.iter().filter(|port| port.mapped).collect();
         if mapped.len() > 1 || mapped.iter().any(|port| port.many || port.kind == PortKind::Blob) {
@@ -314,7 +331,9 @@ impl Component {
             return Err(claims("it works by parts and has no mapped port".to_owned()));
         }
         for ports in [&inputs, &outputs] {
-            if let Some((i, port)) = ports.iter().enumerate().find(|(i, port)| ports[..*i].iter().any(|p| p.name == port.name)) {
+            if let Some((i, port)) =
+                ports.iter().enumerate().find(|(i, port)| ports[..*i].iter().any(|p| p.name == port.name))
+            {
                 return Err(claims(format!("its port {i} is called `{}` like one before", port.name)));
             }
         }
@@ -353,7 +372,8 @@ impl Component {
                 schema: input.schema.as_ref().map(|schema| schema.fields.iter().map(WitField::from).collect()),
             })
             .collect();
-        let answer: Result<WitStepPlan, Vec<WitProblem>> = self.ask("plan", &self.plan, (params.to_owned(), schemas))?;
+        let answer: Result<WitStepPlan, Vec<WitProblem>> =
+            self.ask("plan", &self.plan, (params.to_owned(), schemas))?;
         match answer {
             Ok(plan) => check_plan(manifest, inputs, plan).map(Ok),
             Err(problems) => Ok(Err(problems.into_iter().take(bounds::PROBLEMS).map(problem).collect())),
@@ -491,10 +511,22 @@ fn emit_failure(error: EmitError) -> Failure {
 /// panic goes through.
 fn backtrace(error: &wasmtime::Error) -> Vec<String> {
     let Some(trace) = error.downcast_ref::<WasmBacktrace>() else { return Vec::new() };
-    let plumbing = ["rust_panic", "core::panicking", "std::panicking", "rustc::", "__rust", "std::sys::backtrace", "alloc::raw_vec::handle_error"];
+    let plumbing = [
+        "rust_panic",
+        "core::panicking",
+        "std::panicking",
+        "rustc::",
+        "__rust",
+        "std::sys::backtrace",
+        "alloc::raw_vec::handle_error",
+    ];
     let names = trace.frames().iter().filter_map(|frame| frame.func_name());
     let names = names.map(|name| format!("{:#}", rustc_demangle::demangle(name)));
-    names.filter(|name| !plumbing.iter().any(|prefix| name.starts_with(prefix))).take(20).map(|name| cut(name, 300)).collect()
+    names
+        .filter(|name| !plumbing.iter().any(|prefix| name.starts_with(prefix)))
+        .take(20)
+        .map(|name| cut(name, 300))
+        .collect()
 }
 
 fn failure(error: &wasmtime::Error, limits: &Limits, panic: Option<String>) -> Failure {
@@ -520,6 +552,8 @@ fn failure(error: &wasmtime::Error, limits: &Limits, panic: Option<String>) -> F
         }
         (Some(trap), None) => Failure::Trap { message: trap.to_string(), backtrace },
         // The canonical ABI refused what the guest handed over.
-        (None, None) => Failure::Misuse { message: format!("it broke the canonical ABI: {}", cut(format!("{}", error.root_cause()), 400)) },
+        (None, None) => Failure::Misuse {
+            message: format!("it broke the canonical ABI: {}", cut(format!("{}", error.root_cause()), 400)),
+        },
     }
 }

@@ -41,7 +41,11 @@ fn blob(running: &Running, handle: u32) -> wasmtime::Result<(&str, millrace_type
 }
 
 /// Holds a column in guest memory against its type.
-fn check(cx: &Cx<'_>, data: &ColumnIn, each: impl FnOnce(Unchecked<'_>) -> Result<Column, ClaimError>) -> Result<Column, ClaimError> {
+fn check(
+    cx: &Cx<'_>,
+    data: &ColumnIn,
+    each: impl FnOnce(Unchecked<'_>) -> Result<Column, ClaimError>,
+) -> Result<Column, ClaimError> {
     each(Unchecked {
         rows: data.len,
         null_count: data.null_count,
@@ -117,25 +121,22 @@ pub(crate) fn link(linker: &mut Linker<TaskState>) -> wasmtime::Result<()> {
         let (_, _, parts) = table(running(&mut cx)?, this.rep())?;
         Ok((parts.iter().map(|part| part.rows).collect::<Vec<_>>(),))
     })?;
-    host.func_wrap(
-        "[method]table.column",
-        |mut cx: Cx<'_>, (this, part, column): (Resource<TableRep>, u32, u32)| {
-            let running = running(&mut cx)?;
-            let (_, _, parts) = table(running, this.rep())?;
-            let Some(chunk) = parts.get(part as usize).and_then(|part| part.columns.get(column as usize)) else {
-                return Err(misuse(format!("it asked for column {column} of part {part}, which it does not have")));
-            };
-            let column = running.data.column(chunk).map_err(wasmtime::Error::new)?;
-            running.bytes_read += column.bytes();
-            Ok((ColumnOut {
-                len: column.rows() as u64,
-                null_count: column.null_count() as u64,
-                validity: column.validity().cloned(),
-                offsets: column.offsets().cloned(),
-                values: column.values().clone(),
-            },))
-        },
-    )?;
+    host.func_wrap("[method]table.column", |mut cx: Cx<'_>, (this, part, column): (Resource<TableRep>, u32, u32)| {
+        let running = running(&mut cx)?;
+        let (_, _, parts) = table(running, this.rep())?;
+        let Some(chunk) = parts.get(part as usize).and_then(|part| part.columns.get(column as usize)) else {
+            return Err(misuse(format!("it asked for column {column} of part {part}, which it does not have")));
+        };
+        let column = running.data.column(chunk).map_err(wasmtime::Error::new)?;
+        running.bytes_read += column.bytes();
+        Ok((ColumnOut {
+            len: column.rows() as u64,
+            null_count: column.null_count() as u64,
+            validity: column.validity().cloned(),
+            offsets: column.offsets().cloned(),
+            values: column.values().clone(),
+        },))
+    })?;
 
     host.func_wrap("[method]blob.instance", |mut cx: Cx<'_>, (this,): (Resource<BlobRep>,)| {
         Ok((blob(running(&mut cx)?, this.rep())?.0.to_owned(),))
@@ -143,20 +144,17 @@ pub(crate) fn link(linker: &mut Linker<TaskState>) -> wasmtime::Result<()> {
     host.func_wrap("[method]blob.size", |mut cx: Cx<'_>, (this,): (Resource<BlobRep>,)| {
         Ok((blob(running(&mut cx)?, this.rep())?.1.size,))
     })?;
-    host.func_wrap(
-        "[method]blob.read",
-        |mut cx: Cx<'_>, (this, offset, size): (Resource<BlobRep>, u64, u64)| {
-            let running = running(&mut cx)?;
-            let (_, blob) = blob(running, this.rep())?;
-            let end = offset.checked_add(size).filter(|end| *end <= blob.size);
-            let Some(end) = end else {
-                return Err(misuse(format!("it read a blob from {offset} for {size} bytes, and it has {}", blob.size)));
-            };
-            let bytes = running.data.blob(&blob).map_err(wasmtime::Error::new)?;
-            running.bytes_read += size;
-            Ok((bytes.slice(offset as usize..end as usize),))
-        },
-    )?;
+    host.func_wrap("[method]blob.read", |mut cx: Cx<'_>, (this, offset, size): (Resource<BlobRep>, u64, u64)| {
+        let running = running(&mut cx)?;
+        let (_, blob) = blob(running, this.rep())?;
+        let end = offset.checked_add(size).filter(|end| *end <= blob.size);
+        let Some(end) = end else {
+            return Err(misuse(format!("it read a blob from {offset} for {size} bytes, and it has {}", blob.size)));
+        };
+        let bytes = running.data.blob(&blob).map_err(wasmtime::Error::new)?;
+        running.bytes_read += size;
+        Ok((bytes.slice(offset as usize..end as usize),))
+    })?;
 
     host.func_wrap("[method]task.params", |mut cx: Cx<'_>, (_,): (Resource<TaskRep>,)| {
         Ok((running(&mut cx)?.spec.params.clone(),))
@@ -189,15 +187,12 @@ pub(crate) fn link(linker: &mut Linker<TaskState>) -> wasmtime::Result<()> {
 
 fn emitting(host: &mut wasmtime::component::LinkerInstance<'_, TaskState>) -> wasmtime::Result<()> {
     use wasmtime::component::WasmList;
-    host.func_wrap(
-        "[method]task.emit-partial",
-        |mut cx: Cx<'_>, (_, bytes): (Resource<TaskRep>, WasmList<u8>)| {
-            let bytes = bytes.as_le_slice(&cx).to_vec();
-            let running = running(&mut cx)?;
-            running.bytes_written += bytes.len() as u64;
-            running.outputs.partial(&bytes, &*running.data).map_err(wasmtime::Error::new)
-        },
-    )?;
+    host.func_wrap("[method]task.emit-partial", |mut cx: Cx<'_>, (_, bytes): (Resource<TaskRep>, WasmList<u8>)| {
+        let bytes = bytes.as_le_slice(&cx).to_vec();
+        let running = running(&mut cx)?;
+        running.bytes_written += bytes.len() as u64;
+        running.outputs.partial(&bytes, &*running.data).map_err(wasmtime::Error::new)
+    })?;
     host.func_wrap(
         "[method]task.declare",
         |mut cx: Cx<'_>, (_, port, passed, added): (Resource<TaskRep>, String, Option<PassThrough>, Vec<WitField>)| {
@@ -235,7 +230,10 @@ fn emitting(host: &mut wasmtime::component::LinkerInstance<'_, TaskState>) -> wa
     host.func_wrap("[method]task.metric", |mut cx: Cx<'_>, (_, name, value): (Resource<TaskRep>, String, f64)| {
         let running = running(&mut cx)?;
         if name.len() > bounds::NAME_BYTES || running.metrics.len() >= bounds::METRICS {
-            return Err(misuse(format!("it emitted too many metrics, or one with too long a name ({} bytes)", name.len())));
+            return Err(misuse(format!(
+                "it emitted too many metrics, or one with too long a name ({} bytes)",
+                name.len()
+            )));
         }
         if !value.is_finite() {
             return Err(misuse(format!("it emitted the metric `{name}` as {value}, which is no number")));
@@ -243,10 +241,13 @@ fn emitting(host: &mut wasmtime::component::LinkerInstance<'_, TaskState>) -> wa
         *running.metrics.entry(name).or_default() += value;
         Ok(())
     })?;
-    host.func_wrap("[method]task.log", |mut cx: Cx<'_>, (_, level, message): (Resource<TaskRep>, WitLevel, String)| {
-        running(&mut cx)?.log(level.into(), message);
-        Ok(())
-    })?;
+    host.func_wrap(
+        "[method]task.log",
+        |mut cx: Cx<'_>, (_, level, message): (Resource<TaskRep>, WitLevel, String)| {
+            running(&mut cx)?.log(level.into(), message);
+            Ok(())
+        },
+    )?;
     host.func_wrap("[method]task.progress", |mut cx: Cx<'_>, (_, done, total): (Resource<TaskRep>, u64, u64)| {
         if let Some(progress) = &running(&mut cx)?.spec.progress {
             progress(done, total);

@@ -103,7 +103,9 @@ impl Outputs {
         };
         ports.sort_by(|a: &(PortName, State), b| a.0.cmp(&b.0));
         let tables = spec.inputs.iter().filter_map(|input| match input.items.as_slice() {
-            [InputItem::Table { parts, .. }] => Some((input.port.clone(), parts.iter().map(|part| part.rows).collect())),
+            [InputItem::Table { parts, .. }] => {
+                Some((input.port.clone(), parts.iter().map(|part| part.rows).collect()))
+            }
             _ => None,
         });
         Self { phase: spec.phase, ports, inputs: tables.collect(), open: None, partial: None }
@@ -112,7 +114,9 @@ impl Outputs {
     fn place(&self, port: &str) -> Result<usize, EmitError> {
         match self.ports.iter().position(|(name, _)| *name == port) {
             Some(index) => Ok(index),
-            None if self.phase == Phase::Partial => misuse(format!("it emitted to `{port}` in `partial`, where only a partial comes out")),
+            None if self.phase == Phase::Partial => {
+                misuse(format!("it emitted to `{port}` in `partial`, where only a partial comes out"))
+            }
             None => misuse(format!("it emitted to `{port}`, which is none of its outputs")),
         }
     }
@@ -133,18 +137,25 @@ impl Outputs {
         };
         match rows.get(index) {
             Some(rows) => Ok((name.clone(), *rows)),
-            None => misuse(format!("it emitted part {index} with the rows of `{port}`, which has {} parts", rows.len())),
+            None => {
+                misuse(format!("it emitted part {index} with the rows of `{port}`, which has {} parts", rows.len()))
+            }
         }
     }
 
     pub(crate) fn begin(&mut self, port: &str) -> Result<usize, EmitError> {
         if let Some(open) = &self.open {
-            return misuse(format!("it began a part of `{port}` while one of `{}` was open", self.ports[open.output].0));
+            return misuse(format!(
+                "it began a part of `{port}` while one of `{}` was open",
+                self.ports[open.output].0
+            ));
         }
         let output = self.place(port)?;
         match &self.ports[output].1 {
             State::Blob(_) => misuse(format!("it began a part of `{port}`, which is a blob")),
-            State::Table { fields: None, .. } => misuse(format!("it began a part of `{port}` before it declared its schema")),
+            State::Table { fields: None, .. } => {
+                misuse(format!("it began a part of `{port}` before it declared its schema"))
+            }
             State::Table { parts, .. } if parts.len() >= bounds::PARTS_PER_TASK => {
                 misuse(format!("it emitted more than {} parts of `{port}`", bounds::PARTS_PER_TASK))
             }
@@ -243,7 +254,8 @@ impl Outputs {
         let chunks = put(&computed, packed)?;
         let mut selection = |column: Column| -> Result<StoredSelection, EmitError> {
             bytes += column.bytes();
-            let field = Field { name: ColumnName::new("selection"), data_type: column.data_type().clone(), nullable: true };
+            let field =
+                Field { name: ColumnName::new("selection"), data_type: column.data_type().clone(), nullable: true };
             put(&[field], vec![column])?.pop().ok_or_else(|| EmitError::Misuse("no selection".to_owned()))
         };
         let origin = match origin {
@@ -319,7 +331,9 @@ impl Outputs {
                 State::Table { parts, .. } if parts.is_empty() && self.phase == Phase::Map => {
                     return misuse(format!("it emitted no part of `{port}`"));
                 }
-                State::Table { fields: None, .. } => return misuse(format!("it never declared the schema of `{port}`")),
+                State::Table { fields: None, .. } => {
+                    return misuse(format!("it never declared the schema of `{port}`"));
+                }
                 State::Table { declared, parts, .. } => OutputRecord::Table { declared, parts },
             };
             outputs.push((port, output));

@@ -9,7 +9,7 @@ use millrace_tables::pack::Pack;
 use millrace_types::{BlobRef, Chunk, Field, Limits, LogLine, Phase, PortName, StoredChunk, bounds};
 
 use crate::limits::Limiter;
-use crate::output::{Outputs, OutputPlan};
+use crate::output::{OutputPlan, Outputs};
 
 /// Something that the host needed for a task did not work.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -48,8 +48,13 @@ impl Whole for Best {
         for (instance, bytes) in task.blobs("candidates")? {
             let metrics: Value = millrace_sdk::json::from_slice(&bytes)?;
             let Some(value) = metrics[&self.by].as_f64() else {
-                let names: Vec<String> = metrics.as_object().into_iter().flatten().map(|(name, _)| name.clone()).collect();
-                return Err(Error::new(format!("instance {instance} has no metric `{}`, only {}", self.by, names.join(", "))));
+                let names: Vec<String> =
+                    metrics.as_object().into_iter().flatten().map(|(name, _)| name.clone()).collect();
+                return Err(Error::new(format!(
+                    "instance {instance} has no metric `{}`, only {}",
+                    self.by,
+                    names.join(", ")
+                )));
             };
             // Of equals the first stays.
             let better = best.as_ref().is_none_or(|(known, _)| match self.order {
@@ -77,7 +82,8 @@ mod tests {
 
     fn best(params: Value) -> Result<Value> {
         let blob = |l2: f64, metrics: Value| (json!({ "l2": l2 }), metrics.to_string().into_bytes());
-        let blobs = vec![blob(0.0, json!({ "auc": 0.8 })), blob(0.1, json!({ "auc": 0.9 })), blob(0.2, json!({ "auc": 0.9 }))];
+        let blobs =
+            vec![blob(0.0, json!({ "auc": 0.8 })), blob(0.1, json!({ "auc": 0.9 })), blob(0.2, json!({ "auc": 0.9 }))];
         let out = Harness::<Best>::new(params).blobs("candidates", blobs).run()?;
         Ok(millrace_sdk::json::from_slice(out.blob("choice")).unwrap())
     }

@@ -98,7 +98,10 @@ mod tests {
     #[test]
     fn every_bad_expression_is_reported() {
         let problems = derive(json!({ "columns": { "c": "x + 1", "d": "a +", "e": "lnn(b)" } })).problems();
-        let text: Vec<String> = problems.iter().map(|p| format!("{} {:?} {}", p.param.as_deref().unwrap(), p.span.unwrap(), p.message)).collect();
+        let text: Vec<String> = problems
+            .iter()
+            .map(|p| format!("{} {:?} {}", p.param.as_deref().unwrap(), p.span.unwrap(), p.message))
+            .collect();
         assert_eq!(
             text,
             [

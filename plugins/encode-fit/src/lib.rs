@@ -27,7 +27,8 @@ pub struct EncodeFit {
 impl EncodeFit {
     fn check(&self, name: &str, found: &BTreeSet<String>) -> Result<()> {
         if found.len() > self.max as usize {
-            let message = format!("column `{name}` has more than {} categories; raise `max` if they are meant", self.max);
+            let message =
+                format!("column `{name}` has more than {} categories; raise `max` if they are meant", self.max);
             return Err(Error::new(message).in_column(name));
         }
         Ok(())

@@ -85,7 +85,9 @@ impl Encode {
             Some((_, Some(code))) => Ok(Some(*code)),
             Some((_, None)) if self.unknown == Unknown::Ignore => Ok(None),
             Some((text, None)) => {
-                Err(Error::new(format!("`{text}` was not among the {} categories", categories.len())).in_column(name).at_row(row))
+                Err(Error::new(format!("`{text}` was not among the {} categories", categories.len()))
+                    .in_column(name)
+                    .at_row(row))
             }
         };
         column.iter().enumerate().map(code).collect()
@@ -106,7 +108,11 @@ impl Map for Encode {
             let of_rows = self.codes(name, &categories, &part.text(name)?)?;
             if self.method == Method::OneHot {
                 for (code, category) in (0..).zip(&categories).skip(usize::from(self.drop_first)) {
-                    let values: Float64Array = of_rows.iter().map(|found| f64::from(u8::from(*found == Some(code)))).collect::<Vec<_>>().into();
+                    let values: Float64Array = of_rows
+                        .iter()
+                        .map(|found| f64::from(u8::from(*found == Some(code))))
+                        .collect::<Vec<_>>()
+                        .into();
                     added.push((format!("{name}={category}"), Arc::new(values)));
                 }
             } else {
@@ -155,6 +161,9 @@ mod tests {
     #[test]
     fn an_unknown_category_names_its_row() {
         let error = encode(json!({ "columns": ["c"] })).run().unwrap_err();
-        assert_eq!((error.message.as_str(), error.column.as_deref(), error.row), ("`z` was not among the 3 categories", Some("c"), Some(2)));
+        assert_eq!(
+            (error.message.as_str(), error.column.as_deref(), error.row),
+            ("`z` was not among the 3 categories", Some("c"), Some(2))
+        );
     }
 }

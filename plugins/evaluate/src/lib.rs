@@ -71,7 +71,9 @@ impl Fold for Evaluate {
         let positives = rows.iter().filter(|(_, label)| *label).count() as f64;
         let negatives = rows.len() as f64 - positives;
         if positives == 0.0 || negatives == 0.0 {
-            return Err(Error::new(format!("{} rows of one class: nothing can be measured", rows.len())).in_column(&self.label));
+            return Err(
+                Error::new(format!("{} rows of one class: nothing can be measured", rows.len())).in_column(&self.label)
+            );
         }
         let (auc, pr_auc) = areas(&rows, positives, negatives);
         let clipped = |p: f64| p.clamp(1e-15, 1.0 - 1e-15);
@@ -127,7 +129,8 @@ mod tests {
                 ("y", Arc::new(Int64Array::from(labels.to_vec()))),
             ])
         };
-        let harness = Harness::<Evaluate>::new(json!({ "label": "y" })).parts("input", parts.iter().map(part).collect());
+        let harness =
+            Harness::<Evaluate>::new(json!({ "label": "y" })).parts("input", parts.iter().map(part).collect());
         Ok(harness.run()?.metrics)
     }
 
@@ -138,7 +141,8 @@ mod tests {
         let scores = [0.1, 0.4, 0.35, 0.8, 0.8, 0.8, 0.5, 0.2];
         let labels = [0, 0, 1, 1, 0, 1, 1, 0];
         let found = evaluate(&[(&scores, &labels)]).unwrap();
-        let close = |name: &str, expected: f64| assert!((found[name] - expected).abs() < 1e-12, "{name} {}", found[name]);
+        let close =
+            |name: &str, expected: f64| assert!((found[name] - expected).abs() < 1e-12, "{name} {}", found[name]);
         close("auc", 0.8125);
         close("pr_auc", 0.75);
         close("accuracy", 0.75);

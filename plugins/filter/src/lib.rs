@@ -86,7 +86,10 @@ mod tests {
     #[test]
     fn mistakes_are_found_before_anything_runs() {
         let problem = filter("agee > 5").problems().remove(0);
-        assert_eq!((problem.missing.as_deref(), problem.span, problem.param.as_deref()), (Some("agee"), Some((0, 4)), Some("where")));
+        assert_eq!(
+            (problem.missing.as_deref(), problem.span, problem.param.as_deref()),
+            (Some("agee"), Some((0, 4)), Some("where"))
+        );
         assert_eq!(filter("age + 5").problems()[0].message, "a condition is needed here, and this is an integer");
     }
 }

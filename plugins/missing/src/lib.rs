@@ -37,10 +37,12 @@ impl Missing {
         let checked = parse(&text).and_then(|expr| expr.check(&schema));
         let found = field.data_type().to_string().to_lowercase();
         let param = format!("fill.{name}");
-        let checked =
-            checked.map_err(|_| Error::new(format!("column `{name}` is {found}, and {value} is not")).in_param(&param))?;
+        let checked = checked
+            .map_err(|_| Error::new(format!("column `{name}` is {found}, and {value} is not")).in_param(&param))?;
         if checked.data_type() == DataType::Float64 && field.data_type().is_integer() {
-            return Err(Error::new(format!("column `{name}` is {found}, and {value} is not an integer")).in_param(param));
+            return Err(
+                Error::new(format!("column `{name}` is {found}, and {value} is not an integer")).in_param(param)
+            );
         }
         Ok(checked)
     }
@@ -104,9 +106,9 @@ impl Map for Missing {
 
 /// The rows of a filled column that a mask keeps.
 fn keep_rows(array: &ArrayRef, mask: &BooleanArray) -> ArrayRef {
+    use millrace_sdk::arrow_array::PrimitiveArray;
     use millrace_sdk::arrow_array::cast::AsArray;
     use millrace_sdk::arrow_array::types::{Date32Type, Float64Type, Int64Type, TimestampMicrosecondType};
-    use millrace_sdk::arrow_array::PrimitiveArray;
     let rows = || (0..mask.len()).filter(|row| mask.value(*row));
     macro_rules! primitive {
         ($ty:ty) => {{
@@ -172,7 +174,11 @@ mod tests {
         let text: Vec<&str> = problems.iter().map(|problem| problem.message.as_str()).collect();
         assert_eq!(
             text,
-            ["column `n` is int64, and 0.5 is not an integer", "column `t` is utf8, and 1 is not", "`input` has no column `m`"]
+            [
+                "column `n` is int64, and 0.5 is not an integer",
+                "column `t` is utf8, and 1 is not",
+                "`input` has no column `m`"
+            ]
         );
     }
 }

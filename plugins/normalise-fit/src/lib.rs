@@ -105,8 +105,10 @@ mod tests {
     use super::*;
 
     fn fit(parts: &[&[Option<f64>]]) -> Result<Value> {
-        let part = |values: &&[Option<f64>]| table(vec![("x", Arc::new(Float64Array::from(values.to_vec())) as ArrayRef)]);
-        let harness = Harness::<NormaliseFit>::new(json!({ "columns": ["x"] })).parts("input", parts.iter().map(part).collect());
+        let part =
+            |values: &&[Option<f64>]| table(vec![("x", Arc::new(Float64Array::from(values.to_vec())) as ArrayRef)]);
+        let harness =
+            Harness::<NormaliseFit>::new(json!({ "columns": ["x"] })).parts("input", parts.iter().map(part).collect());
         Ok(millrace_sdk::json::from_slice(harness.run()?.blob("scaling")).unwrap())
     }
 

@@ -81,7 +81,11 @@ mod tests {
             ("flat", Arc::new(Float64Array::from(vec![2.0, 2.0, 2.0]))),
         ]);
         let scaling = r#"{"columns":{"x":{"mean":3,"std":2},"flat":{"mean":2,"std":0}}}"#;
-        let harness = |columns: Value| Harness::<Normalise>::new(json!({ "columns": columns })).table("input", input.clone()).blob("scaling", scaling);
+        let harness = |columns: Value| {
+            Harness::<Normalise>::new(json!({ "columns": columns }))
+                .table("input", input.clone())
+                .blob("scaling", scaling)
+        };
         let out = harness(json!(["x", "flat"])).run().unwrap();
         assert_eq!(out.columns("output"), ["t", "x", "flat"]);
         assert_eq!(out.numbers("output", "x"), [Some(-1.0), Some(0.0), Some(1.0)]);

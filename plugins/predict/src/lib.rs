@@ -48,7 +48,8 @@ impl Step for Predict {
             }
             None => {
                 let number = |field: &Field| field.data_type().is_numeric() || *field.data_type() == DataType::Boolean;
-                let fields = schema.fields().iter().filter(|field| number(field) && !self.exclude.contains(field.name()));
+                let fields =
+                    schema.fields().iter().filter(|field| number(field) && !self.exclude.contains(field.name()));
                 for field in fields {
                     plan.read("table", field.name(), Kind::Number, "features")?;
                 }
@@ -74,7 +75,10 @@ impl Map for Predict {
                 return Err(Error::new("the model has a feature without name or weight"));
             };
             let column = part.f64(name).map_err(|_| {
-                Error::new(format!("the model needs the column `{name}`, and the table does not have it among its features")).in_column(name)
+                Error::new(format!(
+                    "the model needs the column `{name}`, and the table does not have it among its features"
+                ))
+                .in_column(name)
             })?;
             if let Some(row) = column.iter().position(|value| value.is_none()) {
                 let message = format!("column `{name}` has a missing value; fill it with `std:missing`");
@@ -117,8 +121,13 @@ mod tests {
 
     #[test]
     fn a_model_that_does_not_fit_is_named() {
-        assert!(predict(json!({ "exclude": ["x"] }), MODEL).run().unwrap_err().message.contains("needs the column `x`"));
+        assert!(
+            predict(json!({ "exclude": ["x"] }), MODEL).run().unwrap_err().message.contains("needs the column `x`")
+        );
         assert!(predict(json!({}), "{}").run().unwrap_err().message.contains("not a model"));
-        assert_eq!(predict(json!({ "features": ["t"] }), MODEL).problems()[0].message, "column `t` is utf8, and a number is needed");
+        assert_eq!(
+            predict(json!({ "features": ["t"] }), MODEL).problems()[0].message,
+            "column `t` is utf8, and a number is needed"
+        );
     }
 }

@@ -140,7 +140,8 @@ mod tests {
 
     #[test]
     fn columns_are_chosen_renamed_and_cast() {
-        let out = select(json!({ "columns": ["code", "name"], "rename": { "name": "who" }, "cast": { "code": "int64" } }));
+        let out =
+            select(json!({ "columns": ["code", "name"], "rename": { "name": "who" }, "cast": { "code": "int64" } }));
         let out = out.run().unwrap();
         assert_eq!(out.columns("output"), ["code", "who"]);
         assert_eq!(out.numbers("output", "code"), [Some(7.0), None]);
@@ -149,8 +150,10 @@ mod tests {
 
     #[test]
     fn mistakes_come_together() {
-        let problems = select(json!({ "columns": ["nam"], "rename": { "age": "name" }, "cast": { "name": "color" } })).problems();
-        let text: Vec<String> = problems.iter().map(|p| format!("{:?}: {}", p.param.as_deref().unwrap_or(""), p.message)).collect();
+        let problems =
+            select(json!({ "columns": ["nam"], "rename": { "age": "name" }, "cast": { "name": "color" } })).problems();
+        let text: Vec<String> =
+            problems.iter().map(|p| format!("{:?}: {}", p.param.as_deref().unwrap_or(""), p.message)).collect();
         assert_eq!(text, [r#""columns[0]": `input` has no column `nam`"#, r#""cast.name": there is no type `color`"#]);
         let twice = select(json!({ "rename": { "age": "name" } })).problems();
         assert_eq!(twice[0].message, "two columns would be called `name`");

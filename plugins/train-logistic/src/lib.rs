@@ -106,7 +106,8 @@ impl Rows {
     }
 
     fn loss(&self, probabilities: &[f64]) -> f64 {
-        let term = |(p, y): (&f64, &f64)| -millrace_sdk::expr_math::ln((if *y > 0.5 { *p } else { 1.0 - *p }).max(1e-15));
+        let term =
+            |(p, y): (&f64, &f64)| -millrace_sdk::expr_math::ln((if *y > 0.5 { *p } else { 1.0 - *p }).max(1e-15));
         let terms: Vec<f64> = probabilities.iter().zip(&self.labels).map(term).collect();
         sum(&terms) / self.labels.len().max(1) as f64
     }
@@ -127,7 +128,9 @@ impl Whole for TrainLogistic {
         let table = task.table("input")?;
         let features: Vec<String> = match &self.features {
             Some(features) => features.clone(),
-            None => table.fields().iter().filter(|field| self.is_feature(field)).map(|field| field.name().clone()).collect(),
+            None => {
+                table.fields().iter().filter(|field| self.is_feature(field)).map(|field| field.name().clone()).collect()
+            }
         };
         let mut train = Rows::new(features.len());
         let mut held_out = Rows::new(features.len());
@@ -156,9 +159,13 @@ impl Whole for TrainLogistic {
             return Err(Error::new("there are no rows to learn from"));
         }
         let model = self.descend(task, &train, &held_out)?;
-        let weights: Vec<Value> =
-            features.iter().zip(&model.weights).map(|(name, weight)| json!({ "name": name, "weight": weight })).collect();
-        let blob = json!({ "kind": "logistic", "label": self.label, "intercept": model.intercept, "features": weights });
+        let weights: Vec<Value> = features
+            .iter()
+            .zip(&model.weights)
+            .map(|(name, weight)| json!({ "name": name, "weight": weight }))
+            .collect();
+        let blob =
+            json!({ "kind": "logistic", "label": self.label, "intercept": model.intercept, "features": weights });
         task.emit_blob("model", blob.to_string().as_bytes())
     }
 }
@@ -185,7 +192,9 @@ impl TrainLogistic {
             }
             model.intercept -= self.learning_rate * sum(&residuals) / rows;
             if !model.intercept.is_finite() || model.weights.iter().any(|weight| !weight.is_finite()) {
-                let message = format!("the weights grew beyond all bounds in epoch {epoch}: use a smaller learning_rate, or scale the features");
+                let message = format!(
+                    "the weights grew beyond all bounds in epoch {epoch}: use a smaller learning_rate, or scale the features"
+                );
                 return Err(Error::new(message));
             }
             epochs = epoch;
@@ -249,7 +258,9 @@ mod tests {
     #[test]
     fn the_gradient_is_that_of_the_loss() {
         // One step from zero: w = -rate * mean((0.5 - y) * x).
-        let out = train(json!({ "label": "y", "features": ["x"], "epochs": 1, "validation": 0, "learning_rate": 1 })).run().unwrap();
+        let out = train(json!({ "label": "y", "features": ["x"], "epochs": 1, "validation": 0, "learning_rate": 1 }))
+            .run()
+            .unwrap();
         let model: Value = millrace_sdk::json::from_slice(out.blob("model")).unwrap();
         let mut expected = 0.0;
         for rows in [500, 300] {
@@ -264,7 +275,8 @@ mod tests {
 
     #[test]
     fn training_stops_when_it_no_longer_helps() {
-        let out = train(json!({ "label": "y", "features": ["x"], "epochs": 100_000, "learning_rate": 5 })).run().unwrap();
+        let out =
+            train(json!({ "label": "y", "features": ["x"], "epochs": 100_000, "learning_rate": 5 })).run().unwrap();
         assert!(out.metrics["epochs"] < 100_000.0);
     }
 
@@ -272,7 +284,16 @@ mod tests {
     fn bad_data_is_named() {
         let error = train(json!({ "label": "id" })).run().unwrap_err();
         assert_eq!((error.message.as_str(), error.row), ("the label is 2, and must be 0 or 1", Some(2)));
-        assert_eq!(train(json!({ "label": "name" })).problems()[0].message, "column `name` is utf8, and a number is needed");
-        assert!(train(json!({ "label": "y", "learning_rate": 1e200 })).run().unwrap_err().message.contains("beyond all bounds"));
+        assert_eq!(
+            train(json!({ "label": "name" })).problems()[0].message,
+            "column `name` is utf8, and a number is needed"
+        );
+        assert!(
+            train(json!({ "label": "y", "learning_rate": 1e200 }))
+                .run()
+                .unwrap_err()
+                .message
+                .contains("beyond all bounds")
+        );
     }
 }

@@ -512,7 +512,8 @@ impl Checker<'_> {
             let names = FUNCTIONS.iter().map(|(known, ..)| *known).chain(SPECIAL);
             return Err(ExprError::unknown(span, "function", name, names.map(str::to_owned)));
         };
-        let wrong = |takes: &str| Err(ExprError::at(span, format!("`{name}` takes {takes}, and there are {}", args.len())));
+        let wrong =
+            |takes: &str| Err(ExprError::at(span, format!("`{name}` takes {takes}, and there are {}", args.len())));
         let function = *function;
         match signature {
             Signature::Number | Signature::Float => {
@@ -561,9 +562,10 @@ impl Checker<'_> {
                 if !(least..=most).contains(&args.len()) {
                     return wrong("another number of values");
                 }
-                let nodes = args.iter().enumerate().map(|(i, arg)| {
-                    self.of(arg, if i < *texts { Type::Text } else { Type::Int })
-                });
+                let nodes = args
+                    .iter()
+                    .enumerate()
+                    .map(|(i, arg)| self.of(arg, if i < *texts { Type::Text } else { Type::Int }));
                 let nodes = nodes.collect::<Result<_, _>>()?;
                 Ok(typed(Op::Call(function, nodes), *out, span))
             }

@@ -22,6 +22,9 @@ use crate::check::{Checked, Function, Op, Type, Typed, days_to_micros};
 use crate::parse::{Arith, Compare, Literal, Span};
 use crate::time::{DAY_US, civil, parse_date, parse_timestamp};
 
+/// 2^63: the first float that is too large for an `i64`.
+const TWO_63: f64 = 9_223_372_036_854_775_808.0;
+
 /// The same value in every row, or one for each.
 enum Values<T: ArrowNativeType> {
     One(T),
@@ -339,7 +342,12 @@ impl Evaluator<'_> {
     }
 
     fn compare(&self, op: Compare, a: &Typed, b: &Typed, span: Span) -> Result<Vector> {
-        fn by<T: PartialOrd + ArrowNativeType>(rows: usize, op: Compare, a: &Values<T>, b: &Values<T>) -> BooleanBuffer {
+        fn by<T: PartialOrd + ArrowNativeType>(
+            rows: usize,
+            op: Compare,
+            a: &Values<T>,
+            b: &Values<T>,
+        ) -> BooleanBuffer {
             match op {
                 Compare::Eq => test(rows, a, b, |a, b| a == b),
                 Compare::Ne => test(rows, a, b, |a, b| a != b),
@@ -404,7 +412,9 @@ impl Evaluator<'_> {
             (Data::Int(days), Type::Time) if from == Type::Date => {
                 Data::Int(self.checked(span, &inner.nulls, days, days, |days, _| days_to_micros(days))?)
             }
-            (Data::Int(micros), Type::Date) if from == Type::Time => Data::Int(micros.map(|micros| micros.div_euclid(DAY_US))),
+            (Data::Int(micros), Type::Date) if from == Type::Time => {
+                Data::Int(micros.map(|micros| micros.div_euclid(DAY_US)))
+            }
             (Data::Bool(values), Type::Int) => {
                 Data::Int(Values::Many(values.iter().map(i64::from).collect::<Vec<_>>().into()))
             }
@@ -417,7 +427,7 @@ impl Evaluator<'_> {
                 for row in 0..self.rows {
                     let value = values.get(row);
                     // Truncates; 2^63 itself does not fit.
-                    if value >= -9.223_372_036_854_775_8e18 && value < 9.223_372_036_854_775_8e18 {
+                    if (-TWO_63..TWO_63).contains(&value) {
                         out.push(value as i64);
                     } else if inner.is_null(row) {
                         out.push(0);
@@ -427,15 +437,21 @@ impl Evaluator<'_> {
                 }
                 Data::Int(Values::Many(out.into()))
             }
-            (Data::Text(texts), _) => return self.from_text(texts, &inner, to, span),
+            (Data::Text(texts), _) => return self.parse_texts(texts, &inner, to, span),
             (_, Type::Text) => return Ok(self.to_text(&inner, from)),
             _ => return Err(wrong_kind(span)),
         };
         Ok(Vector::new(data, inner.nulls))
     }
 
-    fn from_text(&self, texts: &Texts, inner: &Vector, to: Type, span: Span) -> Result<Vector> {
-        fn each<T>(rows: usize, inner: &Vector, texts: &Texts, empty: T, parse: impl Fn(&str) -> Option<T>) -> std::result::Result<Vec<T>, usize>
+    fn parse_texts(&self, texts: &Texts, inner: &Vector, to: Type, span: Span) -> Result<Vector> {
+        fn each<T>(
+            rows: usize,
+            inner: &Vector,
+            texts: &Texts,
+            empty: T,
+            parse: impl Fn(&str) -> Option<T>,
+        ) -> std::result::Result<Vec<T>, usize>
         where
             T: Copy,
         {
@@ -524,9 +540,10 @@ impl Evaluator<'_> {
 
     /// For each row the value of the chosen vector.
     fn choose(&self, values: &[Vector], chosen: &[usize], ty: Type, span: Span) -> Result<Vector> {
-        let nulls = values.iter().any(|value| value.nulls.is_some()).then(|| {
-            NullBuffer::new(BooleanBuffer::collect_bool(self.rows, |row| !values[chosen[row]].is_null(row)))
-        });
+        let nulls = values
+            .iter()
+            .any(|value| value.nulls.is_some())
+            .then(|| NullBuffer::new(BooleanBuffer::collect_bool(self.rows, |row| !values[chosen[row]].is_null(row))));
         let data = match ty {
             Type::Bool => {
                 let sides = values.iter().map(|value| value.bool(span)).collect::<Result<Vec<_>>>()?;
@@ -562,7 +579,8 @@ impl Evaluator<'_> {
         let date = |f: fn((i64, i64, i64)) -> i64| {
             Ok(Data::Int(first.int(span)?.map(|micros| f(civil(micros.div_euclid(DAY_US))))))
         };
-        let clock = |f: fn(i64) -> i64| Ok(Data::Int(first.int(span)?.map(|micros| f(micros.rem_euclid(DAY_US) / 1_000_000))));
+        let clock =
+            |f: fn(i64) -> i64| Ok(Data::Int(first.int(span)?.map(|micros| f(micros.rem_euclid(DAY_US) / 1_000_000))));
         let data: Result<Data> = match function {
             F::Abs if ty == Type::Int => {
                 let values = first.int(span)?;
@@ -580,7 +598,15 @@ impl Evaluator<'_> {
             F::Log1p => float(libm::log1p),
             F::Expm1 => float(libm::expm1),
             F::Sign if ty == Type::Int => Ok(Data::Int(first.int(span)?.map(i64::signum))),
-            F::Sign => float(|a| if a > 0.0 { 1.0 } else if a < 0.0 { -1.0 } else { a }),
+            F::Sign => float(|a| {
+                if a > 0.0 {
+                    1.0
+                } else if a < 0.0 {
+                    -1.0
+                } else {
+                    a
+                }
+            }),
             F::Pow => Ok(Data::Float(zip(first.float(span)?, values[1].float(span)?, libm::pow))),
             F::IsNan => {
                 let values = first.float(span)?;
@@ -637,7 +663,13 @@ impl Evaluator<'_> {
         Ok(Vector::new(data, nulls))
     }
 
-    fn text_call(&self, function: Function, values: &[Vector], nulls: Option<NullBuffer>, span: Span) -> Result<Vector> {
+    fn text_call(
+        &self,
+        function: Function,
+        values: &[Vector],
+        nulls: Option<NullBuffer>,
+        span: Span,
+    ) -> Result<Vector> {
         use Function as F;
         let first = values[0].text(span)?;
         let second = || values[1].text(span);

@@ -140,7 +140,10 @@ impl Parser {
     fn grow(&self, links: &mut usize) -> Result<(), ExprError> {
         *links += 1;
         if self.depth + *links > DEPTH {
-            return Err(ExprError::at(self.here(), format!("more than {DEPTH} operators in a row; use `in` or parentheses")));
+            return Err(ExprError::at(
+                self.here(),
+                format!("more than {DEPTH} operators in a row; use `in` or parentheses"),
+            ));
         }
         Ok(())
     }
@@ -344,7 +347,8 @@ impl Parser {
                 Node::Call(lower, args)
             }
             _ if KEYWORDS.contains(&lower.as_str()) => {
-                let message = format!("`{word}` stands where a value should; a column of that name is written \"{word}\"");
+                let message =
+                    format!("`{word}` stands where a value should; a column of that name is written \"{word}\"");
                 return Err(ExprError::at((start, start + word.len()), message));
             }
             _ => Node::Column(word),

@@ -135,7 +135,13 @@ fn mistakes_are_shown_where_they_are() {
 
 #[test]
 fn endless_nesting_is_refused() {
-    for text in ["(".repeat(100_000), "not ".repeat(100_000), "-".repeat(100_000), "1+".repeat(100_000), "case when ".repeat(1000)] {
+    for text in [
+        "(".repeat(100_000),
+        "not ".repeat(100_000),
+        "-".repeat(100_000),
+        "1+".repeat(100_000),
+        "case when ".repeat(1000),
+    ] {
         assert!(parse(&text).is_err());
     }
     assert_eq!(bools(&format!("s in ({})", vec!["7"; 20_000].join(","))).first(), Some(&Some(true)));

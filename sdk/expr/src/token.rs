@@ -27,9 +27,8 @@ pub(crate) fn tokens(source: &str) -> Result<Vec<Spanned>, ExprError> {
         let start = source.len() - rest.len();
         let Some(first) = rest.chars().next() else { return Ok(out) };
         let (token, length) = if first == '\'' || first == '"' {
-            let (text, length) = quoted(rest, first).ok_or_else(|| {
-                ExprError::at((start, source.len()), format!("a {first} is opened and never closed"))
-            })?;
+            let (text, length) = quoted(rest, first)
+                .ok_or_else(|| ExprError::at((start, source.len()), format!("a {first} is opened and never closed")))?;
             (if first == '"' { Token::Quoted(text) } else { Token::Text(text) }, length)
         } else if first.is_ascii_digit() || (first == '.' && rest[1..].starts_with(|c: char| c.is_ascii_digit())) {
             number(rest, start)?

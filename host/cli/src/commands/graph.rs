@@ -132,7 +132,8 @@ fn svg(drawing: &Drawing) -> String {
     for current in 0..layers {
         let mut members: Vec<usize> = (0..count).filter(|i| layer[*i] == current).collect();
         let near = |i: usize| {
-            let before: Vec<f64> = drawing.arrows.iter().filter(|(_, to, _)| *to == i).map(|(from, ..)| column[*from]).collect();
+            let before: Vec<f64> =
+                drawing.arrows.iter().filter(|(_, to, _)| *to == i).map(|(from, ..)| column[*from]).collect();
             before.iter().sum::<f64>() / before.len().max(1) as f64
         };
         let places: BTreeMap<usize, f64> = members.iter().map(|i| (*i, near(*i))).collect();
@@ -154,9 +155,17 @@ fn svg(drawing: &Drawing) -> String {
     for (from, to, label) in &drawing.arrows {
         let (x1, y1, x2, y2) = (x(*from), y(*from) + HEIGHT as f64, x(*to), y(*to));
         let middle = (y1 + y2) / 2.0;
-        let _ = write!(out, "\n<path d=\"M{x1} {y1}C{x1} {middle} {x2} {middle} {x2} {y2}\" fill=\"none\" stroke=\"#667\" marker-end=\"url(#tip)\"/>");
+        let _ = write!(
+            out,
+            "\n<path d=\"M{x1} {y1}C{x1} {middle} {x2} {middle} {x2} {y2}\" fill=\"none\" stroke=\"#667\" marker-end=\"url(#tip)\"/>"
+        );
         if !label.is_empty() {
-            let _ = write!(out, "\n<text x=\"{}\" y=\"{middle}\" fill=\"#667\" font-size=\"10\" text-anchor=\"middle\">{}</text>", (x1 + x2) / 2.0, escape(label));
+            let _ = write!(
+                out,
+                "\n<text x=\"{}\" y=\"{middle}\" fill=\"#667\" font-size=\"10\" text-anchor=\"middle\">{}</text>",
+                (x1 + x2) / 2.0,
+                escape(label)
+            );
         }
     }
     for (i, (name, detail, source)) in drawing.boxes.iter().enumerate() {
@@ -167,7 +176,13 @@ fn svg(drawing: &Drawing) -> String {
             "\n<rect x=\"{left}\" y=\"{}\" width=\"{WIDTH}\" height=\"{HEIGHT}\" rx=\"{round}\" fill=\"{fill}\" stroke=\"#99a\"/>\
              <text x=\"{}\" y=\"{}\" text-anchor=\"middle\" font-weight=\"bold\">{}</text>\
              <text x=\"{}\" y=\"{}\" text-anchor=\"middle\" fill=\"#556\">{}</text>",
-            y(i), x(i), y(i) + 19.0, escape(name), x(i), y(i) + 35.0, escape(detail)
+            y(i),
+            x(i),
+            y(i) + 19.0,
+            escape(name),
+            x(i),
+            y(i) + 35.0,
+            escape(detail)
         );
     }
     out.push_str("\n</svg>");

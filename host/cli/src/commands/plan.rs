@@ -36,8 +36,12 @@ pub fn run(args: &PipelineArgs) -> u8 {
             lines.cached().iter().for_each(|line| render::out(line));
             let tasks = summary.tasks;
             let wall = words::duration((summary.wall_ms * 1000.0) as u64);
-            let rest = if unknown > 0 { format!(", {unknown} steps behind them are not known yet") } else { String::new() };
-            render::out(&format!("{:>9}  {} tasks would run, {} are cached{rest}; looked up in {wall}", "plan", tasks.ran, tasks.cached));
+            let rest =
+                if unknown > 0 { format!(", {unknown} steps behind them are not known yet") } else { String::new() };
+            render::out(&format!(
+                "{:>9}  {} tasks would run, {} are cached{rest}; looked up in {wall}",
+                "plan", tasks.ran, tasks.cached
+            ));
             exit::DONE
         }
         Ok(_) => exit::DONE,

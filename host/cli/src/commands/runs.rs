@@ -24,7 +24,10 @@ pub fn run(args: &RunsArgs) -> u8 {
             let how = if run.ok { "done" } else { "FAILED" };
             let wall = words::duration((run.wall_ms * 1000.0) as u64);
             let counts = run.counts;
-            render::out(&format!("{how:>6}  {}  {}  {} ran, {} cached, {wall}", run.id, run.pipeline, counts.ran, counts.cached));
+            render::out(&format!(
+                "{how:>6}  {}  {}  {} ran, {} cached, {wall}",
+                run.id, run.pipeline, counts.ran, counts.cached
+            ));
         }
     }
     exit::DONE

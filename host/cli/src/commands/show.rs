@@ -86,7 +86,9 @@ fn show_blob(digest: &str, bytes: &[u8], as_json: bool) {
     render::out(&format!("blob {digest}\n{}", ByteSize(bytes.len() as u64)));
     match text {
         Some(text) if text.len() <= 4096 => render::out(text),
-        Some(text) => render::out(&format!("{}… (--export FILE for all of it)", text.chars().take(2000).collect::<String>())),
+        Some(text) => {
+            render::out(&format!("{}… (--export FILE for all of it)", text.chars().take(2000).collect::<String>()))
+        }
         None => render::out("not text; --export FILE writes it"),
     }
 }

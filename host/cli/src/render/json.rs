@@ -29,7 +29,8 @@ pub fn line(event: &Event) -> Option<Value> {
                 line["error"] = super::words::failure(failure).into();
             }
             if !near.is_empty() {
-                line["near_limits"] = near.iter().map(|near| json!({ "limit": near.limit, "percent": near.percent })).collect();
+                line["near_limits"] =
+                    near.iter().map(|near| json!({ "limit": near.limit, "percent": near.percent })).collect();
             }
             if let Some(reason) = reason {
                 line["reasons"] = super::words::reason(reason).into();

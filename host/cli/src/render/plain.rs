@@ -36,7 +36,12 @@ impl Plain {
                 match status {
                     Status::Ran => {
                         let memory = ByteSize(cost.peak_memory_bytes);
-                        lines.push(format!("{:>9}  {name}  {}, {} fuel, {memory}", "ran", duration(cost.wall_us), Fuel(cost.fuel)));
+                        lines.push(format!(
+                            "{:>9}  {name}  {}, {} fuel, {memory}",
+                            "ran",
+                            duration(cost.wall_us),
+                            Fuel(cost.fuel)
+                        ));
                     }
                     Status::Cached => *self.cached.entry(step.clone()).or_default() += 1,
                     Status::Skipped => lines.push(format!("{:>9}  {name}", "skipped")),
@@ -49,7 +54,9 @@ impl Plain {
                         lines.push(format!("{:>9}  {name}", "would run"));
                         lines.extend(why.into_iter().map(|line| format!("{:>9}  └ {line}", "")));
                     }
-                    Status::Unknown => lines.push(format!("{:>9}  {name}  it reads what a step before it makes", "unknown")),
+                    Status::Unknown => {
+                        lines.push(format!("{:>9}  {name}  it reads what a step before it makes", "unknown"))
+                    }
                 }
                 let worth = |level: Level| self.verbose || level >= Level::Warn;
                 if *status != Status::Cached || self.verbose {
@@ -61,12 +68,17 @@ impl Plain {
                 }));
                 lines
             }
-            Event::StepRefused { problems, .. } => super::diagnostic::render(problems).lines().map(str::to_owned).collect(),
+            Event::StepRefused { problems, .. } => {
+                super::diagnostic::render(problems).lines().map(str::to_owned).collect()
+            }
             Event::Exported { path, unchanged } => {
                 vec![format!("{:>9}  {}", if *unchanged { "unchanged" } else { "wrote" }, path.display())]
             }
             Event::ExportFailed { path, message } => vec![format!("{:>9}  {}: {message}", "FAILED", path.display())],
-            Event::RunStarted { .. } | Event::TasksFound { .. } | Event::TaskStarted { .. } | Event::TaskProgressed { .. } => Vec::new(),
+            Event::RunStarted { .. }
+            | Event::TasksFound { .. }
+            | Event::TaskStarted { .. }
+            | Event::TaskProgressed { .. } => Vec::new(),
             Event::RunFinished(_) => Vec::new(),
         }
     }
@@ -100,7 +112,13 @@ pub fn summary(summary: &Summary) -> Vec<String> {
         lines.push(format!("{:>9}  {step}  {}", "metrics", shown.join(", ")));
     }
     let tasks = &summary.tasks;
-    let how = if summary.interrupted { "stopped" } else if summary.ok { "done" } else { "FAILED" };
+    let how = if summary.interrupted {
+        "stopped"
+    } else if summary.ok {
+        "done"
+    } else {
+        "FAILED"
+    };
     let mut parts = vec![format!("{} ran", tasks.ran), format!("{} cached", tasks.cached)];
     if tasks.failed > 0 {
         parts.push(format!("{} failed", tasks.failed));

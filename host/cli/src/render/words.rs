@@ -52,7 +52,9 @@ pub fn failure(failure: &Failure) -> String {
         }
         Failure::Trap { message, backtrace } => format!("the guest stopped: {message}{}", at(backtrace)),
         Failure::Misuse { message } => {
-            format!("the component broke the rules of the step world: {message}\n    this is a mistake in the step, not in the pipeline")
+            format!(
+                "the component broke the rules of the step world: {message}\n    this is a mistake in the step, not in the pipeline"
+            )
         }
         Failure::Memory { limit, wanted, backtrace } => format!(
             "it needed {wanted} of memory, and its limit is {limit}\n    try `limits = {{ memory = \"{}\" }}` in this step{}",
@@ -79,14 +81,17 @@ fn difference(difference: &Difference) -> String {
     let value = |value: &Option<serde_json::Value>| value.as_ref().map_or("nothing".to_owned(), ToString::to_string);
     match difference {
         Difference::Code { old, new } => format!("the component changed (b3:{old}… → b3:{new}…)"),
-        Difference::Param { path, old, new } => format!("the param `{path}` changed from {} to {}", value(old), value(new)),
-        Difference::Column { port, column, parts, of } => format!("the column `{column}` of `{port}` changed in {parts} of {of} parts"),
+        Difference::Param { path, old, new } => {
+            format!("the param `{path}` changed from {} to {}", value(old), value(new))
+        }
+        Difference::Column { port, column, parts, of } => {
+            format!("the column `{column}` of `{port}` changed in {parts} of {of} parts")
+        }
         Difference::ColumnAdded { port, column } => format!("it now reads the column {column} of `{port}`"),
         Difference::ColumnRemoved { port, column } => format!("it no longer reads the column {column} of `{port}`"),
-        Difference::Rows { port, old, new } => format!(
-            "`{port}` had {} rows in {} parts, and now has {} in {}",
-            count(old.0), old.1, count(new.0), new.1
-        ),
+        Difference::Rows { port, old, new } => {
+            format!("`{port}` had {} rows in {} parts, and now has {} in {}", count(old.0), old.1, count(new.0), new.1)
+        }
         Difference::Blob { port, instance: None } => format!("the blob on `{port}` changed"),
         Difference::Blob { port, instance: Some(instance) } => format!("the blob of {instance} on `{port}` changed"),
         Difference::Connection { port } => format!("something else is connected to `{port}`"),
@@ -102,7 +107,9 @@ pub fn reason(reason: &MissReason) -> Vec<String> {
         MissReason::Gone => vec!["its key is the same, but its record or an object of it is gone".to_owned()],
         MissReason::Expired => vec!["its record is older than `max-age`".to_owned()],
         MissReason::CacheOff => vec!["its cache is off".to_owned()],
-        MissReason::Changed(all) if all.is_empty() => vec!["its key changed, and the record of the run before is gone".to_owned()],
+        MissReason::Changed(all) if all.is_empty() => {
+            vec!["its key changed, and the record of the run before is gone".to_owned()]
+        }
         MissReason::Changed(all) => {
             let mut lines: Vec<String> = all.iter().take(12).map(difference).collect();
             if all.len() > 12 {

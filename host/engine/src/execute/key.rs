@@ -59,8 +59,10 @@ pub(super) fn task(
                         nullable: field.nullable,
                         chunks: parts.iter().map(|part| part.columns[*place].digest()).collect(),
                     });
-                    let content =
-                        Content::Table { rows: parts.iter().map(|part| part.rows).collect(), columns: columns.collect() };
+                    let content = Content::Table {
+                        rows: parts.iter().map(|part| part.rows).collect(),
+                        columns: columns.collect(),
+                    };
                     items_of.push(InputItem::Table { instance: label, fields, parts: parts.iter().map(cut).collect() });
                     content
                 }
@@ -93,12 +95,7 @@ pub(super) fn task(
         limits: node.limits,
         progress: None,
     };
-    let parts = KeyParts {
-        component: node.used.digest,
-        params: node.params.clone(),
-        phase,
-        inputs,
-        grants: Vec::new(),
-    };
+    let parts =
+        KeyParts { component: node.used.digest, params: node.params.clone(), phase, inputs, grants: Vec::new() };
     (parts, spec)
 }

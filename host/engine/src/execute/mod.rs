@@ -108,7 +108,7 @@ pub fn execute(options: &Options, emit: &mut dyn FnMut(Event)) -> Result<Summary
     };
     let mut run = run::Run::new(options, &pipeline, &graph, &components, data.clone(), sources, last, emit);
     run.plan_all().map_err(RunError::Invalid)?;
-    run.to_end();
+    run.work_off();
     let mut finished = run.finish();
 
     if options.mode == Mode::Run {

@@ -157,7 +157,12 @@ impl<'a> Run<'a> {
         }
         // One mistake in a step with a matrix is one mistake.
         let mut seen: Vec<Diagnostic> = Vec::new();
-        errors.retain(|error| !seen.contains(error) && { seen.push(error.clone()); true });
+        errors.retain(|error| {
+            !seen.contains(error) && {
+                seen.push(error.clone());
+                true
+            }
+        });
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
@@ -185,9 +190,8 @@ impl<'a> Run<'a> {
             vec![Diagnostic::new(message).at(&step.uses.1, "this component")]
         };
         let planned = self.components.plan(&node.used, node.params.as_str(), &inputs).map_err(refused)?;
-        let plan = planned.map_err(|problems| {
-            problems.into_iter().map(|problem| explain(node, step, problem)).collect::<Vec<_>>()
-        })?;
+        let plan = planned
+            .map_err(|problems| problems.into_iter().map(|problem| explain(node, step, problem)).collect::<Vec<_>>())?;
         let state = &mut self.nodes[index];
         for port in &node.used.manifest.outputs {
             let output = match port.kind {
@@ -268,7 +272,7 @@ impl<'a> Run<'a> {
     }
 
     /// Does what can be done, until nothing can.
-    pub(super) fn to_end(&mut self) {
+    pub(super) fn work_off(&mut self) {
         let (jobs, store, components, cancel) =
             (self.options.jobs.max(1), &self.options.store, self.components, &self.options.cancel);
         let data = self.data.clone();
@@ -466,7 +470,15 @@ impl<'a> Run<'a> {
             _ => None,
         });
         let task = self.tasks.len();
-        self.tasks.push(Task { node: index, part, phase, key, parts: Some(parts), spec: Some(spec), tables: tables.collect() });
+        self.tasks.push(Task {
+            node: index,
+            part,
+            phase,
+            key,
+            parts: Some(parts),
+            spec: Some(spec),
+            tables: tables.collect(),
+        });
         self.nodes[index].pending += 1;
         self.summary.tasks.total += 1;
         (self.emit)(Event::TasksFound { total: self.tasks.len() });
@@ -508,7 +520,9 @@ impl<'a> Run<'a> {
     fn reason(&self, task: usize) -> MissReason {
         let Task { node, part, phase, key, parts, .. } = &self.tasks[task];
         let label = &self.graph.nodes[*node].label;
-        let Some(last) = self.last.as_ref().and_then(|last| last.find(label, *part, *phase)) else { return MissReason::New };
+        let Some(last) = self.last.as_ref().and_then(|last| last.find(label, *part, *phase)) else {
+            return MissReason::New;
+        };
         if last == *key {
             return MissReason::Gone;
         }
@@ -709,7 +723,15 @@ impl<'a> Run<'a> {
         self.wake(node);
     }
 
-    fn count(&mut self, node: usize, part: Option<usize>, phase: Phase, key: Option<ActionKey>, status: Status, cost: &Cost) {
+    fn count(
+        &mut self,
+        node: usize,
+        part: Option<usize>,
+        phase: Phase,
+        key: Option<ActionKey>,
+        status: Status,
+        cost: &Cost,
+    ) {
         let tasks = &mut self.summary.tasks;
         match status {
             Status::Ran => tasks.ran += 1,
@@ -815,7 +837,8 @@ impl<'a> Run<'a> {
         if let Artifact::Table(table) = artifact {
             let digest = table.digest();
             let store = &self.options.store;
-            if self.options.mode == Mode::Run && !store.has_record(millrace_types::wire::Kind::Table, digest.as_bytes()) {
+            if self.options.mode == Mode::Run && !store.has_record(millrace_types::wire::Kind::Table, digest.as_bytes())
+            {
                 let _ = store.put_record(millrace_types::wire::Kind::Table, digest.as_bytes(), &**table);
             }
             return digest.to_string();

@@ -43,7 +43,13 @@ pub(super) fn now() -> u64 {
 }
 
 /// Computes a task and keeps its record.
-pub(super) fn compute(job: Job, store: &Store, data: &Arc<StoreData>, components: &Components, cancel: &Cancel) -> Outcome {
+pub(super) fn compute(
+    job: Job,
+    store: &Store,
+    data: &Arc<StoreData>,
+    components: &Components,
+    cancel: &Cancel,
+) -> Outcome {
     let started = Instant::now();
     let host = |message: String| Outcome::Failed {
         failure: Failure::Host { message },

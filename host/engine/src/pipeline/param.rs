@@ -36,7 +36,8 @@ impl Overrides {
         let value: Value = if json {
             serde_json::from_str(&text).map_err(|error| fail(format!("is not JSON: {error}")))?
         } else {
-            let table: toml::Table = toml::from_str(&text).map_err(|error| fail(format!("is not TOML: {}", error.message())))?;
+            let table: toml::Table =
+                toml::from_str(&text).map_err(|error| fail(format!("is not TOML: {}", error.message())))?;
             serde_json::to_value(table).map_err(|error| fail(format!("cannot be used: {error}")))?
         };
         match value {
@@ -227,6 +228,9 @@ mod tests {
         let value = json!({ "a": "${params.seed}", "b": ["s${params.seed}-${params.x}", "${matrix.l2}"], "c": 1 });
         assert_eq!(substitute(&value, &scope, "", &mut errors), json!({ "a": 7, "b": ["s7-a", 0.5], "c": 1 }));
         substitute(&json!({ "a": ["${params.sed}"] }), &scope, "", &mut errors);
-        assert_eq!(errors, [("a[0]".to_owned(), "there is no `params.sed`; did you mean `${params.seed}`?".to_owned())]);
+        assert_eq!(
+            errors,
+            [("a[0]".to_owned(), "there is no `params.sed`; did you mean `${params.seed}`?".to_owned())]
+        );
     }
 }

@@ -220,7 +220,11 @@ fn read_source(reader: &mut Reader<'_>, (key, value): Entry<'_, '_>) -> Option<S
             }
             "part_rows" => match reader.located(value).value.as_u64() {
                 Some(rows @ 1..=bounds::PART_ROWS) => source.part_rows = Some(rows as usize),
-                _ => reader.error(value.span(), format!("`part_rows` is an integer from 1 to {}", bounds::PART_ROWS), "here"),
+                _ => reader.error(
+                    value.span(),
+                    format!("`part_rows` is an integer from 1 to {}", bounds::PART_ROWS),
+                    "here",
+                ),
             },
             "delimiter" => match reader.text("`delimiter`", value) {
                 Some((text, _)) if text.len() == 1 => source.delimiter = text.bytes().next(),
@@ -306,7 +310,12 @@ fn read_matrix(
             serde_json::Value::Array(mut values) if !values.is_empty() => {
                 let all = values.len();
                 let mut seen = Vec::new();
-                values.retain(|value| !seen.contains(value) && { seen.push(value.clone()); true });
+                values.retain(|value| {
+                    !seen.contains(value) && {
+                        seen.push(value.clone());
+                        true
+                    }
+                });
                 if values.len() < all {
                     reader.error(value.span(), format!("the matrix value `{}` is there twice", key.get_ref()), "here");
                 }
@@ -358,7 +367,8 @@ fn read_cache(reader: &mut Reader<'_>, value: &Spanned<DeValue<'_>>) -> CachePol
         _ => {}
     }
     let place = reader.place(value.span());
-    let error = Diagnostic::new("`cache` is \"on\", \"off\" or { max-age = \"7d\" }").at(&place, "this is none of them");
+    let error =
+        Diagnostic::new("`cache` is \"on\", \"off\" or { max-age = \"7d\" }").at(&place, "this is none of them");
     reader.errors.push(error);
     CachePolicy::On
 }

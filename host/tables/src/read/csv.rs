@@ -25,7 +25,10 @@ const RECORD_BYTES: usize = 64 << 20;
 enum Stop {
     Error(ReadError),
     /// This column must be wider: read again.
-    Widen { column: usize, kind: Kind },
+    Widen {
+        column: usize,
+        kind: Kind,
+    },
 }
 
 impl From<ReadError> for Stop {
@@ -136,7 +139,8 @@ impl CsvTable<'_> {
         if let Some(twice) = names.iter().find(|name| !seen.insert(name.as_str())) {
             return fail(format!("two columns are called `{twice}`"));
         }
-        let unknown = self.options.types.keys().chain(self.options.columns.iter().flatten()).find(|name| !names.contains(name));
+        let unknown =
+            self.options.types.keys().chain(self.options.columns.iter().flatten()).find(|name| !names.contains(name));
         if let Some(name) = unknown {
             return Err(ReadError::NoColumn { path: path.to_owned(), name: name.clone(), candidates: names });
         }
@@ -173,7 +177,10 @@ impl CsvTable<'_> {
                         return Err(Stop::Widen { column: index, kind: raw.kind() });
                     }
                     let message = if to == ArrowType::Utf8 {
-                        format!("column `{name}` is not UTF-8 (`{}`); convert the file, for instance with iconv", misfit.text)
+                        format!(
+                            "column `{name}` is not UTF-8 (`{}`); convert the file, for instance with iconv",
+                            misfit.text
+                        )
                     } else {
                         let wanted = self.options.types.get(name).map_or_else(String::new, ToString::to_string);
                         format!("column `{name}`: `{}` is not {wanted}, the type given for it", misfit.text)
@@ -218,7 +225,16 @@ struct Records<'a> {
 impl<'a> Records<'a> {
     fn new(path: &'a Path, input: &'a mut dyn Read, delimiter: u8) -> Self {
         let reader = csv_core::ReaderBuilder::new().delimiter(delimiter).build();
-        Self { path, input, reader, buffer: vec![0; 256 << 10], filled: 0, used: 0, bytes: vec![0; 4096], ends: vec![0; 64] }
+        Self {
+            path,
+            input,
+            reader,
+            buffer: vec![0; 256 << 10],
+            filled: 0,
+            used: 0,
+            bytes: vec![0; 4096],
+            ends: vec![0; 64],
+        }
     }
 
     fn next(&mut self) -> Result<Option<Record<'_>>, ReadError> {

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use ::arrow::array::{ArrayRef, BooleanArray, Date32Array, Float64Array, Int64Array, StringArray, TimestampMicrosecondArray};
+use ::arrow::array::{
+    ArrayRef, BooleanArray, Date32Array, Float64Array, Int64Array, StringArray, TimestampMicrosecondArray,
+};
 use ::arrow::buffer::{BooleanBuffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use ::arrow::datatypes::{DataType as ArrowType, TimeUnit};
 use millrace_expr::{parse_date, parse_timestamp};
@@ -37,10 +39,9 @@ impl Kind {
                 if digits.iter().all(u8::is_ascii_digit) && !digits.is_empty() {
                     return if padded || text.parse::<i64>().is_err() { Self::Text } else { Self::Int };
                 }
-                if !padded && digits.iter().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'E' | b'-' | b'+')) {
-                    if text.parse::<f64>().is_ok() {
-                        return Self::Float;
-                    }
+                let numeric = |b: &u8| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'E' | b'-' | b'+');
+                if !padded && digits.iter().all(numeric) && text.parse::<f64>().is_ok() {
+                    return Self::Float;
                 }
                 if parse_date(text).is_some() {
                     return Self::Date;
@@ -209,8 +210,10 @@ impl RawColumn {
             }
             ArrowType::Timestamp(unit, zone) => {
                 let utc = |text: &str, is_utc: bool| !strict || is_utc == zone.is_some() || parse_date(text).is_some();
-                let parse = |text: &str| parse_timestamp(text).filter(|(_, is_utc)| utc(text, *is_utc)).map(|(us, _)| us);
-                let micros = TimestampMicrosecondArray::new(self.each(parse)?.into(), nulls).with_timezone_opt(zone.clone());
+                let parse =
+                    |text: &str| parse_timestamp(text).filter(|(_, is_utc)| utc(text, *is_utc)).map(|(us, _)| us);
+                let micros =
+                    TimestampMicrosecondArray::new(self.each(parse)?.into(), nulls).with_timezone_opt(zone.clone());
                 let to = ArrowType::Timestamp(*unit, zone.clone());
                 ::arrow::compute::cast(&micros, &to).map_err(|_| self.misfit(0))?
             }

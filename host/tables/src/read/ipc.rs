@@ -14,9 +14,8 @@ use super::{ReadError, ReadOptions, Shaper, Sink};
 pub(super) fn read(files: &[PathBuf], options: &ReadOptions, sink: &mut dyn Sink) -> Result<Schema, ReadError> {
     let mut shaper = Shaper::new(options);
     for path in files {
-        let broken = |error: &dyn std::fmt::Display| {
-            ReadError::content(path, None, format!("not usable as Arrow IPC: {error}"))
-        };
+        let broken =
+            |error: &dyn std::fmt::Display| ReadError::content(path, None, format!("not usable as Arrow IPC: {error}"));
         let mut file = File::open(path).map_err(ReadError::io(path))?;
         let mut magic = [0; 6];
         let is_file = file.read_exact(&mut magic).is_ok() && &magic == b"ARROW1";

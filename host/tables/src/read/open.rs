@@ -13,7 +13,9 @@ pub(super) fn open(path: &Path, each: &mut dyn FnMut(&mut dyn Read) -> Result<()
     match extension.to_ascii_lowercase().as_str() {
         "gz" => each(&mut flate2::read::MultiGzDecoder::new(io::BufReader::with_capacity(256 << 10, file))),
         "zip" => {
-            let zip = |error: zip::result::ZipError| ReadError::content(path, None, format!("not a usable zip file: {error}"));
+            let zip = |error: zip::result::ZipError| {
+                ReadError::content(path, None, format!("not a usable zip file: {error}"))
+            };
             let mut archive = zip::ZipArchive::new(file).map_err(zip)?;
             if archive.len() != 1 {
                 let message = format!("a zip file with one entry is needed, and it has {}", archive.len());

@@ -11,11 +11,11 @@ use std::sync::Arc;
 use ::arrow::array::ArrayRef;
 use ::arrow::datatypes::{Field as ArrowField, Schema as ArrowSchema, SchemaRef};
 use ::arrow::error::ArrowError;
-use millrace_types::Schema;
 use ::parquet::arrow::ProjectionMask;
 use ::parquet::arrow::arrow_reader::{ArrowPredicateFn, ParquetRecordBatchReaderBuilder, RowFilter};
 use ::parquet::file::metadata::RowGroupMetaData;
 use ::parquet::file::statistics::Statistics;
+use millrace_types::Schema;
 
 use super::{ReadError, ReadOptions, Shaper, Sink, predicate};
 
@@ -28,8 +28,14 @@ pub(super) fn read(files: &[PathBuf], options: &ReadOptions, sink: &mut dyn Sink
     shaper.schema.ok_or_else(empty)
 }
 
-fn read_file(path: &Path, options: &ReadOptions, shaper: &mut Shaper<'_>, sink: &mut dyn Sink) -> Result<(), ReadError> {
-    let broken = |error: &dyn std::fmt::Display| ReadError::content(path, None, format!("not usable as Parquet: {error}"));
+fn read_file(
+    path: &Path,
+    options: &ReadOptions,
+    shaper: &mut Shaper<'_>,
+    sink: &mut dyn Sink,
+) -> Result<(), ReadError> {
+    let broken =
+        |error: &dyn std::fmt::Display| ReadError::content(path, None, format!("not usable as Parquet: {error}"));
     let open = || -> Result<_, ReadError> {
         let file = File::open(path).map_err(ReadError::io(path))?;
         ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| broken(&error))
@@ -93,7 +99,11 @@ fn read_file(path: &Path, options: &ReadOptions, shaper: &mut Shaper<'_>, sink: 
     Ok(())
 }
 
-fn condition(path: &Path, options: &ReadOptions, schema: &SchemaRef) -> Result<Option<millrace_expr::Checked>, ReadError> {
+fn condition(
+    path: &Path,
+    options: &ReadOptions,
+    schema: &SchemaRef,
+) -> Result<Option<millrace_expr::Checked>, ReadError> {
     let Some(text) = &options.filter else { return Ok(None) };
     let plain: Vec<ArrowField> = schema
         .fields()
@@ -110,7 +120,8 @@ fn ruled_out(text: &str, group: &RowGroupMetaData, schema: &SchemaRef) -> bool {
     let Ok(expr) = millrace_expr::parse(text) else { return false };
     expr.bounds().into_iter().any(|bound| {
         let Ok(index) = schema.index_of(&bound.column) else { return false };
-        let Some(leaf) = group.columns().iter().find(|c| c.column_path().parts() == [schema.field(index).name().clone()])
+        let Some(leaf) =
+            group.columns().iter().find(|c| c.column_path().parts() == [schema.field(index).name().clone()])
         else {
             return false;
         };

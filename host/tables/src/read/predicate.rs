@@ -48,9 +48,9 @@ pub(super) fn apply(
             array
         } else {
             let strict = ::arrow::compute::CastOptions { safe: false, ..Default::default() };
-            ::arrow::compute::cast_with_options(&array, &to, &strict).or_else(|_| cast(&array, &to)).map_err(|error| {
-                ReadError::content(path, None, format!("column `{}`: {error}", field.name()))
-            })?
+            ::arrow::compute::cast_with_options(&array, &to, &strict)
+                .or_else(|_| cast(&array, &to))
+                .map_err(|error| ReadError::content(path, None, format!("column `{}`: {error}", field.name())))?
         };
         fields.push(ArrowField::new(field.name(), to, true));
         plain.push(array);

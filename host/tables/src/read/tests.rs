@@ -64,7 +64,9 @@ fn csv_error(content: &[u8], options: &ReadOptions) -> String {
 
 #[test]
 fn types_are_the_narrowest_that_hold_all_values() {
-    let (schema, seen) = csv("i,f,b,d,at,utc,t,zip,m\n1,2,true,2025-01-31,2025-01-31T10:00:00,2025-01-31T10:00:00Z,x,007,\n-5,0.5,false,NA,2025-01-31,2025-01-31T10:00:01Z,2,1,NA\n");
+    let (schema, seen) = csv(
+        "i,f,b,d,at,utc,t,zip,m\n1,2,true,2025-01-31,2025-01-31T10:00:00,2025-01-31T10:00:00Z,x,007,\n-5,0.5,false,NA,2025-01-31,2025-01-31T10:00:01Z,2,1,NA\n",
+    );
     assert_eq!(
         types(&schema),
         "i: int64, f: float64, b: boolean, d: date32, at: timestamp[us], utc: timestamp[us, UTC], t: utf8, zip: utf8, m: utf8"
@@ -101,11 +103,17 @@ fn bad_files_say_what_and_where() {
         "`t.csv`, line 3: column `a` is not UTF-8 (`\u{fffd}\u{fffd}`); convert the file, for instance with iconv"
     );
     let typed = ReadOptions { types: BTreeMap::from([("a".into(), DataType::Int64)]), ..plain.clone() };
-    assert_eq!(csv_error(b"a\n1\n2x\n", &typed), "`t.csv`, line 3: column `a`: `2x` is not int64, the type given for it");
+    assert_eq!(
+        csv_error(b"a\n1\n2x\n", &typed),
+        "`t.csv`, line 3: column `a`: `2x` is not int64, the type given for it"
+    );
     let absent = ReadOptions { columns: Some(vec!["z".into()]), ..plain.clone() };
     assert_eq!(csv_error(b"a\n1\n", &absent), "`t.csv` has no column `z`");
     let filtered = ReadOptions { filter: Some("a > 'x'".into()), ..plain };
-    assert_eq!(csv_error(b"a\n1\n", &filtered), "`where` does not fit `t.csv`: an integer and text do not go together".replace("`where` does not fit ", ""));
+    assert_eq!(
+        csv_error(b"a\n1\n", &filtered),
+        "`where` does not fit `t.csv`: an integer and text do not go together".replace("`where` does not fit ", "")
+    );
 }
 
 #[test]
@@ -139,7 +147,8 @@ fn packed_text_is_unpacked() {
 
 #[test]
 fn json_lines_become_columns() {
-    let (schema, seen) = read_text("t.ndjson", b"{\"a\":1,\"t\":\"x\"}\n{\"a\":null,\"f\":0.5}\n", &options(Format::Ndjson)).unwrap();
+    let (schema, seen) =
+        read_text("t.ndjson", b"{\"a\":1,\"t\":\"x\"}\n{\"a\":null,\"f\":0.5}\n", &options(Format::Ndjson)).unwrap();
     assert_eq!(types(&schema), "a: int64, f: float64, t: utf8");
     assert_eq!(seen.parts, [(2, vec!["1 ·".into(), "· 0.5".into(), "x ·".into()])]);
     assert!(read_text("t.ndjson", b"{\"a\":", &options(Format::Ndjson)).is_err());
@@ -149,9 +158,12 @@ fn json_lines_become_columns() {
 /// What is written in a format and read again is the same table.
 #[test]
 fn every_format_reads_back_what_was_exported() {
-    let content = "i,f,t,b,d\n1,0.5,x,true,2025-01-31\nNA,,\"a,b\",false,NA\n3,2,z,NA,2024-02-29\n4,1e3,w,true,2024-01-01\n";
+    let content =
+        "i,f,t,b,d\n1,0.5,x,true,2025-01-31\nNA,,\"a,b\",false,NA\n3,2,z,NA,2024-02-29\n4,1e3,w,true,2024-01-01\n";
     let (schema, seen) = csv(content);
-    for (name, format) in [("t.parquet", Format::Parquet), ("t.arrow", Format::Ipc), ("t.ndjson", Format::Ndjson), ("t.csv", Format::Csv)] {
+    for (name, format) in
+        [("t.parquet", Format::Parquet), ("t.arrow", Format::Ipc), ("t.ndjson", Format::Ndjson), ("t.csv", Format::Csv)]
+    {
         struct Export<'a>(crate::export::Exporter<&'a mut Vec<u8>>);
         impl Sink for Export<'_> {
             fn part(&mut self, _: &Schema, part: ReadPart) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
@@ -193,7 +205,11 @@ fn a_parquet_filter_skips_row_groups_and_rows() {
         export.part(rows, &columns).unwrap();
     }
     export.finish().unwrap();
-    let picked = ReadOptions { filter: Some("i > 10 and t = 'a'".into()), columns: Some(vec!["t".into(), "i".into()]), ..options(Format::Parquet) };
+    let picked = ReadOptions {
+        filter: Some("i > 10 and t = 'a'".into()),
+        columns: Some(vec!["t".into(), "i".into()]),
+        ..options(Format::Parquet)
+    };
     let (schema, seen) = read_text("t.parquet", &bytes, &picked).unwrap();
     assert_eq!(types(&schema), "t: utf8, i: int64");
     assert_eq!(seen.parts, [(2, vec!["a a".into(), "11 12".into()])]);

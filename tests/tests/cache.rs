@@ -1,0 +1,199 @@
+//! What runs again when something changes, and what does not.
+
+use std::fmt::Write as _;
+
+use crate::sandbox::Sandbox;
+
+/// 9 rows in parts of 3, two steps by part, a fold and a whole one behind them.
+const PIPELINE: &str = r#"
+[params]
+rate = 0.5
+
+[sources.rows]
+path = "rows.csv"
+part_rows = 3
+
+[steps.kept]
+uses = "std:filter"
+input = "rows"
+params = { where = "x > 0" }
+
+[steps.derived]
+uses = "std:derive"
+input = "kept"
+params = { columns = { z = "x * 2 + y" } }
+
+[steps.scale]
+uses = "std:normalise-fit"
+input = "derived"
+params = { columns = ["z"] }
+
+[steps.train]
+uses = "std:train-logistic"
+input = "derived"
+params = { label = "label", features = ["z"], learning_rate = "${params.rate}" }
+
+[exports]
+"out/derived.csv" = "derived"
+"#;
+
+fn rows(range: std::ops::Range<i64>, note: &str) -> String {
+    let mut text = String::from("x,y,label,note\n");
+    for i in range {
+        writeln!(text, "{},{},{},{note}", i + 1, i * i % 7, i % 2).expect("a string");
+    }
+    text
+}
+
+fn sandbox() -> Sandbox {
+    let sandbox = Sandbox::with(PIPELINE);
+    sandbox.write("rows.csv", rows(0..9, "a"));
+    sandbox
+}
+
+#[test]
+fn a_second_run_is_cached_to_the_last_task() {
+    let sandbox = sandbox();
+    let first = sandbox.run(&[]);
+    assert_eq!((first.ran(), first.cached()), (3 + 3 + 4 + 1, 0));
+    let second = sandbox.run(&[]);
+    assert_eq!((second.ran(), second.cached()), (0, first.total()));
+    assert_eq!(first.last["outputs"], second.last["outputs"]);
+    assert_eq!(first.last["metrics"], second.last["metrics"]);
+}
+
+#[test]
+fn a_param_of_training_runs_training_again_and_nothing_else() {
+    let sandbox = sandbox();
+    sandbox.run(&[]);
+    let run = sandbox.run(&["--set", "rate=0.25"]);
+    assert_eq!(run.steps_that_ran(), ["train"]);
+    let back = sandbox.run(&[]);
+    assert_eq!(back.ran(), 0, "the former value is still known");
+}
+
+#[test]
+fn a_column_that_no_step_reads_runs_nothing_again() {
+    let sandbox = sandbox();
+    sandbox.run(&[]);
+    assert!(sandbox.read("out/derived.csv").contains(",a,"));
+    sandbox.write("rows.csv", rows(0..9, "b"));
+    let run = sandbox.run(&[]);
+    assert_eq!(run.ran(), 0);
+    let export = sandbox.read("out/derived.csv");
+    assert!(export.contains(",b,") && !export.contains(",a,"), "the column itself is passed on:\n{export}");
+}
+
+#[test]
+fn appended_rows_run_their_parts_only() {
+    let sandbox = sandbox();
+    sandbox.run(&[]);
+    sandbox.write("rows.csv", rows(0..11, "a"));
+    let run = sandbox.run(&[]);
+    assert_eq!(run.parts_that_ran("kept"), [3]);
+    assert_eq!(run.parts_that_ran("derived"), [3]);
+    assert_eq!(run.parts_that_ran("scale"), [3]);
+    assert_eq!(run.steps_that_ran(), ["derived", "kept", "scale", "train"]);
+}
+
+#[test]
+fn a_touched_source_runs_nothing_again() {
+    let sandbox = sandbox();
+    sandbox.run(&[]);
+    sandbox.write("rows.csv", rows(0..9, "a"));
+    assert_eq!(sandbox.run(&[]).ran(), 0);
+}
+
+#[test]
+fn a_renamed_step_hits() {
+    let sandbox = sandbox();
+    sandbox.run(&[]);
+    sandbox.write("pipeline.toml", PIPELINE.replace("derived", "enriched"));
+    assert_eq!(sandbox.run(&[]).ran(), 0);
+}
+
+#[test]
+fn a_renamed_source_file_hits() {
+    let sandbox = sandbox();
+    sandbox.run(&[]);
+    std::fs::rename(sandbox.path("rows.csv"), sandbox.path("other.csv")).unwrap();
+    sandbox.write("pipeline.toml", PIPELINE.replace("rows.csv", "other.csv"));
+    assert_eq!(sandbox.run(&[]).ran(), 0);
+}
+
+#[test]
+fn a_step_that_comes_to_the_same_stops_the_change() {
+    let sandbox = sandbox();
+    sandbox.run(&[]);
+    // Another condition that keeps the same rows.
+    sandbox.write("pipeline.toml", PIPELINE.replace("x > 0", "x >= 1"));
+    assert_eq!(sandbox.run(&[]).steps_that_ran(), ["kept"]);
+}
+
+#[test]
+fn limits_and_jobs_are_not_in_the_key() {
+    let sandbox = sandbox();
+    sandbox.run(&["--jobs", "1"]);
+    let limits = "params = { where = \"x > 0\" }\nlimits = { memory = \"64MiB\", fuel = \"1G\", time = \"9s\" }";
+    sandbox.write("pipeline.toml", PIPELINE.replace("params = { where = \"x > 0\" }", limits));
+    assert_eq!(sandbox.run(&["--jobs", "2"]).ran(), 0);
+}
+
+#[test]
+fn cache_off_runs_each_time_and_feeds_those_behind_it() {
+    let sandbox = sandbox();
+    sandbox.run(&[]);
+    sandbox.write("pipeline.toml", PIPELINE.replace("input = \"kept\"", "input = \"kept\"\ncache = \"off\""));
+    for _ in 0..2 {
+        assert_eq!(sandbox.run(&[]).steps_that_ran(), ["derived"]);
+    }
+}
+
+#[test]
+fn a_harmed_store_is_computed_again_and_never_believed() {
+    let sandbox = sandbox();
+    let first = sandbox.run(&[]);
+    for folder in ["actions", "packs", "tables", "sources", "plans", "manifests", "gathered", "memo"] {
+        let mut harmed = 0;
+        let mut folders = vec![sandbox.path("store").join(folder)];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+                if entry.path().is_dir() {
+                    folders.push(entry.path());
+                    continue;
+                }
+                // Cut one, remove the next.
+                let bytes = std::fs::read(entry.path()).unwrap();
+                if harmed % 2 == 0 {
+                    std::fs::write(entry.path(), &bytes[..bytes.len() / 2]).unwrap();
+                } else {
+                    std::fs::remove_file(entry.path()).unwrap();
+                }
+                harmed += 1;
+            }
+        }
+        let run = sandbox.run(&[]);
+        assert_eq!(run.last["outputs"], first.last["outputs"], "after harm to {folder}");
+        assert_eq!(sandbox.run(&[]).ran(), 0, "after {folder} was mended");
+    }
+}
+
+#[test]
+fn two_processes_share_a_store_and_compute_nothing_twice() {
+    let sandbox = sandbox();
+    let mut children: Vec<_> = (0..3)
+        .map(|_| {
+            let mut command = sandbox.command(&["run", "--json", "--jobs", "2"]);
+            command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null()).spawn().unwrap()
+        })
+        .collect();
+    let mut ran = 0;
+    for child in children.drain(..) {
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success());
+        let last = String::from_utf8(output.stdout).unwrap().lines().last().unwrap().to_owned();
+        let last: serde_json::Value = serde_json::from_str(&last).unwrap();
+        ran += last["tasks"]["ran"].as_u64().unwrap();
+    }
+    assert_eq!(ran, 11);
+}

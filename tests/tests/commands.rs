@@ -1,0 +1,189 @@
+//! plan, why, show, graph, schema, runs, and how a run is stopped.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::sandbox::Sandbox;
+
+const PIPELINE: &str = r#"
+[params]
+least = 1
+
+[sources.rows]
+path = "rows.csv"
+
+[steps.kept]
+uses = "std:filter"
+input = "rows"
+params = { where = "x > ${params.least}" }
+
+[steps.derived]
+uses = "std:derive"
+input = "kept"
+params = { columns = { z = "x + 1" } }
+"#;
+
+fn sandbox() -> Sandbox {
+    let sandbox = Sandbox::with(PIPELINE);
+    sandbox.write("rows.csv", "x,t\n1,a\n2,b\n3,c\n");
+    sandbox
+}
+
+#[test]
+fn a_plan_says_what_would_run_and_runs_nothing() {
+    let sandbox = sandbox();
+    let plan = sandbox.host(&["plan"]);
+    assert_eq!(plan.code, 0, "{}", plan.stderr);
+    assert!(
+        plan.stdout.contains("would run  kept · part 0") && plan.stdout.contains("unknown  derived"),
+        "{}",
+        plan.stdout
+    );
+    assert_eq!(sandbox.run(&[]).ran(), 2);
+    let plan = sandbox.host(&["plan"]);
+    assert!(plan.stdout.contains("0 tasks would run, 2 are cached"), "{}", plan.stdout);
+}
+
+#[test]
+fn why_names_the_param_and_both_values() {
+    let sandbox = sandbox();
+    sandbox.run(&[]);
+    let why = |arguments: &[&str]| {
+        let why = sandbox.host(&[&["why"], arguments].concat());
+        assert_eq!(why.code, 0, "{}", why.stderr);
+        why.stdout
+    };
+    assert!(why(&["kept"]).contains("comes from the cache"));
+    let text = why(&["kept", "--set", "least=2"]);
+    assert!(text.contains("the param `where` changed from \"x > 1\" to \"x > 2\""), "{text}");
+    sandbox.run(&["--set", "least=2"]);
+    let text = why(&["derived", "--set", "least=2"]);
+    assert!(
+        text.contains("last ran in") && text.contains("`input` had 2 rows in 1 parts, and now has 1 in 1"),
+        "{text}"
+    );
+    assert_eq!(sandbox.host(&["why", "kpt"]).code, 2);
+}
+
+#[test]
+fn why_names_the_column_that_changed() {
+    let sandbox = sandbox();
+    sandbox.run(&[]);
+    sandbox.write("rows.csv", "x,t\n1,a\n2,b\n4,c\n");
+    let text = sandbox.host(&["why", "kept"]).stdout;
+    assert!(text.contains("the column `x` of `input` changed in 1 of 1 parts"), "{text}");
+}
+
+#[test]
+fn show_finds_outputs_by_name_and_by_digest() {
+    let sandbox = sandbox();
+    let run = sandbox.run(&[]);
+    let digest = run.last["outputs"]["derived"]["output"].as_str().unwrap().to_owned();
+    for name in ["derived", "derived.output", &digest] {
+        let show = sandbox.host(&["show", name, "--json"]);
+        assert_eq!(show.code, 0, "{name}: {}", show.stderr);
+        let shown: Value = serde_json::from_str(&show.stdout).unwrap();
+        assert_eq!(shown["rows"], 2);
+        assert_eq!(shown["head"][0], serde_json::json!(["2", "b", "3"]));
+    }
+    let table = sandbox.host(&["show", "derived"]).stdout;
+    assert!(table.contains("2 rows × 3 columns in 1 part") && table.contains("int64"), "{table}");
+    assert_eq!(sandbox.host(&["show", "derived", "--export", "d.csv"]).code, 0);
+    assert_eq!(sandbox.read("d.csv"), "x,t,z\n2,b,3\n3,c,4\n");
+    let wrong = sandbox.host(&["show", "derivd"]);
+    assert!(wrong.code == 2 && wrong.stderr.contains("did you mean `derived`?"), "{}", wrong.stderr);
+}
+
+#[test]
+fn a_graph_is_drawn_in_three_ways() {
+    let sandbox = sandbox();
+    for (format, holds) in [("mermaid", "flowchart TD"), ("dot", "digraph"), ("svg", "<svg")] {
+        let graph = sandbox.host(&["graph", "--format", format]);
+        assert_eq!(graph.code, 0, "{}", graph.stderr);
+        assert!(graph.stdout.contains(holds) && graph.stdout.contains("kept"), "{}", graph.stdout);
+    }
+}
+
+/// The schema names every key that the reader knows, and no other.
+#[test]
+fn the_schema_and_the_reader_know_the_same_keys() {
+    let sandbox = sandbox();
+    let schema: Value = serde_json::from_str(&sandbox.host(&["schema"]).stdout).unwrap();
+    for (table, definition) in [("sources", "SourceFile"), ("steps", "StepFile")] {
+        let keys: Vec<&String> = schema["$defs"][definition]["properties"].as_object().unwrap().keys().collect();
+        let toml = format!("[{table}.a]\nzzzz = 1\n");
+        sandbox.write("bad.toml", toml);
+        for key in keys {
+            sandbox.write("bad.toml", format!("[{table}.a]\n{key} = {{ zzzz = 1 }}\n"));
+            let text = sandbox.host(&["run", "bad.toml"]).stderr;
+            assert!(!text.contains(&format!("unknown key `{key}`")), "{key}: {text}");
+        }
+    }
+}
+
+#[test]
+fn runs_are_listed_newest_first() {
+    let sandbox = sandbox();
+    sandbox.run(&[]);
+    sandbox.run(&[]);
+    let lines: Vec<Value> =
+        sandbox.host(&["runs", "--json"]).stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let cached: Vec<&Value> = lines.iter().map(|line| &line["tasks"]["cached"]).collect();
+    assert_eq!(cached, [2, 0]);
+}
+
+#[test]
+fn the_lines_of_a_run_have_their_stable_names() {
+    let sandbox = sandbox();
+    let run = sandbox.run(&[]);
+    let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<std::collections::BTreeSet<_>>();
+    for name in
+        ["event", "ok", "tasks", "wall_ms", "fuel", "peak_memory_bytes", "bytes_read", "bytes_written", "metrics"]
+    {
+        assert!(keys(&run.last).contains(name), "{name}");
+    }
+    let names = ["total", "ran", "cached", "failed", "skipped"].map(str::to_owned);
+    assert_eq!(keys(&run.last["tasks"]), names.into_iter().collect());
+    let task = run.lines.iter().find(|line| line["event"] == "task-finished").unwrap();
+    for name in ["step", "part", "key", "status", "fuel", "peak_memory_bytes", "wall_ms"] {
+        assert!(keys(task).contains(name), "{name}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_run_stops_soon_and_keeps_what_was_finished() {
+    let pipeline = r#"
+[sources.rows]
+path = "rows.csv"
+[steps.quick]
+uses = "std:filter"
+input = "rows"
+params = { where = "x > 0" }
+[steps.long]
+uses = "std:train-logistic"
+input = "quick"
+params = { label = "y", features = ["x"], epochs = 100000000, validation = 0.0 }
+"#;
+    let sandbox = Sandbox::with(pipeline);
+    sandbox.write("rows.csv", "x,y\n1,0\n2,1\n3,0\n");
+    let mut command = sandbox.command(&["run", "--json"]);
+    let mut child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
+    // Until the long one runs.
+    lines
+        .find(|line| line.as_ref().unwrap().contains("\"task-started\"") && line.as_ref().unwrap().contains("long"))
+        .unwrap()
+        .unwrap();
+    let asked = Instant::now();
+    let kill = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(kill.success());
+    let last = lines.map(Result::unwrap).last().unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    // Far from a measurement: a run that does not stop would take hours.
+    assert!(asked.elapsed() < Duration::from_secs(20));
+    assert!(last.contains("\"ok\":false"), "{last}");
+    let plan = sandbox.host(&["plan"]).stdout;
+    assert!(plan.contains("cached  quick"), "{plan}");
+}

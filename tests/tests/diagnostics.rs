@@ -1,0 +1,182 @@
+//! What is said of a pipeline or of data that is not as it should be.
+
+use crate::sandbox::Sandbox;
+
+const GOOD: &str = r#"[sources.customers]
+path = "customers.csv"
+
+[steps.active]
+uses = "std:filter"
+input = "customers"
+params = { where = "tenure > 12" }
+"#;
+
+fn sandbox(pipeline: &str) -> Sandbox {
+    let sandbox = Sandbox::with(pipeline);
+    sandbox.write("customers.csv", "name,tenure\nAda,3\nBob,30\n");
+    sandbox
+}
+
+fn edited(from: &str, to: &str) -> String {
+    let changed = GOOD.replace(from, to);
+    assert_ne!(changed, GOOD, "`{from}` is not in the pipeline");
+    sandbox(&changed).refused()
+}
+
+#[test]
+fn the_good_one_is_good() {
+    assert_eq!(sandbox(GOOD).run(&[]).ran(), 1);
+}
+
+#[test]
+fn an_unknown_key_offers_the_nearest() {
+    insta::assert_snapshot!(edited("input =", "inptu ="));
+}
+
+#[test]
+fn an_unknown_step_offers_the_nearest() {
+    insta::assert_snapshot!(edited("std:filter", "std:filtre"));
+}
+
+#[test]
+fn an_unknown_column_offers_the_nearest_where_it_stands() {
+    insta::assert_snapshot!(edited("tenure > 12", "tenur > 12"));
+}
+
+#[test]
+fn a_wrong_type_is_shown_where_it_stands() {
+    insta::assert_snapshot!(edited("tenure > 12", "tenure > 'a'"));
+}
+
+#[test]
+fn an_unknown_source_offers_the_nearest() {
+    insta::assert_snapshot!(edited("input = \"customers\"", "input = \"customer\""));
+}
+
+#[test]
+fn a_param_of_a_wrong_type_says_what_is_needed() {
+    insta::assert_snapshot!(edited("where = \"tenure > 12\"", "where = 12"));
+}
+
+#[test]
+fn a_param_that_is_not_there_offers_the_nearest() {
+    insta::assert_snapshot!(edited("where =", "wehre ="));
+}
+
+#[test]
+fn a_param_out_of_range_says_the_range() {
+    let pipeline =
+        GOOD.replace("std:filter", "std:split").replace("where = \"tenure > 12\"", "key = \"name\", test = 1.5");
+    insta::assert_snapshot!(sandbox(&pipeline).refused());
+}
+
+#[test]
+fn a_cycle_is_shown_as_one() {
+    let more = "\n[steps.again]\nuses = \"std:filter\"\ninput = \"active\"\nparams = { where = \"tenure > 1\" }\n";
+    let pipeline = format!("{}{more}", GOOD.replace("input = \"customers\"", "input = \"again\""));
+    insta::assert_snapshot!(sandbox(&pipeline).refused());
+}
+
+#[test]
+fn two_of_a_name_are_both_shown() {
+    let pipeline = GOOD.replace("[steps.active]", "[steps.customers]");
+    insta::assert_snapshot!(sandbox(&pipeline).refused());
+}
+
+#[test]
+fn broken_toml_is_shown_where_it_breaks() {
+    insta::assert_snapshot!(edited("path = \"customers.csv\"", "path = \"customers.csv"));
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    insta::assert_snapshot!(edited("customers.csv", "nobody.csv"));
+}
+
+#[test]
+fn an_input_that_is_not_connected_is_named() {
+    insta::assert_snapshot!(edited("input = \"customers\"\n", ""));
+}
+
+#[test]
+fn several_outputs_ask_which_one() {
+    let pipeline = format!(
+        "{}\n[steps.split]\nuses = \"std:split\"\ninput = \"active\"\nparams = {{ key = \"name\" }}\n\n[exports]\n\"a.csv\" = \"split\"\n",
+        GOOD
+    );
+    insta::assert_snapshot!(sandbox(&pipeline).refused());
+}
+
+#[test]
+fn all_mistakes_come_together() {
+    let pipeline = GOOD.replace("input =", "inptu =").replace("path =", "pth =");
+    let text = sandbox(&pipeline).refused();
+    assert_eq!(text.matches("unknown key").count(), 2, "{text}");
+}
+
+#[test]
+fn params_that_cannot_be_set_are_refused() {
+    let pipeline = format!("[params]\nrate = {{ default = 0.5, min = 0.0, max = 1.0 }}\n{GOOD}");
+    let sandbox = sandbox(&pipeline);
+    for set in ["rate=2", "rate=fast", "rte=0.1", "rate"] {
+        assert_eq!(sandbox.host(&["run", "--set", set]).code, 2, "{set}");
+    }
+    assert_eq!(sandbox.host(&["run", "--set", "rate=0.25"]).code, 0);
+}
+
+#[test]
+fn data_that_is_not_as_it_should_be_is_named_with_its_line() {
+    let cases: [(&str, &[u8]); 6] = [
+        ("ragged", b"name,tenure\nAda,3\nBob\n"),
+        ("not UTF-8", b"name,tenure\nAda,3\nB\xffb,4\n"),
+        ("empty", b""),
+        ("no rows", b"name,tenure\n"),
+        ("a header twice", b"name,name\n1,2\n"),
+        ("an open quote", b"name,tenure\n\"Ada,3\n"),
+    ];
+    let mut said = Vec::new();
+    for (what, bytes) in cases {
+        let sandbox = sandbox(GOOD);
+        sandbox.write("customers.csv", bytes);
+        let text = sandbox.refused();
+        let message: Vec<&str> = text.lines().take_while(|line| !line.contains("╭─")).collect();
+        said.push(format!("{what}: {}", message.join(" ")));
+    }
+    insta::assert_snapshot!(said.join("\n"));
+}
+
+#[test]
+fn a_failure_in_the_data_names_step_part_column_and_row() {
+    let pipeline = GOOD
+        .replace("std:filter", "std:derive")
+        .replace("where = \"tenure > 12\"", "columns = { n = \"cast(name as int64)\" }");
+    let sandbox = sandbox(&format!("{pipeline}\n[exports]\n\"out.csv\" = \"active\"\n"));
+    let text = sandbox.failed();
+    assert!(
+        text.contains("active · part 0  the text `Ada` is not an integer (column `n`, row 0 of the part)"),
+        "{text}"
+    );
+    assert!(!sandbox.path("out.csv").exists());
+}
+
+#[test]
+fn what_depends_on_a_failure_is_skipped_and_the_rest_is_done() {
+    let more = r#"
+[steps.bad]
+uses = "std:derive"
+input = "customers"
+params = { columns = { n = "cast(name as int64)" } }
+
+[steps.behind]
+uses = "std:filter"
+input = "bad"
+params = { where = "n > 1" }
+"#;
+    let sandbox = sandbox(&format!("{more}{GOOD}"));
+    let outcome = sandbox.try_run(&[]);
+    assert_eq!(outcome.code, 1);
+    let run = crate::sandbox::Run::of(&outcome);
+    let tasks = &run.last["tasks"];
+    assert_eq!((&tasks["failed"], &tasks["skipped"], &tasks["ran"]), (&1.into(), &1.into(), &1.into()), "{}", run.last);
+    assert_eq!(run.last["ok"], false);
+}

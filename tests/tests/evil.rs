@@ -1,0 +1,159 @@
+//! Guests that attack. Each must end as a failure with a name: no panic of the
+//! host, no hang, nothing kept.
+
+use std::sync::OnceLock;
+
+use crate::sandbox::{Sandbox, repository};
+
+fn evil() -> &'static [u8] {
+    static BYTES: OnceLock<Vec<u8>> = OnceLock::new();
+    BYTES
+        .get_or_init(|| millrace_plugin::build(&repository().join("tests/guests/evil")).expect("the evil guest builds"))
+}
+
+fn sandbox(attack: &str) -> Sandbox {
+    let sandbox = Sandbox::with(&format!(
+        r#"
+[sources.rows]
+path = "rows.csv"
+
+[steps.evil]
+uses = "path:evil.wasm"
+input = "rows"
+params = {{ attack = "{attack}" }}
+limits = {{ memory = "64MiB", fuel = "500M", time = "20s" }}
+
+[exports]
+"out.csv" = "evil"
+"#
+    ));
+    sandbox.write("rows.csv", "x\n1\n2\n3\n").write("evil.wasm", evil());
+    sandbox
+}
+
+/// The first line of what is said of the attack.
+fn said(attack: &str) -> String {
+    let sandbox = sandbox(attack);
+    let text = sandbox.failed();
+    assert!(!sandbox.path("out.csv").exists(), "{attack}: something was written");
+    assert!(!text.contains("panicked at host/") && !text.contains("please report"), "{attack}: {text}");
+    let line = text.lines().find(|line| line.contains("FAILED")).unwrap_or_else(|| panic!("{text}")).trim();
+    let again = sandbox.failed();
+    assert!(again.contains("FAILED"), "{attack}: a failure was kept as a result");
+    line.replace("FAILED  evil · part 0  ", "").replace("the component broke the rules of the step world: ", "rule: ")
+}
+
+#[test]
+fn a_tame_guest_passes() {
+    let sandbox = sandbox("none");
+    assert_eq!(sandbox.run(&[]).ran(), 1);
+    assert_eq!(sandbox.read("out.csv"), "n,t\n0,a\n0,b\n0,c\n");
+}
+
+#[test]
+fn every_attack_ends_as_a_failure_with_its_name() {
+    let attacks = [
+        "nothing",
+        "fails",
+        "traps",
+        "panics",
+        "loops",
+        "recurses",
+        "allocates",
+        "logs without end",
+        "too few values",
+        "too many values",
+        "claims a huge length",
+        "claims nulls",
+        "hides nulls",
+        "short validity",
+        "offsets on numbers",
+        "fewer rows",
+        "offsets beyond",
+        "offsets backwards",
+        "offsets negative",
+        "offsets missing",
+        "not utf-8",
+        "cuts a character",
+        "take beyond",
+        "mask too short",
+        "pass through from nowhere",
+        "column before begin",
+        "end before begin",
+        "begins twice",
+        "never ends",
+        "column twice",
+        "column unknown",
+        "column missing",
+        "second part",
+        "output unknown",
+        "input unknown",
+        "blob into a table",
+        "partial in map",
+        "partial of nobody",
+        "declares what is planned",
+        "reads a part that is not there",
+        "reads a column that is not there",
+        "metric that is none",
+        "huge part",
+    ];
+    let lines: Vec<String> = attacks.iter().map(|attack| format!("{attack}: {}", said(attack))).collect();
+    insta::assert_snapshot!(lines.join("\n"));
+}
+
+#[test]
+fn a_plan_that_lies_is_refused_before_anything_runs() {
+    let attacks = [
+        "plan panics",
+        "plan loops",
+        "plan reads what is not there",
+        "plan passes what is not there",
+        "plan changes a type",
+        "plan repeats a column",
+        "plan forgets an output",
+    ];
+    let said = |attack: &&str| {
+        let text = sandbox(attack).refused();
+        let line = text.lines().find(|line| line.contains("cannot be used")).unwrap_or_else(|| panic!("{text}"));
+        format!("{attack}: {}", line.trim_start_matches(['×', ' ', '│', 'e', 'r', 'o']).trim())
+    };
+    insta::assert_snapshot!(attacks.iter().map(said).collect::<Vec<_>>().join("\n"));
+}
+
+/// A backtrace names the functions of the step.
+#[test]
+fn a_panic_says_where_in_the_step() {
+    let text = sandbox("panics").failed();
+    assert!(text.contains("at the disco") && text.contains("at evil::"), "{text}");
+}
+
+#[test]
+fn what_is_no_step_is_refused() {
+    let newer = {
+        let (from, to) = (b"@0.1.0".as_slice(), b"@0.2.0");
+        let mut bytes = evil().to_vec();
+        let places: Vec<usize> = (0..bytes.len() - from.len()).filter(|at| bytes[*at..].starts_with(from)).collect();
+        places.into_iter().for_each(|at| bytes[at..at + to.len()].copy_from_slice(to));
+        bytes
+    };
+    let cut = evil()[..evil().len() / 2].to_vec();
+    let cases: [(&str, Vec<u8>); 6] = [
+        ("random bytes", vec![7; 1000]),
+        ("nothing", Vec::new()),
+        ("a core module", b"\0asm\x01\0\0\0".to_vec()),
+        ("an empty component", wat::parse_str("(component)").unwrap()),
+        ("half a component", cut),
+        ("another world version", newer),
+    ];
+    let mut lines = Vec::new();
+    for (what, bytes) in cases {
+        let sandbox = sandbox("none");
+        sandbox.write("evil.wasm", bytes);
+        let text = sandbox.refused();
+        let from = text.find("`path:evil.wasm`").unwrap_or_else(|| panic!("{what}: {text}"));
+        let message: Vec<&str> =
+            text[from..].lines().take_while(|line| !line.contains("╭─")).map(|l| l.trim_matches(['│', ' '])).collect();
+        lines.push(format!("{what}: {}", message.join(" ").trim()));
+    }
+    insta::assert_snapshot!(lines.join("\n"));
+}

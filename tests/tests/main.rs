@@ -1,0 +1,15 @@
+//! Millrace through its command line: each test is a claim that users rely on.
+//!
+//! They need `target/release/host` with the standard steps inside: `cargo xtask
+//! test` builds it first.
+
+mod cache;
+mod churn;
+mod commands;
+mod determinism;
+mod diagnostics;
+mod evil;
+mod readme;
+mod sandbox;
+mod sources;
+mod steps;

@@ -1,0 +1,83 @@
+//! Sources and exports through the command line: formats, globs, pushed-down
+//! columns and rows.
+
+use crate::sandbox::Sandbox;
+
+fn exported(pipeline: &str, files: &[(&str, &str)]) -> String {
+    let sandbox = Sandbox::with(pipeline);
+    for (name, content) in files {
+        sandbox.write(name, content);
+    }
+    sandbox.run(&[]);
+    sandbox.read("out.csv")
+}
+
+#[test]
+fn a_glob_reads_files_by_name_each_as_a_part() {
+    let pipeline = "[sources.s]\npath = \"in/*.csv\"\n[exports]\n\"out.csv\" = \"s\"\n";
+    let files = [("in/b.csv", "x\n3\n"), ("in/a.csv", "x\n1\n2\n"), ("in/c.txt", "no"), ("in/sub/d.csv", "x\n9\n")];
+    assert_eq!(exported(pipeline, &files), "x\n1\n2\n3\n");
+}
+
+#[test]
+fn columns_and_where_apply_while_reading() {
+    let pipeline =
+        "[sources.s]\npath = \"in.csv\"\ncolumns = [\"b\"]\nwhere = \"a > 1\"\n[exports]\n\"out.csv\" = \"s\"\n";
+    assert_eq!(exported(pipeline, &[("in.csv", "a,b,c\n1,x,0\n2,y,0\n3,z,0\n")]), "b\ny\nz\n");
+}
+
+#[test]
+fn missing_spellings_and_types_are_as_told() {
+    let pipeline = "[sources.s]\npath = \"in.csv\"\nmissing = [\"NA\", \"-\"]\ntypes = { a = \"float64\", b = \"utf8\" }\n[exports]\n\"out.csv\" = \"s\"\n";
+    assert_eq!(exported(pipeline, &[("in.csv", "a,b\n1,7\nNA,-\n")]), "a,b\n1.0,7\n,\n");
+}
+
+#[test]
+fn every_format_is_written_and_read_again() {
+    for extension in ["csv", "ndjson", "parquet", "arrow"] {
+        let sandbox = Sandbox::with(&format!(
+            "[sources.s]\npath = \"in.csv\"\n[steps.f]\nuses = \"std:filter\"\ninput = \"s\"\nparams = {{ where = \"a <> 2\" }}\n[exports]\n\"mid.{extension}\" = \"f\"\n"
+        ));
+        sandbox.write("in.csv", "a,t,f\n1,\"x, y\",0.5\n2,,1\n3,z,\n");
+        sandbox.run(&[]);
+        sandbox
+            .write("second.toml", format!("[sources.s]\npath = \"mid.{extension}\"\n[exports]\n\"out.csv\" = \"s\"\n"));
+        sandbox.run(&["second.toml"]);
+        let mut expected = "a,t,f\n1,\"x, y\",0.5\n3,z,\n";
+        if extension == "ndjson" {
+            expected = "a,f,t\n1,0.5,\"x, y\"\n3,,z\n";
+        }
+        assert_eq!(sandbox.read("out.csv"), expected, "{extension}");
+    }
+}
+
+#[test]
+fn an_export_is_not_written_again_when_it_is_as_it_should_be() {
+    let sandbox = Sandbox::with("[sources.s]\npath = \"in.csv\"\n[exports]\n\"out/x.csv\" = \"s\"\n");
+    sandbox.write("in.csv", "a\n1\n");
+    sandbox.run(&[]);
+    let modified = || std::fs::metadata(sandbox.path("out/x.csv")).unwrap().modified().unwrap();
+    let first = modified();
+    sandbox.run(&[]);
+    assert_eq!(modified(), first);
+    std::fs::write(sandbox.path("out/x.csv"), "spoilt").unwrap();
+    sandbox.run(&[]);
+    assert_eq!(sandbox.read("out/x.csv"), "a\n1\n");
+}
+
+#[test]
+fn an_export_to_a_name_without_a_format_fails_and_says_so() {
+    let sandbox = Sandbox::with("[sources.s]\npath = \"in.csv\"\n[exports]\n\"out.xlsx\" = \"s\"\n");
+    sandbox.write("in.csv", "a\n1\n");
+    let text = sandbox.failed();
+    assert!(text.contains("does not tell the format"), "{text}");
+    assert!(!sandbox.path("out.xlsx").exists());
+}
+
+#[test]
+fn included_files_are_merged() {
+    let sandbox = Sandbox::with("include = [\"sub/sources.toml\"]\n[exports]\n\"out.csv\" = \"s\"\n");
+    sandbox.write("sub/sources.toml", "[sources.s]\npath = \"in.csv\"\n").write("sub/in.csv", "a\n1\n");
+    sandbox.run(&[]);
+    assert_eq!(sandbox.read("out.csv"), "a\n1\n");
+}

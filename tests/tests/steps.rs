@@ -1,0 +1,106 @@
+//! What only shows when steps are connected: matrix, gathering, choices.
+
+use crate::sandbox::Sandbox;
+
+const MATRIX: &str = r#"
+[sources.rows]
+path = "rows.csv"
+
+[steps.shift]
+uses = "std:derive"
+input = "rows"
+matrix = { by = [1, 2], times = [1, 10] }
+params = { columns = { z = "x * ${matrix.times} + ${matrix.by}" } }
+
+[steps.kept]
+uses = "std:filter"
+input = "shift"
+params = { where = "z > 12" }
+
+[steps.best]
+uses = "std:best"
+inputs = { candidates = "kept.metrics[*]" }
+params = { by = "rows_out" }
+
+[exports]
+"best.csv" = "kept[best]"
+"one.csv" = "kept[by=1,times=10]"
+"all-${matrix.by}-${matrix.times}.csv" = "shift"
+"#;
+
+#[test]
+fn a_matrix_fans_out_and_in_and_a_choice_picks_one() {
+    let sandbox = Sandbox::with(MATRIX);
+    sandbox.write("rows.csv", "x\n1\n2\n3\n");
+    let run = sandbox.run(&[]);
+    assert_eq!(run.total(), 4 + 4 + 1);
+    assert_eq!(sandbox.read("one.csv"), "x,z\n2,21\n3,31\n");
+    // Of equals the first: by=1 before by=2.
+    assert_eq!(sandbox.read("best.csv"), "x,z\n2,21\n3,31\n");
+    assert_eq!(sandbox.read("all-2-1.csv"), "x,z\n1,3\n2,4\n3,5\n");
+    assert_eq!(run.last["metrics"]["best"]["rows_out"], 2.0);
+}
+
+#[test]
+fn one_more_value_in_a_matrix_runs_its_instances_only() {
+    let sandbox = Sandbox::with(MATRIX);
+    sandbox.write("rows.csv", "x\n1\n2\n3\n");
+    sandbox.run(&[]);
+    sandbox.write("pipeline.toml", MATRIX.replace("by = [1, 2]", "by = [1, 2, 3]"));
+    let run = sandbox.run(&[]);
+    assert_eq!(run.ran(), 2 + 2 + 1);
+}
+
+#[test]
+fn categories_that_are_known_late_are_checked_late() {
+    let pipeline = r#"
+[sources.rows]
+path = "rows.csv"
+[steps.categories]
+uses = "std:encode-fit"
+input = "rows"
+params = { columns = ["c"] }
+[steps.encoded]
+uses = "std:encode"
+inputs = { input = "rows", categories = "categories" }
+params = { columns = ["c"], method = "one-hot", drop_first = false }
+[steps.behind]
+uses = "std:derive"
+input = "encoded"
+params = { columns = { s = "\"c=a\" + \"c=b\"" } }
+[exports]
+"out.csv" = "behind"
+"#;
+    let sandbox = Sandbox::with(pipeline);
+    sandbox.write("rows.csv", "c,x\na,1\nb,2\na,3\n");
+    sandbox.run(&[]);
+    assert_eq!(sandbox.read("out.csv"), "x,c=a,c=b,s\n1,1.0,0.0,1.0\n2,0.0,1.0,1.0\n3,1.0,0.0,1.0\n");
+    sandbox.write("pipeline.toml", pipeline.replace("c=b", "c=z"));
+    let text = sandbox.failed();
+    assert!(text.contains("there is no column `c=z`") && text.contains("did you mean"), "{text}");
+}
+
+/// A mask selects, and what was not read is gathered by the host.
+#[test]
+fn a_filter_of_a_filter_of_text_keeps_the_right_rows() {
+    let pipeline = r#"
+[sources.rows]
+path = "rows.csv"
+part_rows = 4
+[steps.a]
+uses = "std:filter"
+input = "rows"
+params = { where = "x % 2 = 0" }
+[steps.b]
+uses = "std:filter"
+input = "a"
+params = { where = "t like '%1%'" }
+[exports]
+"out.csv" = "b"
+"#;
+    let sandbox = Sandbox::with(pipeline);
+    let rows: String = (0..20).map(|i| format!("{i},t{i},{}\n", if i % 3 == 0 { "" } else { "v" })).collect();
+    sandbox.write("rows.csv", format!("x,t,v\n{rows}"));
+    sandbox.run(&[]);
+    assert_eq!(sandbox.read("out.csv"), "x,t,v\n10,t10,v\n12,t12,\n14,t14,v\n16,t16,v\n18,t18,\n");
+}
