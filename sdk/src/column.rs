@@ -11,7 +11,10 @@ use arrow_array::types::{
     TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type, UInt32Type,
     UInt64Type,
 };
-use arrow_array::{Array, ArrayRef, ArrowPrimitiveType, BinaryArray, BooleanArray, PrimitiveArray, StringArray};
+use arrow_array::{
+    Array, ArrayRef, ArrowPrimitiveType, BinaryArray, BooleanArray, Float64Array, Int64Array, PrimitiveArray,
+    StringArray,
+};
 use arrow_buffer::{ArrowNativeType, BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow_schema::{DataType, TimeUnit};
 
@@ -68,28 +71,107 @@ macro_rules! with_primitive {
     };
 }
 
+fn nulls(validity: Option<Vec<u8>>, null_count: u64, len: usize) -> Result<Option<NullBuffer>> {
+    match validity.filter(|_| null_count > 0) {
+        Some(validity) => Ok(Some(NullBuffer::new(bits(validity, len)?))),
+        None => Ok(None),
+    }
+}
+
+fn offsets(offsets: Option<Vec<u8>>, len: usize) -> Result<OffsetBuffer<i32>> {
+    let offsets = offsets.ok_or_else(|| Error::new("a column of text without offsets"))?;
+    Ok(OffsetBuffer::new(scalars(offsets, len + 1)?))
+}
+
+/// A boolean column that the host checked.
+pub(crate) fn bool_array(buffers: Buffers) -> Result<BooleanArray> {
+    let Buffers { len, null_count, validity, values, .. } = buffers;
+    let nulls = nulls(validity, null_count, len as usize)?;
+    Ok(BooleanArray::new(bits(values, len as usize)?, nulls))
+}
+
+/// A column of text that the host checked.
+pub(crate) fn text_array(buffers: Buffers) -> Result<StringArray> {
+    let len = buffers.len as usize;
+    let nulls = nulls(buffers.validity, buffers.null_count, len)?;
+    Ok(StringArray::try_new(offsets(buffers.offsets, len)?, Buffer::from_vec(buffers.values), nulls)?)
+}
+
+/// Calls a macro with the type of the values of a number.
+macro_rules! with_number {
+    ($data_type:expr, $call:ident, $otherwise:expr) => {
+        match $data_type {
+            DataType::Int8 => $call!(i8),
+            DataType::Int16 => $call!(i16),
+            DataType::Int32 => $call!(i32),
+            DataType::Int64 => $call!(i64),
+            DataType::UInt8 => $call!(u8),
+            DataType::UInt16 => $call!(u16),
+            DataType::UInt32 => $call!(u32),
+            DataType::UInt64 => $call!(u64),
+            DataType::Float32 => $call!(f32),
+            DataType::Float64 => $call!(f64),
+            _ => $otherwise,
+        }
+    };
+}
+
+/// A column of numbers or booleans as floats; `None` for anything else.
+pub(crate) fn f64_array(data_type: &DataType, buffers: Buffers) -> Result<Option<Float64Array>> {
+    let Buffers { len, null_count, validity, values, .. } = buffers;
+    let len = len as usize;
+    let nulls = nulls(validity, null_count, len)?;
+    macro_rules! floats {
+        ($ty:ty) => {
+            scalars::<$ty>(values, len)?.iter().map(|value| *value as f64).collect::<Vec<f64>>().into()
+        };
+    }
+    let floats: ScalarBuffer<f64> = match data_type {
+        DataType::Float64 => scalars(values, len)?,
+        DataType::Boolean => bits(values, len)?.iter().map(|b| f64::from(u8::from(b))).collect::<Vec<f64>>().into(),
+        other => with_number!(other, floats, return Ok(None)),
+    };
+    Ok(Some(Float64Array::try_new(floats, nulls)?))
+}
+
+/// A column of integers or booleans as 64-bit ones; `None` for anything else.
+pub(crate) fn i64_array(data_type: &DataType, buffers: Buffers) -> Result<Option<Int64Array>> {
+    let Buffers { len, null_count, validity, values, .. } = buffers;
+    let len = len as usize;
+    let nulls = nulls(validity, null_count, len)?;
+    macro_rules! integers {
+        ($ty:ty) => {
+            scalars::<$ty>(values, len)?.iter().map(|value| *value as i64).collect::<Vec<i64>>().into()
+        };
+    }
+    let integers: ScalarBuffer<i64> = match data_type {
+        DataType::Int64 => scalars(values, len)?,
+        DataType::Boolean => bits(values, len)?.iter().map(i64::from).collect::<Vec<i64>>().into(),
+        // They do not all fit, or are no integers.
+        DataType::UInt64 | DataType::Float32 | DataType::Float64 => return Ok(None),
+        other => with_number!(other, integers, return Ok(None)),
+    };
+    Ok(Some(Int64Array::try_new(integers, nulls)?))
+}
+
 /// Takes buffers that the host checked.
 pub(crate) fn from_buffers(data_type: &DataType, buffers: Buffers) -> Result<ArrayRef> {
-    let Buffers { len, null_count, validity, offsets, values } = buffers;
-    let len = len as usize;
-    let nulls = match validity.filter(|_| null_count > 0) {
-        Some(validity) => Some(NullBuffer::new(bits(validity, len)?)),
-        None => None,
-    };
-    let offset_buffer = |offsets: Option<Vec<u8>>| -> Result<OffsetBuffer<i32>> {
-        let offsets = offsets.ok_or_else(|| Error::new("a column of text without offsets"))?;
-        Ok(OffsetBuffer::new(scalars(offsets, len + 1)?))
-    };
     macro_rules! primitive {
         ($ty:ty) => {{
-            let values = scalars::<<$ty as ArrowPrimitiveType>::Native>(values, len)?;
+            let len = buffers.len as usize;
+            let nulls = nulls(buffers.validity, buffers.null_count, len)?;
+            let values = scalars::<<$ty as ArrowPrimitiveType>::Native>(buffers.values, len)?;
             Arc::new(PrimitiveArray::<$ty>::try_new(values, nulls)?.with_data_type(data_type.clone()))
         }};
     }
     Ok(match data_type {
-        DataType::Boolean => Arc::new(BooleanArray::new(bits(values, len)?, nulls)),
-        DataType::Utf8 => Arc::new(StringArray::try_new(offset_buffer(offsets)?, Buffer::from_vec(values), nulls)?),
-        DataType::Binary => Arc::new(BinaryArray::try_new(offset_buffer(offsets)?, Buffer::from_vec(values), nulls)?),
+        DataType::Boolean => Arc::new(bool_array(buffers)?),
+        DataType::Utf8 => Arc::new(text_array(buffers)?),
+        DataType::Binary => {
+            let len = buffers.len as usize;
+            let nulls = nulls(buffers.validity, buffers.null_count, len)?;
+            Arc::new(BinaryArray::try_new(offsets(buffers.offsets, len)?, Buffer::from_vec(buffers.values), nulls)?)
+        }
         other => with_primitive!(other, primitive, return Err(unsupported(other))),
     })
 }

@@ -3,10 +3,10 @@
 
 use std::marker::PhantomData;
 
-use arrow_array::{Array, ArrayRef};
+use arrow_array::Array;
 use arrow_schema::{DataType, Field, Schema, TimeUnit};
 
-use crate::column::{Buffers, from_buffers, to_buffers};
+use crate::column::{Buffers, to_buffers};
 use crate::plan::OutputField;
 use crate::task::{Backend, Rows, TableBackend};
 use crate::{Entry, Error, Level, Mode, Phase, Plan, Result, Task};
@@ -236,10 +236,7 @@ impl Backend for HostTask<'_> {
     }
 
     fn tables(&self, port: &str) -> Vec<Box<dyn TableBackend + '_>> {
-        let table = |inner: host::Table| -> Box<dyn TableBackend> {
-            let types = inner.schema().iter().map(|field| from_wit_type(&field.data_type)).collect();
-            Box::new(HostTable { inner, types })
-        };
+        let table = |inner: host::Table| -> Box<dyn TableBackend> { Box::new(HostTable { inner }) };
         self.0.tables(port).into_iter().map(table).collect()
     }
 
@@ -318,7 +315,6 @@ impl Backend for HostTask<'_> {
 
 struct HostTable {
     inner: host::Table,
-    types: Vec<DataType>,
 }
 
 impl TableBackend for HostTable {
@@ -334,9 +330,9 @@ impl TableBackend for HostTable {
         self.inner.parts()
     }
 
-    fn column(&self, part: usize, column: usize) -> Result<ArrayRef> {
+    fn buffers(&self, part: usize, column: usize) -> Result<Buffers> {
         let wit::ColumnData { len, null_count, validity, offsets, values } =
             self.inner.column(part as u32, column as u32);
-        from_buffers(&self.types[column], Buffers { len, null_count, validity, offsets, values })
+        Ok(Buffers { len, null_count, validity, offsets, values })
     }
 }

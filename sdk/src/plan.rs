@@ -118,7 +118,7 @@ impl Plan {
     }
 
     /// Says that an output's schema is known only at run time: the step calls
-    /// [`crate::Task::declare`].
+    /// [`crate::Task::declare_replacing`].
     pub fn output_at_run_time(&mut self, port: &str) {
         self.outputs.push(Output { port: port.to_owned(), fields: None, inputs: Vec::new() });
     }

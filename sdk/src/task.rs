@@ -2,14 +2,11 @@
 
 use std::sync::Arc;
 
-use arrow_array::cast::AsArray;
-use arrow_array::types::{
-    Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
-};
 use arrow_array::{Array, ArrayRef, BooleanArray, Float64Array, Int64Array, StringArray, UInt32Array};
 use arrow_schema::{DataType, Field};
 use serde_json::Value;
 
+use crate::column::{Buffers, bool_array, f64_array, from_buffers, i64_array, text_array};
 use crate::{Error, Result};
 
 /// Which function of the step runs.
@@ -67,7 +64,7 @@ pub(crate) trait TableBackend {
     fn instance(&self) -> String;
     fn fields(&self) -> Vec<Field>;
     fn parts(&self) -> Vec<u64>;
-    fn column(&self, part: usize, column: usize) -> Result<ArrayRef>;
+    fn buffers(&self, part: usize, column: usize) -> Result<Buffers>;
 }
 
 /// A running task.
@@ -283,15 +280,21 @@ impl Part<'_> {
         &self.table.fields
     }
 
-    /// A column as it is.
+    fn buffers(&self, name: &str) -> Result<(&DataType, Buffers)> {
+        let index = self.table.fields.iter().position(|field| field.name() == name);
+        let index =
+            index.ok_or_else(|| Error::new(format!("the plan does not read the column `{name}`")).in_column(name))?;
+        Ok((self.table.fields[index].data_type(), self.table.inner.buffers(self.index, index)?))
+    }
+
+    /// A column as it is. The other ways give an array of one type, and a
+    /// component that needs no more is much smaller.
     ///
     /// # Errors
     /// When the plan does not read it.
     pub fn column(&self, name: &str) -> Result<ArrayRef> {
-        let index = self.table.fields.iter().position(|field| field.name() == name);
-        let index =
-            index.ok_or_else(|| Error::new(format!("the plan does not read the column `{name}`")).in_column(name))?;
-        self.table.inner.column(self.index, index)
+        let (data_type, buffers) = self.buffers(name)?;
+        from_buffers(data_type, buffers)
     }
 
     /// A column of numbers or booleans as floats.
@@ -299,8 +302,8 @@ impl Part<'_> {
     /// # Errors
     /// When the column is not there or something else.
     pub fn f64(&self, name: &str) -> Result<Float64Array> {
-        let array = self.column(name)?;
-        to_f64(&array).ok_or_else(|| not(name, &array, "a number"))
+        let (data_type, buffers) = self.buffers(name)?;
+        f64_array(data_type, buffers)?.ok_or_else(|| not(name, data_type, "a number"))
     }
 
     /// A column of integers, signed and up to 64 bits, or booleans.
@@ -308,8 +311,8 @@ impl Part<'_> {
     /// # Errors
     /// When the column is not there or something else.
     pub fn i64(&self, name: &str) -> Result<Int64Array> {
-        let array = self.column(name)?;
-        to_i64(&array).ok_or_else(|| not(name, &array, "an integer"))
+        let (data_type, buffers) = self.buffers(name)?;
+        i64_array(data_type, buffers)?.ok_or_else(|| not(name, data_type, "an integer"))
     }
 
     /// A column of text.
@@ -317,8 +320,10 @@ impl Part<'_> {
     /// # Errors
     /// When the column is not there or something else.
     pub fn text(&self, name: &str) -> Result<StringArray> {
-        let array = self.column(name)?;
-        array.as_string_opt::<i32>().cloned().ok_or_else(|| not(name, &array, "text"))
+        match self.buffers(name)? {
+            (DataType::Utf8, buffers) => text_array(buffers),
+            (other, _) => Err(not(name, other, "text")),
+        }
     }
 
     /// A column of booleans.
@@ -326,54 +331,14 @@ impl Part<'_> {
     /// # Errors
     /// When the column is not there or something else.
     pub fn bool(&self, name: &str) -> Result<BooleanArray> {
-        let array = self.column(name)?;
-        array.as_boolean_opt().cloned().ok_or_else(|| not(name, &array, "boolean"))
+        match self.buffers(name)? {
+            (DataType::Boolean, buffers) => bool_array(buffers),
+            (other, _) => Err(not(name, other, "boolean")),
+        }
     }
 }
 
-fn not(name: &str, array: &ArrayRef, needed: &str) -> Error {
-    let found = crate::plan::type_name(array.data_type());
+fn not(name: &str, found: &DataType, needed: &str) -> Error {
+    let found = crate::plan::type_name(found);
     Error::new(format!("column `{name}` is {found}, and {needed} is needed")).in_column(name)
-}
-
-/// Numbers and booleans as floats.
-pub(crate) fn to_f64(array: &ArrayRef) -> Option<Float64Array> {
-    macro_rules! from {
-        ($ty:ty) => {
-            array.as_primitive::<$ty>().unary::<_, Float64Type>(|value| value as f64)
-        };
-    }
-    Some(match array.data_type() {
-        DataType::Float64 => array.as_primitive::<Float64Type>().clone(),
-        DataType::Float32 => from!(Float32Type),
-        DataType::Int8 => from!(Int8Type),
-        DataType::Int16 => from!(Int16Type),
-        DataType::Int32 => from!(Int32Type),
-        DataType::Int64 => from!(Int64Type),
-        DataType::UInt8 => from!(UInt8Type),
-        DataType::UInt16 => from!(UInt16Type),
-        DataType::UInt32 => from!(UInt32Type),
-        DataType::UInt64 => from!(UInt64Type),
-        DataType::Boolean => array.as_boolean().iter().map(|value| value.map(|b| f64::from(u8::from(b)))).collect(),
-        _ => return None,
-    })
-}
-
-fn to_i64(array: &ArrayRef) -> Option<Int64Array> {
-    macro_rules! from {
-        ($ty:ty) => {
-            array.as_primitive::<$ty>().unary::<_, Int64Type>(i64::from)
-        };
-    }
-    Some(match array.data_type() {
-        DataType::Int64 => array.as_primitive::<Int64Type>().clone(),
-        DataType::Int8 => from!(Int8Type),
-        DataType::Int16 => from!(Int16Type),
-        DataType::Int32 => from!(Int32Type),
-        DataType::UInt8 => from!(UInt8Type),
-        DataType::UInt16 => from!(UInt16Type),
-        DataType::UInt32 => from!(UInt32Type),
-        DataType::Boolean => array.as_boolean().iter().map(|value| value.map(i64::from)).collect(),
-        _ => return None,
-    })
 }

@@ -14,9 +14,9 @@ use arrow_select::filter::filter_record_batch;
 use arrow_select::take::take;
 use serde_json::Value;
 
-use crate::column::{from_buffers, to_buffers};
+use crate::column::{Buffers, f64_array, from_buffers, to_buffers};
 use crate::plan::OutputField;
-use crate::task::{Backend, Rows, TableBackend, to_f64};
+use crate::task::{Backend, Rows, TableBackend};
 use crate::{Entry, Error, Level, Mode, Phase, Plan, Result, Task};
 
 /// A table of columns of equal length.
@@ -206,7 +206,9 @@ impl Outcome {
     /// # Panics
     /// When there is none, or none of numbers.
     pub fn numbers(&self, port: &str, name: &str) -> Vec<Option<f64>> {
-        let array = to_f64(&self.column(port, name)).expect("a column of numbers");
+        let array = self.column(port, name);
+        let array = to_buffers(&*array).and_then(|buffers| f64_array(array.data_type(), buffers));
+        let array = array.ok().flatten().expect("a column of numbers");
         array.iter().collect()
     }
 
@@ -444,9 +446,9 @@ impl TableBackend for TestTable<'_> {
         self.all.iter().map(|part| part.num_rows() as u64).collect()
     }
 
-    fn column(&self, part: usize, column: usize) -> Result<ArrayRef> {
+    fn buffers(&self, part: usize, column: usize) -> Result<Buffers> {
         let name = self.fields()[column].name().clone();
         let array = self.all[part].column_by_name(&name).ok_or_else(|| Error::new("no such column"))?;
-        from_buffers(array.data_type(), to_buffers(array)?)
+        to_buffers(array)
     }
 }

@@ -1,5 +1,8 @@
 //! Step instances and what connects them: matrix spread out, references resolved,
 //! params put in. Everything that can be known without looking at data.
+//!
+//! Long because names, ports, instances and exports are resolved against each other, and a
+//! mistake in one must not be reported again by the next.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;

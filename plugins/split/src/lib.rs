@@ -54,12 +54,13 @@ impl Step for Split {
 
 /// The values of a column as bytes, one for each row; a missing one has none.
 fn each_value(part: &Part, name: &str, mut each: impl FnMut(&[u8])) -> Result<()> {
-    let column = part.column(name)?;
-    if *column.data_type() == DataType::Utf8 {
+    let field = part.fields().iter().find(|field| field.name() == name);
+    let data_type = field.map_or(DataType::Null, |field| field.data_type().clone());
+    if data_type == DataType::Utf8 {
         for text in part.text(name)?.iter() {
             each(text.unwrap_or_default().as_bytes());
         }
-    } else if column.data_type().is_floating() {
+    } else if data_type.is_floating() {
         for value in part.f64(name)?.iter() {
             each(&value.map_or([0; 8], f64::to_le_bytes));
         }

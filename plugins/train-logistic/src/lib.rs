@@ -289,7 +289,7 @@ mod tests {
             "column `name` is utf8, and a number is needed"
         );
         assert!(
-            train(json!({ "label": "y", "learning_rate": 1e200 }))
+            train(json!({ "label": "y", "learning_rate": 1e200, "l2": 1 }))
                 .run()
                 .unwrap_err()
                 .message

@@ -1,4 +1,6 @@
 //! A tree held against a schema: names become columns, every node has a type.
+//!
+//! Long because the table of functions and the rules of their types stand together.
 
 use std::collections::HashSet;
 use std::fmt;

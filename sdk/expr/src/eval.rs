@@ -1,5 +1,7 @@
 //! A checked tree over columns. Loops run over whole columns, nulls apart, so
 //! that they vectorise; only what can fail looks at one row at a time.
+//!
+//! Long because every operator has its loop here, and nothing else.
 
 use std::sync::Arc;
 

@@ -1,4 +1,7 @@
 //! One run: the states of all nodes, and what to do when something happens.
+//!
+//! Long because it is one state machine: every method changes the states of nodes, and none
+//! of them is of use to anybody else.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::mpsc::{Receiver, Sender, channel};

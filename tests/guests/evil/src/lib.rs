@@ -5,7 +5,7 @@
 
 use millrace_sdk::guest::bindings;
 use millrace_sdk::guest::bindings::exports::millrace::step::step::Guest;
-use millrace_sdk::guest::bindings::millrace::step::host::Task;
+use millrace_sdk::guest::bindings::millrace::step::host::{self, Task};
 use millrace_sdk::guest::bindings::millrace::step::types as wit;
 
 struct Evil;
@@ -104,6 +104,7 @@ impl Guest for Evil {
     }
 
     fn run(task: &Task) -> Result<(), wit::Failure> {
+        std::panic::set_hook(Box::new(|info| host::panicked(&info.to_string())));
         let attack = attack(&task.params());
         let begin = || task.begin("output", &wit::PartRows::SameRows("input".to_owned()));
         let good_n = || task.column("n", &fixed(3, vec![0; 12]));
