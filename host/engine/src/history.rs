@@ -87,10 +87,16 @@ impl RunRecord {
         let bytes = serde_json::to_vec(self).unwrap_or_default();
         store.write_file(&store.runs().join(format!("{}.json", self.id)), &bytes)
     }
+}
 
-    /// The key of a task, if it had one.
-    pub fn find(&self, instance: &str, part: Option<usize>, phase: Phase) -> Option<ActionKey> {
-        let is = |task: &&TaskRecord| task.instance == instance && task.part == part && task.phase == phase;
+impl RunRecord {
+    /// The key of a task that came to a result: a failure leaves no record to
+    /// compare with.
+    pub fn produced(&self, instance: &str, part: Option<usize>, phase: Phase) -> Option<ActionKey> {
+        let is = |task: &&TaskRecord| {
+            let ended = matches!(task.status, Status::Ran | Status::Cached);
+            ended && task.instance == instance && task.part == part && task.phase == phase
+        };
         self.tasks.iter().find(is).and_then(|task| task.key)
     }
 }
@@ -140,7 +146,7 @@ impl History {
         let record =
             |key: &ActionKey| self.store.record::<ActionRecord>(millrace_types::wire::Kind::Action, key.as_bytes());
         let reason = |task: &TaskRecord| {
-            let before = runs[index + 1..].iter().find_map(|run| run.find(&task.instance, task.part, task.phase));
+            let before = runs[index + 1..].iter().find_map(|run| run.produced(&task.instance, task.part, task.phase));
             match (before, task.key) {
                 (None, _) | (_, None) => MissReason::New,
                 (Some(before), Some(key)) if before == key => MissReason::Gone,

@@ -17,7 +17,7 @@ use crate::{exit, render};
 /// The store, or the status to leave with.
 fn open(store: &StoreArgs) -> Result<Store, u8> {
     store.open().map_err(|error| {
-        render::note(&format!("error: {error:#}"));
+        render::note(&format!("error: {error}"));
         exit::WRONG
     })
 }

@@ -523,7 +523,7 @@ impl<'a> Run<'a> {
     fn reason(&self, task: usize) -> MissReason {
         let Task { node, part, phase, key, parts, .. } = &self.tasks[task];
         let label = &self.graph.nodes[*node].label;
-        let Some(last) = self.last.as_ref().and_then(|last| last.find(label, *part, *phase)) else {
+        let Some(last) = self.last.as_ref().and_then(|last| last.produced(label, *part, *phase)) else {
             return MissReason::New;
         };
         if last == *key {

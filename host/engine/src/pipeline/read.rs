@@ -39,7 +39,8 @@ fn load(path: &Path, from: Option<&Place>) -> Result<Arc<SourceFile>, Diagnostic
         let error = Diagnostic::new(format!("cannot read the pipeline `{}`: {what}", path.display()));
         match from {
             Some(place) => error.at(place, "included here"),
-            None => error.help("name the file: `host run PIPELINE.toml`"),
+            None if path == Path::new("pipeline.toml") => error.help("name the file: `host run PIPELINE.toml`"),
+            None => error,
         }
     };
     let size = std::fs::metadata(path).map_err(|error| fail(error.to_string()))?.len();
