@@ -49,11 +49,13 @@ fn output(command: &mut Command) -> Option<String> {
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-fn first_on_path(names: &[&str]) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    names
-        .iter()
-        .find_map(|name| std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file()))
+/// The minor version of the oldest compiler that the SDK can be built with.
+const OLDEST: u32 = 95;
+
+/// Whether `rustc 1.96.0 (…)` is recent enough.
+fn is_recent(version: &str) -> bool {
+    let minor = version.split('.').nth(1).and_then(|minor| minor.parse::<u32>().ok());
+    !version.starts_with("rustc 1.") || minor.is_none_or(|minor| minor >= OLDEST)
 }
 
 impl Toolchain {
@@ -95,30 +97,33 @@ impl Toolchain {
         Ok(Self::Rustup { cargo })
     }
 
+    /// The packages put their programs into `/usr/bin`, behind rustup's on most
+    /// paths, so they are named with their folder.
     fn debian() -> Result<Self, String> {
-        let cargo =
-            first_on_path(&["cargo-web"]).or_else(|| system(&["/usr/share/cargo-web/bin/cargo", "/usr/bin/cargo-web"]));
-        let rustc = first_on_path(&["rustc-web"]).or_else(|| system(&["/usr/bin/rustc-web"]));
-        let linker = first_on_path(&["wasm-ld-22", "wasm-ld-19", "wasm-ld"]);
-        let source = rustc.as_ref().and_then(|rustc| output(Command::new(rustc).args(["--print", "sysroot"])));
-        let source = source.map(|sysroot| Path::new(&sysroot).join("lib/rustlib/src/rust/library/std/Cargo.toml"));
+        let there = |path: &str| Some(PathBuf::from(path)).filter(|path| path.is_file());
+        let cargo = there("/usr/bin/cargo");
+        let rustc = there("/usr/bin/rustc");
+        let linker = ["/usr/bin/wasm-ld-22", "/usr/bin/wasm-ld-19"].into_iter().find_map(there);
+        let ask = |flag: &[&str]| rustc.as_ref().and_then(|rustc| output(Command::new(rustc).args(flag)));
+        let source = ask(&["--print", "sysroot"])
+            .map(|sysroot| Path::new(&sysroot).join("lib/rustlib/src/rust/library/std/Cargo.toml"));
         let mut missing = Vec::new();
-        for (found, package) in
-            [(cargo.is_some(), "cargo-web"), (rustc.is_some(), "rustc-web"), (linker.is_some(), "lld-22 or lld-19")]
+        let found = [
+            (cargo.is_some(), "cargo-web"),
+            (rustc.is_some(), "rustc-web"),
+            (source.is_some_and(|source| source.is_file()), "rust-web-src"),
+            (linker.is_some(), "lld-22 or lld-19"),
+        ];
+        missing.extend(found.iter().filter(|(found, _)| !found).map(|(_, package)| *package));
+        let install = "`apt-get install --no-install-recommends cargo-web rustc-web rust-web-src lld-22`";
+        if let Some(version) = ask(&["--version"])
+            && !is_recent(&version)
         {
-            if !found {
-                missing.push(package);
-            }
-        }
-        if !source.is_some_and(|source| source.is_file()) {
-            missing.push("rust-web-src");
+            return Err(format!("`/usr/bin/rustc` is {version}, and 1.{OLDEST} is needed; {install}"));
         }
         match (cargo, rustc, linker) {
             (Some(cargo), Some(rustc), Some(linker)) if missing.is_empty() => Ok(Self::Debian { cargo, rustc, linker }),
-            _ => Err(format!(
-                "missing {}; `apt-get install --no-install-recommends cargo-web rustc-web rust-web-src lld-22`",
-                missing.join(", ")
-            )),
+            _ => Err(format!("missing {}; {install}", missing.join(", "))),
         }
     }
 
@@ -133,6 +138,8 @@ impl Toolchain {
             Self::Debian { cargo, rustc, linker } => {
                 let mut command = Command::new(cargo);
                 command.env("RUSTC", rustc).env("RUSTC_BOOTSTRAP", "1");
+                // What rustup's cargo sets for its own compiler.
+                command.env_remove("LD_LIBRARY_PATH").env_remove("RUSTUP_TOOLCHAIN");
                 (command, Some(linker))
             }
         };
@@ -171,6 +178,28 @@ impl Toolchain {
     }
 }
 
-fn system(paths: &[&str]) -> Option<PathBuf> {
-    paths.iter().map(PathBuf::from).find(|path| path.is_file())
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_compiler_is_not_recent() {
+        assert!(is_recent("rustc 1.96.0 (ac68faa20 2026-05-01)"));
+        assert!(!is_recent("rustc 1.63.0"));
+    }
+
+    /// Each way on its own: where it is there it works, else it says what is missing.
+    #[test]
+    fn each_way_is_found_or_says_what_is_missing() {
+        for (wanted, word) in [(Toolchain::rustup(), "rustup target add"), (Toolchain::debian(), "apt-get install")] {
+            match wanted {
+                Ok(found) => {
+                    let command = format!("{:?}", found.command(&[]));
+                    assert!(command.contains("wasm32-unknown-unknown"), "{command}");
+                    assert_eq!(command.contains("build-std"), matches!(found, Toolchain::Debian { .. }));
+                }
+                Err(what) => assert!(what.contains(word) || what.contains("there is no `rustc`"), "{what}"),
+            }
+        }
+    }
 }
