@@ -33,7 +33,7 @@ fitted = features.loc[~test, SCALED]
 features[SCALED] = (features[SCALED] - fitted.mean()) / fitted.std(ddof=0)
 
 for c in (1.0, 1e6):
-    model = LogisticRegression(C=c, max_iter=10_000).fit(features[~test], label[~test])
+    model = LogisticRegression(C=c, solver="newton-cholesky", tol=1e-10, max_iter=1000).fit(features[~test], label[~test])
     p = model.predict_proba(features[test])[:, 1]
     print(json.dumps({
         "C": c, "train": int((~test).sum()), "test": int(test.sum()), "features": features.shape[1],
