@@ -27,5 +27,6 @@ fn the_best_model_is_as_good_as_that_of_scikit_learn() {
 
     assert_eq!(sandbox.run(&[]).ran(), 0);
     let other = sandbox.run(&["--set", "epochs=400"]);
-    assert_eq!(other.steps_that_ran()[..], ["answer", "best", "evaluate", "predict", "train"]);
+    // `answer` only chooses columns: it reads none, so other values are no news to it.
+    assert_eq!(other.steps_that_ran()[..], ["best", "evaluate", "predict", "train"]);
 }
