@@ -1,15 +1,17 @@
 //! The component side: from the world in `wit/` to the types of the SDK. An
 //! author never sees it.
 
+use std::borrow::Cow;
 use std::marker::PhantomData;
 
-use arrow_array::Array;
+use arrow_array::{Array, UInt32Array};
+use arrow_buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow_schema::{DataType, Field, Schema, TimeUnit};
 
-use crate::column::{Buffers, to_buffers};
+use crate::expr::Values;
 use crate::plan::OutputField;
 use crate::task::{Backend, Rows, TableBackend};
-use crate::{Entry, Error, Level, Mode, Phase, Plan, Result, Task};
+use crate::{Column, Entry, Error, Level, Mode, Phase, Plan, Result, Task};
 
 #[expect(missing_docs, reason = "generated")]
 #[allow(unsafe_code, clippy::allow_attributes, reason = "generated; unsafe only inside the canonical ABI")]
@@ -20,6 +22,7 @@ pub mod bindings {
         pub_export_macro: true,
         default_bindings_module: "::millrace_sdk::guest::bindings",
         generate_all,
+        ownership: Borrowing { duplicate_if_necessary: false },
     });
 }
 
@@ -68,7 +71,7 @@ fn to_wit_type(data_type: &DataType) -> Result<wit::DataType> {
             };
             wit::DataType::Timestamp(wit::TimestampType { unit, zone: zone.as_deref().map(str::to_owned) })
         }
-        other => return Err(Error::new(format!("a column cannot be of type {other}"))),
+        other => return Err(Error::new(format!("a column cannot be of type {}", crate::type_name(other)))),
     })
 }
 
@@ -120,9 +123,65 @@ fn to_wit_output(field: &OutputField) -> Result<wit::OutputField> {
     })
 }
 
-fn to_wit_column(array: &dyn Array) -> Result<wit::ColumnData> {
-    let Buffers { len, null_count, validity, offsets, values } = to_buffers(array)?;
-    Ok(wit::ColumnData { len, null_count, validity, offsets, values })
+/// Bits from the first of a byte.
+fn packed(bits: &BooleanBuffer) -> Cow<'_, [u8]> {
+    let bytes = bits.len().div_ceil(8);
+    if bits.offset() == 0 {
+        Cow::Borrowed(&bits.values()[..bytes])
+    } else {
+        Cow::Owned(bits.sliced().as_slice()[..bytes].to_vec())
+    }
+}
+
+/// Lends a column to the host for the time of a call.
+fn lend<R>(column: &Column, call: impl FnOnce(host::NewColumn<'_>) -> R) -> R {
+    let validity = column.nulls().map(|nulls| packed(nulls.inner()));
+    let (offsets, values) = match column.values() {
+        Values::Bits(bits) => (None, packed(bits)),
+        Values::Fixed(bytes) => (None, Cow::Borrowed(bytes.as_slice())),
+        Values::Variable(offsets, bytes) => {
+            let (first, last) = (offsets[0], offsets[offsets.len() - 1]);
+            let rebased = if first == 0 {
+                Cow::Borrowed(offsets.inner().inner().as_slice())
+            } else {
+                Cow::Owned(offsets.iter().flat_map(|end| (end - first).to_le_bytes()).collect())
+            };
+            (Some(rebased), Cow::Borrowed(&bytes[first as usize..last as usize]))
+        }
+    };
+    call(host::NewColumn {
+        len: column.len() as u64,
+        null_count: column.null_count() as u64,
+        validity: validity.as_deref(),
+        offsets: offsets.as_deref(),
+        values: &values,
+    })
+}
+
+/// A column that the host checked.
+fn receive(data_type: DataType, data: wit::ColumnData) -> Result<Column> {
+    let misfit = || Error::new("a buffer has another size than its column");
+    let wit::ColumnData { len, null_count, validity, offsets, values } = data;
+    let len = len as usize;
+    let bits = |bytes: Vec<u8>| {
+        (bytes.len() == len.div_ceil(8)).then(|| BooleanBuffer::new(Buffer::from_vec(bytes), 0, len)).ok_or_else(misfit)
+    };
+    let nulls = validity.filter(|_| null_count > 0).map(|validity| bits(validity).map(NullBuffer::new)).transpose()?;
+    let values = match (&data_type, offsets) {
+        (DataType::Boolean, _) => Values::Bits(bits(values)?),
+        (_, None) => Values::Fixed(Buffer::from_vec(values)),
+        (_, Some(offsets)) => {
+            let bytes = Buffer::from_vec(offsets);
+            if bytes.len() != (len + 1) * size_of::<i32>() {
+                return Err(misfit());
+            }
+            // Allocators align to 8 bytes or more; what would not be is copied.
+            let aligned = bytes.as_ptr().align_offset(align_of::<i32>()) == 0;
+            let bytes = if aligned { bytes } else { Buffer::from(bytes.as_slice()) };
+            Values::Variable(OffsetBuffer::new(ScalarBuffer::new(bytes, 0, len + 1)), Buffer::from_vec(values))
+        }
+    };
+    Column::new(data_type, len, nulls, values).ok_or_else(misfit)
 }
 
 fn problem(error: Error) -> wit::Problem {
@@ -236,7 +295,10 @@ impl Backend for HostTask<'_> {
     }
 
     fn tables(&self, port: &str) -> Vec<Box<dyn TableBackend + '_>> {
-        let table = |inner: host::Table| -> Box<dyn TableBackend> { Box::new(HostTable { inner }) };
+        let table = |inner: host::Table| -> Box<dyn TableBackend> {
+            let fields = inner.schema().iter().map(from_wit_field).collect();
+            Box::new(HostTable { inner, fields })
+        };
         self.0.tables(port).into_iter().map(table).collect()
     }
 
@@ -254,33 +316,43 @@ impl Backend for HostTask<'_> {
     }
 
     fn declare(&self, port: &str, passed: Option<(&str, &[String])>, added: &[Field]) -> Result<()> {
-        let passed =
-            passed.map(|(port, without)| wit::PassThrough { port: port.to_owned(), without: without.to_vec() });
+        let without: Vec<&str> = passed.iter().flat_map(|(_, without)| without.iter().map(String::as_str)).collect();
+        let passed = passed.map(|(port, _)| wit::PassThrough { port, without: &without });
         let added = added.iter().map(to_wit_field).collect::<Result<Vec<_>>>()?;
-        self.0.declare(port, passed.as_ref(), &added);
+        self.0.declare(port, passed, &added.iter().collect::<Vec<_>>());
         Ok(())
     }
 
     fn begin(&self, port: &str, rows: Rows<'_>) -> Result<()> {
-        let rows = match rows {
-            Rows::Same(input) => wit::PartRows::SameRows(input.to_owned()),
-            Rows::New(rows) => wit::PartRows::Rows(rows),
+        match rows {
+            Rows::Same(input) => self.0.begin(port, host::PartRows::SameRows(input)),
+            Rows::New(rows) => self.0.begin(port, host::PartRows::Rows(rows)),
             Rows::Mask(input, mask) => {
-                wit::PartRows::Mask(wit::SelectionMask { port: input.to_owned(), bits: to_buffers(mask)?.values })
+                let bits = packed(mask.values());
+                self.0.begin(port, host::PartRows::Mask(host::SelectionMask { port: input, bits: &bits }));
             }
             Rows::Take(indices) => {
-                let take = |(port, indices): &(&str, &arrow_array::UInt32Array)| -> Result<_> {
-                    Ok(wit::SelectionTake { port: (*port).to_owned(), indices: to_wit_column(*indices)? })
-                };
-                wit::PartRows::Take(indices.iter().map(take).collect::<Result<Vec<_>>>()?)
+                let validity = |array: &UInt32Array| array.nulls().map(|nulls| packed(nulls.inner()).into_owned());
+                let validity: Vec<_> = indices.iter().map(|(_, array)| validity(array)).collect();
+                let mut taken = Vec::with_capacity(indices.len());
+                for ((input, array), validity) in indices.iter().zip(&validity) {
+                    let indices = host::NewColumn {
+                        len: array.len() as u64,
+                        null_count: array.null_count() as u64,
+                        validity: validity.as_deref(),
+                        offsets: None,
+                        values: array.values().inner().as_slice(),
+                    };
+                    taken.push(host::SelectionTake { port: input, indices });
+                }
+                self.0.begin(port, host::PartRows::Take(&taken));
             }
-        };
-        self.0.begin(port, &rows);
+        }
         Ok(())
     }
 
-    fn column(&self, name: &str, array: &dyn Array) -> Result<()> {
-        self.0.column(name, &to_wit_column(array)?);
+    fn column(&self, name: &str, column: Column) -> Result<()> {
+        lend(&column, |column| self.0.column(name, column));
         Ok(())
     }
 
@@ -315,6 +387,7 @@ impl Backend for HostTask<'_> {
 
 struct HostTable {
     inner: host::Table,
+    fields: Vec<Field>,
 }
 
 impl TableBackend for HostTable {
@@ -323,16 +396,15 @@ impl TableBackend for HostTable {
     }
 
     fn fields(&self) -> Vec<Field> {
-        self.inner.schema().iter().map(from_wit_field).collect()
+        self.fields.clone()
     }
 
     fn parts(&self) -> Vec<u64> {
         self.inner.parts()
     }
 
-    fn buffers(&self, part: usize, column: usize) -> Result<Buffers> {
-        let wit::ColumnData { len, null_count, validity, offsets, values } =
-            self.inner.column(part as u32, column as u32);
-        Ok(Buffers { len, null_count, validity, offsets, values })
+    fn column(&self, part: usize, column: usize) -> Result<Column> {
+        let field = self.fields.get(column).ok_or_else(|| Error::new("there is no such column"))?;
+        receive(field.data_type().clone(), self.inner.column(part as u32, column as u32))
     }
 }

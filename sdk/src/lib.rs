@@ -31,7 +31,7 @@
 //!         let part = task.part("input")?;
 //!         let names = part.text(&self.column)?;
 //!         let greetings: StringArray = names.iter().map(|name| Some(format!("Hello, {}!", name?))).collect();
-//!         task.same_rows("output", "input", vec![("greeting", Arc::new(greetings))])
+//!         task.same_rows("output", "input", vec![("greeting", greetings.into())])
 //!     }
 //! }
 //!
@@ -70,9 +70,10 @@ pub use arrow_array;
 pub use arrow_schema;
 pub use error::{Error, Result};
 pub use millrace_expr as expr;
+pub use millrace_expr::Column;
 pub use millrace_sdk_macros::{Choice, Params};
 pub use params::Params;
-pub use plan::{Kind, Output, Plan};
+pub use plan::{Kind, Output, Plan, type_name};
 pub use serde_json as json;
 pub use step::{Entry, Fold, Manifest, Map, Mode, Port, Ports, Step, Whole};
 pub use task::{Level, Part, Phase, Table, Task};
@@ -89,8 +90,8 @@ pub mod prelude {
     pub use serde_json::{Value, json};
 
     pub use crate::{
-        Choice, Error, Fold, Kind, Level, Map, Params, Part, Phase, Plan, Ports, Result, Step, Table, Task, Whole,
-        register,
+        Choice, Column, Error, Fold, Kind, Level, Map, Params, Part, Phase, Plan, Ports, Result, Step, Table, Task,
+        Whole, register,
     };
 }
 

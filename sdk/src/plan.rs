@@ -134,8 +134,26 @@ impl Plan {
     }
 }
 
-pub(crate) fn type_name(data_type: &DataType) -> String {
-    data_type.to_string().to_lowercase()
+/// The name of a type as a pipeline file writes it.
+pub fn type_name(data_type: &DataType) -> &'static str {
+    match data_type {
+        DataType::Boolean => "boolean",
+        DataType::Int8 => "int8",
+        DataType::Int16 => "int16",
+        DataType::Int32 => "int32",
+        DataType::Int64 => "int64",
+        DataType::UInt8 => "uint8",
+        DataType::UInt16 => "uint16",
+        DataType::UInt32 => "uint32",
+        DataType::UInt64 => "uint64",
+        DataType::Float32 => "float32",
+        DataType::Float64 => "float64",
+        DataType::Utf8 => "utf8",
+        DataType::Binary => "binary",
+        DataType::Date32 => "date32",
+        DataType::Timestamp(..) => "timestamp",
+        _ => "a type that a column cannot have",
+    }
 }
 
 impl Output {

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use arrow_array::{Array, ArrayRef, BooleanArray, Float64Array, Int64Array, StringArray, UInt32Array};
-use arrow_schema::{DataType, Field};
+use arrow_array::{Array, BooleanArray, Float64Array, Int64Array, StringArray, UInt32Array};
+use arrow_schema::Field;
 use serde_json::Value;
 
-use crate::column::{Buffers, bool_array, f64_array, from_buffers, i64_array, text_array};
-use crate::{Error, Result};
+use crate::column::{f64_array, i64_array};
+use crate::{Column, Error, Result};
 
 /// Which function of the step runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +52,7 @@ pub(crate) trait Backend {
     fn emit_partial(&self, bytes: &[u8]) -> Result<()>;
     fn declare(&self, port: &str, passed: Option<(&str, &[String])>, added: &[Field]) -> Result<()>;
     fn begin(&self, port: &str, rows: Rows<'_>) -> Result<()>;
-    fn column(&self, name: &str, array: &dyn Array) -> Result<()>;
+    fn column(&self, name: &str, column: Column) -> Result<()>;
     fn end(&self) -> Result<()>;
     fn emit_blob(&self, port: &str, bytes: &[u8]) -> Result<()>;
     fn metric(&self, name: &str, value: f64);
@@ -64,7 +64,7 @@ pub(crate) trait TableBackend {
     fn instance(&self) -> String;
     fn fields(&self) -> Vec<Field>;
     fn parts(&self) -> Vec<u64>;
-    fn buffers(&self, part: usize, column: usize) -> Result<Buffers>;
+    fn column(&self, part: usize, column: usize) -> Result<Column>;
 }
 
 /// A running task.
@@ -121,11 +121,22 @@ impl Task<'_> {
         self.backend.blobs(port).into_iter().next().map(|(_, bytes)| bytes).ok_or_else(|| absent(port))
     }
 
+    /// The blob on a port, which is JSON.
+    ///
+    /// # Errors
+    /// When nothing is connected, or it is not JSON.
+    pub fn json(&self, port: &str) -> Result<Value> {
+        // As text: there is one JSON reader in a component, and it reads text.
+        let not = |what: String| Error::new(format!("the blob on `{port}` is not JSON: {what}"));
+        let text = String::from_utf8(self.blob(port)?).map_err(|error| not(error.to_string()))?;
+        serde_json::from_str(&text).map_err(|error| not(error.to_string()))
+    }
+
     /// Emits a part with the rows of the input part, and these new columns.
     ///
     /// # Errors
     /// When a column cannot be handed over.
-    pub fn same_rows(&self, port: &str, input: &str, columns: Vec<(&str, ArrayRef)>) -> Result<()> {
+    pub fn same_rows(&self, port: &str, input: &str, columns: Vec<(&str, Column)>) -> Result<()> {
         self.emit(port, Rows::Same(input), columns)
     }
 
@@ -134,7 +145,7 @@ impl Task<'_> {
     ///
     /// # Errors
     /// When a column cannot be handed over, or the mask has nulls.
-    pub fn mask(&self, port: &str, input: &str, mask: &BooleanArray, columns: Vec<(&str, ArrayRef)>) -> Result<()> {
+    pub fn mask(&self, port: &str, input: &str, mask: &BooleanArray, columns: Vec<(&str, Column)>) -> Result<()> {
         if mask.null_count() > 0 {
             return Err(Error::new("a mask has no nulls"));
         }
@@ -146,7 +157,7 @@ impl Task<'_> {
     ///
     /// # Errors
     /// When a column cannot be handed over.
-    pub fn take(&self, port: &str, indices: &[(&str, &UInt32Array)], columns: Vec<(&str, ArrayRef)>) -> Result<()> {
+    pub fn take(&self, port: &str, indices: &[(&str, &UInt32Array)], columns: Vec<(&str, Column)>) -> Result<()> {
         self.emit(port, Rows::Take(indices), columns)
     }
 
@@ -154,14 +165,14 @@ impl Task<'_> {
     ///
     /// # Errors
     /// When a column cannot be handed over.
-    pub fn rows(&self, port: &str, rows: usize, columns: Vec<(&str, ArrayRef)>) -> Result<()> {
+    pub fn rows(&self, port: &str, rows: usize, columns: Vec<(&str, Column)>) -> Result<()> {
         self.emit(port, Rows::New(rows as u64), columns)
     }
 
-    fn emit(&self, port: &str, rows: Rows<'_>, columns: Vec<(&str, ArrayRef)>) -> Result<()> {
+    fn emit(&self, port: &str, rows: Rows<'_>, columns: Vec<(&str, Column)>) -> Result<()> {
         self.backend.begin(port, rows)?;
-        for (name, array) in columns {
-            self.backend.column(name, &*array)?;
+        for (name, column) in columns {
+            self.backend.column(name, column)?;
         }
         self.backend.end()
     }
@@ -280,21 +291,15 @@ impl Part<'_> {
         &self.table.fields
     }
 
-    fn buffers(&self, name: &str) -> Result<(&DataType, Buffers)> {
-        let index = self.table.fields.iter().position(|field| field.name() == name);
-        let index =
-            index.ok_or_else(|| Error::new(format!("the plan does not read the column `{name}`")).in_column(name))?;
-        Ok((self.table.fields[index].data_type(), self.table.inner.buffers(self.index, index)?))
-    }
-
-    /// A column as it is. The other ways give an array of one type, and a
-    /// component that needs no more is much smaller.
+    /// A column as it is.
     ///
     /// # Errors
     /// When the plan does not read it.
-    pub fn column(&self, name: &str) -> Result<ArrayRef> {
-        let (data_type, buffers) = self.buffers(name)?;
-        from_buffers(data_type, buffers)
+    pub fn column(&self, name: &str) -> Result<Column> {
+        let index = self.table.fields.iter().position(|field| field.name() == name);
+        let index =
+            index.ok_or_else(|| Error::new(format!("the plan does not read the column `{name}`")).in_column(name))?;
+        self.table.inner.column(self.index, index)
     }
 
     /// A column of numbers or booleans as floats.
@@ -302,8 +307,8 @@ impl Part<'_> {
     /// # Errors
     /// When the column is not there or something else.
     pub fn f64(&self, name: &str) -> Result<Float64Array> {
-        let (data_type, buffers) = self.buffers(name)?;
-        f64_array(data_type, buffers)?.ok_or_else(|| not(name, data_type, "a number"))
+        let column = self.column(name)?;
+        f64_array(&column).ok_or_else(|| not(name, &column, "a number"))
     }
 
     /// A column of integers, signed and up to 64 bits, or booleans.
@@ -311,8 +316,8 @@ impl Part<'_> {
     /// # Errors
     /// When the column is not there or something else.
     pub fn i64(&self, name: &str) -> Result<Int64Array> {
-        let (data_type, buffers) = self.buffers(name)?;
-        i64_array(data_type, buffers)?.ok_or_else(|| not(name, data_type, "an integer"))
+        let column = self.column(name)?;
+        i64_array(&column).ok_or_else(|| not(name, &column, "an integer"))
     }
 
     /// A column of text.
@@ -320,10 +325,8 @@ impl Part<'_> {
     /// # Errors
     /// When the column is not there or something else.
     pub fn text(&self, name: &str) -> Result<StringArray> {
-        match self.buffers(name)? {
-            (DataType::Utf8, buffers) => text_array(buffers),
-            (other, _) => Err(not(name, other, "text")),
-        }
+        let column = self.column(name)?;
+        column.text().ok_or_else(|| not(name, &column, "text"))
     }
 
     /// A column of booleans.
@@ -331,14 +334,12 @@ impl Part<'_> {
     /// # Errors
     /// When the column is not there or something else.
     pub fn bool(&self, name: &str) -> Result<BooleanArray> {
-        match self.buffers(name)? {
-            (DataType::Boolean, buffers) => bool_array(buffers),
-            (other, _) => Err(not(name, other, "boolean")),
-        }
+        let column = self.column(name)?;
+        column.boolean().ok_or_else(|| not(name, &column, "boolean"))
     }
 }
 
-fn not(name: &str, found: &DataType, needed: &str) -> Error {
-    let found = crate::plan::type_name(found);
+fn not(name: &str, found: &Column, needed: &str) -> Error {
+    let found = crate::plan::type_name(found.data_type());
     Error::new(format!("column `{name}` is {found}, and {needed} is needed")).in_column(name)
 }

@@ -14,10 +14,10 @@ use arrow_select::filter::filter_record_batch;
 use arrow_select::take::take;
 use serde_json::Value;
 
-use crate::column::{Buffers, f64_array, from_buffers, to_buffers};
+use crate::column::f64_array;
 use crate::plan::OutputField;
 use crate::task::{Backend, Rows, TableBackend};
-use crate::{Entry, Error, Level, Mode, Phase, Plan, Result, Task};
+use crate::{Column, Entry, Error, Level, Mode, Phase, Plan, Result, Task};
 
 /// A table of columns of equal length.
 ///
@@ -206,9 +206,8 @@ impl Outcome {
     /// # Panics
     /// When there is none, or none of numbers.
     pub fn numbers(&self, port: &str, name: &str) -> Vec<Option<f64>> {
-        let array = self.column(port, name);
-        let array = to_buffers(&*array).and_then(|buffers| f64_array(array.data_type(), buffers));
-        let array = array.ok().flatten().expect("a column of numbers");
+        let column = Column::try_from(&*self.column(port, name)).ok();
+        let array = column.as_ref().and_then(f64_array).expect("a column of numbers");
         array.iter().collect()
     }
 
@@ -354,9 +353,8 @@ impl Backend for TestTask<'_> {
         }
     }
 
-    fn column(&self, name: &str, array: &dyn Array) -> Result<()> {
-        // Through the buffers, as on the way to a host.
-        let array = from_buffers(array.data_type(), to_buffers(array)?)?;
+    fn column(&self, name: &str, column: Column) -> Result<()> {
+        let array = ArrayRef::try_from(column).map_err(Error::new)?;
         match &mut self.open.borrow_mut().0 {
             Some(open) => open.columns.push((name.to_owned(), array)),
             None => return Err(Error::new("a column outside of a part")),
@@ -446,9 +444,9 @@ impl TableBackend for TestTable<'_> {
         self.all.iter().map(|part| part.num_rows() as u64).collect()
     }
 
-    fn buffers(&self, part: usize, column: usize) -> Result<Buffers> {
+    fn column(&self, part: usize, column: usize) -> Result<Column> {
         let name = self.fields()[column].name().clone();
         let array = self.all[part].column_by_name(&name).ok_or_else(|| Error::new("no such column"))?;
-        to_buffers(array)
+        Column::try_from(&**array).map_err(Error::new)
     }
 }

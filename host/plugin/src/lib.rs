@@ -6,6 +6,7 @@
 //! there.
 
 mod build;
+mod names;
 mod stamp;
 mod toolchain;
 

@@ -46,7 +46,7 @@ impl Whole for Best {
     fn whole(&self, task: &Task) -> Result<()> {
         let mut best: Option<(f64, Value)> = None;
         for (instance, bytes) in task.blobs("candidates")? {
-            let metrics: Value = millrace_sdk::json::from_slice(&bytes)?;
+            let metrics: Value = millrace_sdk::json::from_str(&String::from_utf8_lossy(&bytes))?;
             let Some(value) = metrics[&self.by].as_f64() else {
                 let names: Vec<String> =
                     metrics.as_object().into_iter().flatten().map(|(name, _)| name.clone()).collect();

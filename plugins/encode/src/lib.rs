@@ -96,27 +96,24 @@ impl Encode {
 
 impl Map for Encode {
     fn map(&self, task: &Task) -> Result<()> {
-        let fitted: Value = millrace_sdk::json::from_slice(&task.blob("categories")?)?;
+        let fitted: Value = task.json("categories")?;
         let part = task.part("input")?;
         let mut codes = Vec::new();
-        let mut added: Vec<(String, ArrayRef)> = Vec::new();
+        let mut added: Vec<(String, Column)> = Vec::new();
         for name in &self.columns {
-            let categories: Vec<String> = match fitted["columns"].get(name) {
-                Some(categories) => millrace_sdk::json::from_value(categories.clone())?,
+            let categories: Vec<String> = match fitted["columns"][name].as_array() {
+                Some(found) => found.iter().filter_map(|category| Some(category.as_str()?.to_owned())).collect(),
                 None => return Err(Error::new(format!("`categories` has no column `{name}`")).in_column(name)),
             };
             let of_rows = self.codes(name, &categories, &part.text(name)?)?;
             if self.method == Method::OneHot {
                 for (code, category) in (0..).zip(&categories).skip(usize::from(self.drop_first)) {
-                    let values: Float64Array = of_rows
-                        .iter()
-                        .map(|found| f64::from(u8::from(*found == Some(code))))
-                        .collect::<Vec<_>>()
-                        .into();
-                    added.push((format!("{name}={category}"), Arc::new(values)));
+                    let indicator = |found: &Option<i32>| f64::from(u8::from(*found == Some(code)));
+                    let values: Vec<f64> = of_rows.iter().map(indicator).collect();
+                    added.push((format!("{name}={category}"), values.into()));
                 }
             } else {
-                codes.push((name.as_str(), Arc::new(Int32Array::from(of_rows)) as ArrayRef));
+                codes.push((name.as_str(), Int32Array::from(of_rows).into()));
             }
         }
         if self.method == Method::Codes {
@@ -124,7 +121,7 @@ impl Map for Encode {
         }
         let fields: Vec<Field> = added.iter().map(|(name, _)| Field::new(name, DataType::Float64, true)).collect();
         task.declare_replacing("output", "input", &self.columns, &fields)?;
-        task.same_rows("output", "input", added.iter().map(|(name, array)| (name.as_str(), array.clone())).collect())
+        task.same_rows("output", "input", added.iter().map(|(name, column)| (name.as_str(), column.clone())).collect())
     }
 }
 

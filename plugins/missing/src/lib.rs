@@ -35,7 +35,7 @@ impl Missing {
         let text = format!("coalesce(\"{}\", {literal})", name.replace('"', "\"\""));
         let schema = millrace_sdk::arrow_schema::Schema::new(vec![field.clone()]);
         let checked = parse(&text).and_then(|expr| expr.check(&schema));
-        let found = field.data_type().to_string().to_lowercase();
+        let found = millrace_sdk::type_name(field.data_type());
         let param = format!("fill.{name}");
         let checked = checked
             .map_err(|_| Error::new(format!("column `{name}` is {found}, and {value} is not")).in_param(&param))?;
@@ -84,14 +84,14 @@ impl Map for Missing {
                 }
             }
         }
-        let mask = BooleanArray::from(keep);
+        let mask = BooleanArray::new(keep.into(), None);
         let mut columns = Vec::new();
         let mut filled = 0;
         for name in self.fill.keys() {
-            let array = part.column(name)?;
-            filled += array.null_count();
-            let field = Field::new(name, array.data_type().clone(), true);
-            let full = self.filled(&field)?.column(&[array], part.rows())?;
+            let column = part.column(name)?;
+            filled += column.null_count();
+            let field = Field::new(name, column.data_type().clone(), true);
+            let full = self.filled(&field)?.column(&[column], part.rows())?;
             columns.push((name.as_str(), full));
         }
         task.metric("values_filled", filled as f64);
@@ -99,36 +99,8 @@ impl Map for Missing {
         if self.drop.is_empty() {
             return task.same_rows("output", "input", columns);
         }
-        let columns = columns.into_iter().map(|(name, array)| (name, keep_rows(&array, &mask))).collect();
+        let columns = columns.into_iter().map(|(name, column)| (name, column.filter(mask.values()))).collect();
         task.mask("output", "input", &mask, columns)
-    }
-}
-
-/// The rows of a filled column that a mask keeps.
-fn keep_rows(array: &ArrayRef, mask: &BooleanArray) -> ArrayRef {
-    use millrace_sdk::arrow_array::PrimitiveArray;
-    use millrace_sdk::arrow_array::cast::AsArray;
-    use millrace_sdk::arrow_array::types::{Date32Type, Float64Type, Int64Type, TimestampMicrosecondType};
-    let rows = || (0..mask.len()).filter(|row| mask.value(*row));
-    macro_rules! primitive {
-        ($ty:ty) => {{
-            let array = array.as_primitive::<$ty>();
-            Arc::new(rows().map(|row| array.is_valid(row).then(|| array.value(row))).collect::<PrimitiveArray<$ty>>())
-        }};
-    }
-    match array.data_type() {
-        DataType::Boolean => {
-            let array = array.as_boolean();
-            Arc::new(rows().map(|row| array.is_valid(row).then(|| array.value(row))).collect::<BooleanArray>())
-        }
-        DataType::Utf8 => {
-            let array = array.as_string::<i32>();
-            Arc::new(rows().map(|row| array.is_valid(row).then(|| array.value(row))).collect::<StringArray>())
-        }
-        DataType::Int64 => primitive!(Int64Type),
-        DataType::Float64 => primitive!(Float64Type),
-        DataType::Date32 => primitive!(Date32Type),
-        _ => primitive!(TimestampMicrosecondType),
     }
 }
 

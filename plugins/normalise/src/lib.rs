@@ -41,7 +41,7 @@ impl Step for Normalise {
 
 impl Map for Normalise {
     fn map(&self, task: &Task) -> Result<()> {
-        let scaling: Value = millrace_sdk::json::from_slice(&task.blob("scaling")?)?;
+        let scaling: Value = task.json("scaling")?;
         let part = task.part("input")?;
         let mut columns = Vec::new();
         for name in &self.columns {
@@ -59,7 +59,7 @@ impl Map for Normalise {
                     }
                 }
             }
-            columns.push((name.as_str(), Arc::new(Float64Array::from(scaled)) as ArrayRef));
+            columns.push((name.as_str(), Column::from(scaled)));
         }
         task.same_rows("output", "input", columns)
     }

@@ -62,7 +62,7 @@ impl Step for Predict {
 
 impl Map for Predict {
     fn map(&self, task: &Task) -> Result<()> {
-        let model: Value = millrace_sdk::json::from_slice(&task.blob("model")?)?;
+        let model: Value = task.json("model")?;
         let (Some("logistic"), Some(intercept), Some(features)) =
             (model["kind"].as_str(), model["intercept"].as_f64(), model["features"].as_array())
         else {
@@ -87,8 +87,7 @@ impl Map for Predict {
             add_scaled(&mut z, weight, column.values());
         }
         let probabilities: Vec<f64> = z.iter().map(|z| sigmoid(*z)).collect();
-        let column = Arc::new(Float64Array::from(probabilities)) as ArrayRef;
-        task.same_rows("output", "table", vec![(self.output.as_str(), column)])
+        task.same_rows("output", "table", vec![(self.output.as_str(), probabilities.into())])
     }
 }
 

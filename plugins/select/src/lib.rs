@@ -108,9 +108,9 @@ impl Map for Select {
             if !kept || self.drop.contains(name) {
                 continue;
             }
-            let array = part.column(name)?;
-            let field = Field::new(name, array.data_type().clone(), true);
-            let cast = self.cast_of(name, &field)?.column(&[array], part.rows());
+            let column = part.column(name)?;
+            let field = Field::new(name, column.data_type().clone(), true);
+            let cast = self.cast_of(name, &field)?.column(&[column], part.rows());
             let cast = cast.map_err(|error| Error::expression(error, format!("cast.{name}")).in_column(name))?;
             columns.push((self.new_name(name), cast));
         }

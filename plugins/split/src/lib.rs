@@ -81,8 +81,8 @@ impl Split {
     }
 
     fn emit(&self, task: &Task, test: Vec<bool>) -> Result<()> {
-        let train = BooleanArray::from(test.iter().map(|test| !test).collect::<Vec<_>>());
-        let test = BooleanArray::from(test);
+        let train = BooleanArray::new(test.iter().map(|test| !test).collect(), None);
+        let test = BooleanArray::new(test.into(), None);
         task.metric("train_rows", train.true_count() as f64);
         task.metric("test_rows", test.true_count() as f64);
         task.mask("train", "input", &train, vec![])?;

@@ -3,24 +3,15 @@
 //!
 //! Long because every operator has its loop here, and nothing else.
 
-use std::sync::Arc;
+use std::fmt::Write;
 
-use arrow_array::builder::StringBuilder;
-use arrow_array::cast::AsArray;
-use arrow_array::types::{
-    Date32Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, TimestampMicrosecondType,
-    TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type, UInt32Type,
-    UInt64Type,
-};
-use arrow_array::{
-    Array, ArrayRef, ArrowPrimitiveType, BooleanArray, Date32Array, Float64Array, Int64Array, StringArray,
-    TimestampMicrosecondArray,
-};
-use arrow_buffer::{ArrowNativeType, BooleanBuffer, NullBuffer, ScalarBuffer};
+use arrow_array::{BooleanArray, Date32Array, Float64Array, Int64Array, StringArray, TimestampMicrosecondArray};
+use arrow_buffer::{ArrowNativeType, BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow_schema::{DataType, TimeUnit};
 
 use crate::ExprError;
 use crate::check::{Checked, Function, Op, Type, Typed, days_to_micros};
+use crate::column::{Column, Values as Stored};
 use crate::parse::{Arith, Compare, Literal, Span};
 use crate::time::{DAY_US, civil, parse_date, parse_timestamp};
 
@@ -113,6 +104,26 @@ fn constant(value: bool, rows: usize) -> BooleanBuffer {
     if value { BooleanBuffer::new_set(rows) } else { BooleanBuffer::new_unset(rows) }
 }
 
+fn texts(
+    rows: usize,
+    nulls: Option<&NullBuffer>,
+    span: Span,
+    mut write: impl FnMut(usize, &mut String),
+) -> Result<StringArray> {
+    let mut values = String::new();
+    let mut ends = Vec::with_capacity(rows + 1);
+    ends.push(0);
+    for row in 0..rows {
+        if nulls.is_none_or(|nulls| nulls.is_valid(row)) {
+            write(row, &mut values);
+        }
+        let too_long = |_| ExprError::at(span, "the texts of a part are longer than 2 GiB: make smaller parts");
+        ends.push(i32::try_from(values.len()).map_err(too_long)?);
+    }
+    let offsets = OffsetBuffer::new(ends.into());
+    StringArray::try_new(offsets, Buffer::from_vec(values.into_bytes()), None).map_err(|_| wrong_kind(span))
+}
+
 fn wrong_kind(span: Span) -> ExprError {
     ExprError::at(span, "a value has another type than its column said")
 }
@@ -154,28 +165,47 @@ impl Vector {
         }
     }
 
-    fn into_array(self, ty: Type, rows: usize, span: Span) -> Result<ArrayRef> {
+    fn into_column(self, ty: Type, rows: usize, span: Span) -> Result<Column> {
         let nulls = self.nulls;
         Ok(match (self.data, ty) {
-            (Data::Int(values), Type::Int) => Arc::new(Int64Array::new(values.expand(rows), nulls)),
-            (Data::Int(values), Type::Time) => Arc::new(TimestampMicrosecondArray::new(values.expand(rows), nulls)),
+            (Data::Int(values), Type::Int) => Int64Array::new(values.expand(rows), nulls).into(),
+            (Data::Int(values), Type::Time) => TimestampMicrosecondArray::new(values.expand(rows), nulls).into(),
             (Data::Int(values), Type::Date) => {
                 // Days come from 32 bits or from a parsed date, which is smaller.
                 let days: Vec<i32> = values.expand(rows).iter().map(|days| *days as i32).collect();
-                Arc::new(Date32Array::new(days.into(), nulls))
+                Date32Array::new(days.into(), nulls).into()
             }
-            (Data::Float(values), Type::Float) => Arc::new(Float64Array::new(values.expand(rows), nulls)),
-            (Data::Bool(values), Type::Bool) => Arc::new(BooleanArray::new(values, nulls)),
+            (Data::Float(values), Type::Float) => Float64Array::new(values.expand(rows), nulls).into(),
+            (Data::Bool(values), Type::Bool) => BooleanArray::new(values, nulls).into(),
             (Data::Text(Texts::Many(array)), Type::Text) => {
                 let (offsets, values, _) = array.into_parts();
-                Arc::new(StringArray::new(offsets, values, nulls))
+                StringArray::new(offsets, values, nulls).into()
             }
             (Data::Text(Texts::One(text)), Type::Text) => {
-                let valid = |row| nulls.as_ref().is_none_or(|nulls: &NullBuffer| nulls.is_valid(row));
-                Arc::new((0..rows).map(|row| valid(row).then_some(text.as_str())).collect::<StringArray>())
+                let (offsets, values, _) =
+                    texts(rows, nulls.as_ref(), span, |_, out| out.push_str(&text))?.into_parts();
+                StringArray::new(offsets, values, nulls).into()
             }
             _ => return Err(wrong_kind(span)),
         })
+    }
+}
+
+/// A word of a language may change its length, and its form at its end: what is
+/// not ASCII goes by the rules of Unicode.
+fn lower(text: &str, out: &mut String) {
+    if text.is_ascii() {
+        out.extend(text.bytes().map(|byte| char::from(byte.to_ascii_lowercase())));
+    } else {
+        out.push_str(&text.to_lowercase());
+    }
+}
+
+fn upper(text: &str, out: &mut String) {
+    if text.is_ascii() {
+        out.extend(text.bytes().map(|byte| char::from(byte.to_ascii_uppercase())));
+    } else {
+        out.push_str(&text.to_uppercase());
     }
 }
 
@@ -185,16 +215,16 @@ impl Checked {
     /// # Errors
     /// A value that has no result, with its row: integer overflow, a text that
     /// is no number.
-    pub fn column(&self, columns: &[ArrayRef], rows: usize) -> Result<ArrayRef> {
+    pub fn column(&self, columns: &[Column], rows: usize) -> Result<Column> {
         let evaluator = Evaluator { columns, rows };
-        evaluator.eval(&self.root)?.into_array(self.root.ty, rows, self.root.span)
+        evaluator.eval(&self.root)?.into_column(self.root.ty, rows, self.root.span)
     }
 
     /// The rows for which a condition holds; null counts as false.
     ///
     /// # Errors
     /// As [`Self::column`], and when the expression is not boolean.
-    pub fn mask(&self, columns: &[ArrayRef], rows: usize) -> Result<BooleanArray> {
+    pub fn mask(&self, columns: &[Column], rows: usize) -> Result<BooleanArray> {
         if self.root.ty != Type::Bool {
             let message = format!("a condition is needed here, and this is {}", self.root.ty);
             return Err(ExprError::at(self.root.span, message));
@@ -213,15 +243,8 @@ fn valid_and(values: &BooleanBuffer, nulls: Option<&NullBuffer>) -> BooleanBuffe
 }
 
 struct Evaluator<'a> {
-    columns: &'a [ArrayRef],
+    columns: &'a [Column],
     rows: usize,
-}
-
-fn primitive<T: ArrowPrimitiveType>(array: &ArrayRef) -> Values<i64>
-where
-    T::Native: Into<i64>,
-{
-    Values::Many(array.as_primitive::<T>().values().iter().map(|value| (*value).into()).collect::<Vec<_>>().into())
 }
 
 impl Evaluator<'_> {
@@ -440,7 +463,7 @@ impl Evaluator<'_> {
                 Data::Int(Values::Many(out.into()))
             }
             (Data::Text(texts), _) => return self.parse_texts(texts, &inner, to, span),
-            (_, Type::Text) => return Ok(self.to_text(&inner, from)),
+            (_, Type::Text) => return self.to_text(&inner, from, span),
             _ => return Err(wrong_kind(span)),
         };
         Ok(Vector::new(data, inner.nulls))
@@ -488,42 +511,37 @@ impl Evaluator<'_> {
         }
     }
 
-    fn to_text(&self, inner: &Vector, from: Type) -> Vector {
-        let date = |days: i64| {
+    fn to_text(&self, inner: &Vector, from: Type, span: Span) -> Result<Vector> {
+        fn date(days: i64, out: &mut String) -> std::fmt::Result {
             let (year, month, day) = civil(days);
-            format!("{year:04}-{month:02}-{day:02}")
+            write!(out, "{year:04}-{month:02}-{day:02}")
+        }
+        let time = |micros: i64, out: &mut String| {
+            let of_day = micros.rem_euclid(DAY_US);
+            let (seconds, fraction) = (of_day / 1_000_000, of_day % 1_000_000);
+            let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
+            date(micros.div_euclid(DAY_US), out)?;
+            write!(out, " {hour:02}:{minute:02}:{second:02}")?;
+            if fraction == 0 { Ok(()) } else { write!(out, ".{fraction:06}") }
         };
-        self.texts(inner.nulls.clone(), |row| match &inner.data {
-            Data::Int(values) if from == Type::Date => date(values.get(row)),
-            Data::Int(values) if from == Type::Time => {
-                let micros = values.get(row);
-                let of_day = micros.rem_euclid(DAY_US);
-                let (seconds, fraction) = (of_day / 1_000_000, of_day % 1_000_000);
-                let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
-                let day = date(micros.div_euclid(DAY_US));
-                if fraction == 0 {
-                    format!("{day} {hour:02}:{minute:02}:{second:02}")
-                } else {
-                    format!("{day} {hour:02}:{minute:02}:{second:02}.{fraction:06}")
-                }
-            }
-            Data::Int(values) => values.get(row).to_string(),
-            Data::Float(values) => values.get(row).to_string(),
-            Data::Bool(values) => values.value(row).to_string(),
-            Data::Text(texts) => texts.get(row).to_owned(),
+        self.texts(inner.nulls.clone(), span, |row, out| {
+            let written = match &inner.data {
+                Data::Int(values) if from == Type::Date => date(values.get(row), out),
+                Data::Int(values) if from == Type::Time => time(values.get(row), out),
+                Data::Int(values) => write!(out, "{}", values.get(row)),
+                Data::Float(values) => write!(out, "{}", values.get(row)),
+                Data::Bool(values) => write!(out, "{}", values.value(row)),
+                Data::Text(texts) => out.write_str(texts.get(row)),
+            };
+            // A string takes whatever is written to it.
+            written.unwrap_or_default();
         })
     }
 
-    fn texts(&self, nulls: Option<NullBuffer>, text: impl Fn(usize) -> String) -> Vector {
-        let mut builder = StringBuilder::with_capacity(self.rows, self.rows * 8);
-        for row in 0..self.rows {
-            if nulls.as_ref().is_some_and(|nulls| nulls.is_null(row)) {
-                builder.append_value("");
-            } else {
-                builder.append_value(text(row));
-            }
-        }
-        Vector::new(Data::Text(Texts::Many(builder.finish())), nulls)
+    /// A text for each row, written one behind the other.
+    fn texts(&self, nulls: Option<NullBuffer>, span: Span, write: impl FnMut(usize, &mut String)) -> Result<Vector> {
+        let array = texts(self.rows, nulls.as_ref(), span, write)?;
+        Ok(Vector::new(Data::Text(Texts::Many(array)), nulls))
     }
 
     fn case(&self, arms: &[(Typed, Typed)], otherwise: &Typed, ty: Type, span: Span) -> Result<Vector> {
@@ -563,7 +581,7 @@ impl Evaluator<'_> {
             }
             Type::Text => {
                 let sides = values.iter().map(|value| value.text(span)).collect::<Result<Vec<_>>>()?;
-                return Ok(self.texts(nulls, |row| sides[chosen[row]].get(row).to_owned()));
+                return self.texts(nulls, span, |row, out| out.push_str(sides[chosen[row]].get(row)));
             }
         };
         Ok(Vector::new(data, nulls))
@@ -680,25 +698,26 @@ impl Evaluator<'_> {
             Ok(Data::Bool(BooleanBuffer::collect_bool(self.rows, |row| f(first.get(row), second.get(row)))))
         };
         let data = match function {
-            F::Lower => return Ok(self.texts(nulls, |row| first.get(row).to_lowercase())),
-            F::Upper => return Ok(self.texts(nulls, |row| first.get(row).to_uppercase())),
-            F::Trim => return Ok(self.texts(nulls, |row| first.get(row).trim().to_owned())),
+            F::Lower => return self.texts(nulls, span, |row, out| lower(first.get(row), out)),
+            F::Upper => return self.texts(nulls, span, |row, out| upper(first.get(row), out)),
+            F::Trim => return self.texts(nulls, span, |row, out| out.push_str(first.get(row).trim())),
             F::Concat => {
                 let texts = values.iter().map(|value| value.text(span)).collect::<Result<Vec<_>>>()?;
-                return Ok(self.texts(nulls, |row| texts.iter().map(|text| text.get(row)).collect()));
+                return self.texts(nulls, span, |row, out| texts.iter().for_each(|text| out.push_str(text.get(row))));
             }
             F::Replace => {
                 let (from, to) = (second()?, values[2].text(span)?);
-                return Ok(self.texts(nulls, |row| first.get(row).replace(from.get(row), to.get(row))));
+                return self
+                    .texts(nulls, span, |row, out| out.push_str(&first.get(row).replace(from.get(row), to.get(row))));
             }
             F::Substr => {
                 let start = values[1].int(span)?;
                 let length = values.get(2).map(|value| value.int(span)).transpose()?;
-                return Ok(self.texts(nulls, |row| {
+                return self.texts(nulls, span, |row, out| {
                     let skip = usize::try_from(start.get(row).saturating_sub(1)).unwrap_or(0);
                     let take = length.map_or(usize::MAX, |length| usize::try_from(length.get(row)).unwrap_or(0));
-                    first.get(row).chars().skip(skip).take(take).collect()
-                }));
+                    out.extend(first.get(row).chars().skip(skip).take(take));
+                });
             }
             F::Length => {
                 let lengths: Vec<i64> = (0..self.rows).map(|row| first.get(row).chars().count() as i64).collect();
@@ -712,14 +731,21 @@ impl Evaluator<'_> {
     }
 }
 
-fn load(array: &ArrayRef, span: Span) -> Result<Vector> {
-    let nulls = array.nulls().cloned();
-    let micros = |values: &ScalarBuffer<i64>, scale: i64| -> Result<Data> {
+fn load(column: &Column, span: Span) -> Result<Vector> {
+    fn scalars<T: ArrowNativeType>(column: &Column, span: Span) -> Result<ScalarBuffer<T>> {
+        column.scalars().ok_or_else(|| wrong_kind(span))
+    }
+    fn wide<T: ArrowNativeType + Into<i64>>(column: &Column, span: Span) -> Result<Data> {
+        let values = scalars::<T>(column, span)?;
+        Ok(Data::Int(Values::Many(values.iter().map(|value| (*value).into()).collect::<Vec<_>>().into())))
+    }
+    let micros = |scale: i64| -> Result<Data> {
+        let values = scalars::<i64>(column, span)?;
         let mut out = Vec::with_capacity(values.len());
         for (row, value) in values.iter().enumerate() {
             match value.checked_mul(scale) {
                 Some(value) => out.push(value),
-                None if array.is_null(row) => out.push(0),
+                None if !column.is_valid(row) => out.push(0),
                 None => {
                     let message = "a timestamp does not fit 64 bits of microseconds";
                     return Err(ExprError { row: Some(row), ..ExprError::at(span, message) });
@@ -728,43 +754,45 @@ fn load(array: &ArrayRef, span: Span) -> Result<Vector> {
         }
         Ok(Data::Int(Values::Many(out.into())))
     };
-    let data = match array.data_type() {
-        DataType::Boolean => Data::Bool(array.as_boolean().values().clone()),
-        DataType::Int8 => Data::Int(primitive::<Int8Type>(array)),
-        DataType::Int16 => Data::Int(primitive::<Int16Type>(array)),
-        DataType::Int32 => Data::Int(primitive::<Int32Type>(array)),
-        DataType::Int64 => Data::Int(Values::Many(array.as_primitive::<Int64Type>().values().clone())),
-        DataType::UInt8 => Data::Int(primitive::<UInt8Type>(array)),
-        DataType::UInt16 => Data::Int(primitive::<UInt16Type>(array)),
-        DataType::UInt32 => Data::Int(primitive::<UInt32Type>(array)),
+    let data = match column.data_type() {
+        DataType::Boolean => match column.values() {
+            Stored::Bits(bits) => Data::Bool(bits.clone()),
+            _ => return Err(wrong_kind(span)),
+        },
+        DataType::Int8 => wide::<i8>(column, span)?,
+        DataType::Int16 => wide::<i16>(column, span)?,
+        DataType::Int32 | DataType::Date32 => wide::<i32>(column, span)?,
+        DataType::Int64 => Data::Int(Values::Many(scalars(column, span)?)),
+        DataType::UInt8 => wide::<u8>(column, span)?,
+        DataType::UInt16 => wide::<u16>(column, span)?,
+        DataType::UInt32 => wide::<u32>(column, span)?,
         DataType::UInt64 => {
-            let values = array.as_primitive::<UInt64Type>().values();
-            if let Some(row) = values.iter().position(|value| i64::try_from(*value).is_err()) {
-                let message = format!("{} does not fit a signed 64-bit integer", values[row]);
+            let values = scalars::<u64>(column, span)?;
+            let large =
+                values.iter().enumerate().find(|(row, value)| i64::try_from(**value).is_err() && column.is_valid(*row));
+            if let Some((row, value)) = large {
+                let message = format!("{value} does not fit a signed 64-bit integer");
                 return Err(ExprError { row: Some(row), ..ExprError::at(span, message) });
             }
             Data::Int(Values::Many(values.iter().map(|value| *value as i64).collect::<Vec<_>>().into()))
         }
         DataType::Float32 => {
-            let values = array.as_primitive::<Float32Type>().values();
+            let values = scalars::<f32>(column, span)?;
             Data::Float(Values::Many(values.iter().map(|value| f64::from(*value)).collect::<Vec<_>>().into()))
         }
-        DataType::Float64 => Data::Float(Values::Many(array.as_primitive::<Float64Type>().values().clone())),
-        DataType::Utf8 => Data::Text(Texts::Many(array.as_string::<i32>().clone())),
-        DataType::Date32 => Data::Int(primitive::<Date32Type>(array)),
+        DataType::Float64 => Data::Float(Values::Many(scalars(column, span)?)),
+        DataType::Utf8 => Data::Text(Texts::Many(column.text().ok_or_else(|| wrong_kind(span))?)),
         DataType::Timestamp(unit, _) => match unit {
-            TimeUnit::Second => micros(array.as_primitive::<TimestampSecondType>().values(), 1_000_000)?,
-            TimeUnit::Millisecond => micros(array.as_primitive::<TimestampMillisecondType>().values(), 1_000)?,
-            TimeUnit::Microsecond => {
-                Data::Int(Values::Many(array.as_primitive::<TimestampMicrosecondType>().values().clone()))
-            }
+            TimeUnit::Second => micros(1_000_000)?,
+            TimeUnit::Millisecond => micros(1_000)?,
+            TimeUnit::Microsecond => Data::Int(Values::Many(scalars(column, span)?)),
             TimeUnit::Nanosecond => {
-                let values = array.as_primitive::<TimestampNanosecondType>().values();
+                let values = scalars::<i64>(column, span)?;
                 let micros: Vec<i64> = values.iter().map(|value| value.div_euclid(1_000)).collect();
                 Data::Int(Values::Many(micros.into()))
             }
         },
-        other => return Err(ExprError::at(span, format!("a column of type {other} cannot be used"))),
+        _ => return Err(ExprError::at(span, "a column of this type cannot be used")),
     };
-    Ok(Vector::new(data, nulls))
+    Ok(Vector::new(data, column.nulls().cloned()))
 }

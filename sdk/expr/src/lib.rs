@@ -2,14 +2,13 @@
 //! `std:filter`, `columns` of `std:derive`.
 //!
 //! ```
-//! use std::sync::Arc;
-//! use arrow_array::{Array, ArrayRef, BooleanArray, Int64Array};
+//! use arrow_array::{BooleanArray, Int64Array};
 //! use arrow_schema::{DataType, Field, Schema};
 //!
 //! let schema = Schema::new(vec![Field::new("tenure", DataType::Int64, true)]);
 //! let expr = millrace_expr::parse("tenure > 12 or tenure is null")?.check(&schema)?;
-//! let tenure: ArrayRef = Arc::new(Int64Array::from(vec![Some(5), Some(24), None]));
-//! let kept = expr.mask(&[tenure], 3)?;
+//! let tenure = Int64Array::from(vec![Some(5), Some(24), None]);
+//! let kept = expr.mask(&[tenure.into()], 3)?;
 //! assert_eq!(kept, BooleanArray::from(vec![false, true, true]));
 //! # Ok::<(), millrace_expr::ExprError>(())
 //! ```
@@ -33,6 +32,7 @@
 
 mod bounds;
 mod check;
+mod column;
 mod eval;
 mod parse;
 mod text;
@@ -42,6 +42,7 @@ mod token;
 
 pub use bounds::Bound;
 pub use check::{Checked, Type};
+pub use column::{Column, Values};
 pub use parse::{Expr, parse};
 
 /// Something wrong with an expression or with a value it met.

@@ -1,33 +1,28 @@
-use std::sync::Arc;
-
-use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int64Type};
-use arrow_array::{
-    Array, ArrayRef, BooleanArray, Float64Array, Int32Array, Int64Array, StringArray, TimestampSecondArray,
-};
+use arrow_array::{BooleanArray, Float64Array, Int32Array, Int64Array, StringArray, TimestampSecondArray};
 use arrow_schema::{Field, Schema};
 use proptest::prelude::*;
 
 use super::*;
 
-fn table() -> (Schema, Vec<(String, ArrayRef)>) {
-    let columns: Vec<(String, ArrayRef)> = vec![
-        ("i".into(), Arc::new(Int64Array::from(vec![Some(1), Some(-2), None, Some(i64::MAX)]))),
-        ("s".into(), Arc::new(Int32Array::from(vec![7, 0, 3, -1]))),
-        ("f".into(), Arc::new(Float64Array::from(vec![Some(0.5), None, Some(-1.5), Some(f64::NAN)]))),
-        ("b".into(), Arc::new(BooleanArray::from(vec![Some(true), Some(false), None, None]))),
-        ("t".into(), Arc::new(StringArray::from(vec![Some("Ada"), Some(""), None, Some("blue sky")]))),
-        ("when".into(), Arc::new(TimestampSecondArray::from(vec![0, 86_399, 951_782_400, -1]))),
+fn table() -> (Schema, Vec<(String, Column)>) {
+    let columns: Vec<(String, Column)> = vec![
+        ("i".into(), Int64Array::from(vec![Some(1), Some(-2), None, Some(i64::MAX)]).into()),
+        ("s".into(), Int32Array::from(vec![7, 0, 3, -1]).into()),
+        ("f".into(), Float64Array::from(vec![Some(0.5), None, Some(-1.5), Some(f64::NAN)]).into()),
+        ("b".into(), BooleanArray::from(vec![Some(true), Some(false), None, None]).into()),
+        ("t".into(), StringArray::from(vec![Some("Ada"), Some(""), None, Some("blue sky")]).into()),
+        ("when".into(), TimestampSecondArray::from(vec![0, 86_399, 951_782_400, -1]).into()),
     ];
     let fields: Vec<Field> =
         columns.iter().map(|(name, array)| Field::new(name, array.data_type().clone(), true)).collect();
     (Schema::new(fields), columns)
 }
 
-fn compute(source: &str) -> Result<ArrayRef, ExprError> {
+fn compute(source: &str) -> Result<Column, ExprError> {
     let (schema, columns) = table();
     let checked = parse(source)?.check(&schema)?;
-    let inputs: Vec<ArrayRef> = checked
+    let inputs: Vec<Column> = checked
         .columns()
         .iter()
         .map(|name| columns.iter().find(|(known, _)| known == name).map(|(_, array)| array.clone()).expect("checked"))
@@ -36,19 +31,19 @@ fn compute(source: &str) -> Result<ArrayRef, ExprError> {
 }
 
 fn ints(source: &str) -> Vec<Option<i64>> {
-    compute(source).expect(source).as_primitive::<Int64Type>().iter().collect()
+    compute(source).expect(source).primitive::<Int64Type>().unwrap().iter().collect()
 }
 
 fn floats(source: &str) -> Vec<Option<f64>> {
-    compute(source).expect(source).as_primitive::<Float64Type>().iter().collect()
+    compute(source).expect(source).primitive::<Float64Type>().unwrap().iter().collect()
 }
 
 fn bools(source: &str) -> Vec<Option<bool>> {
-    compute(source).expect(source).as_boolean().iter().collect()
+    compute(source).expect(source).boolean().unwrap().iter().collect()
 }
 
 fn texts(source: &str) -> Vec<Option<String>> {
-    compute(source).expect(source).as_string::<i32>().iter().map(|text| text.map(str::to_owned)).collect()
+    compute(source).expect(source).text().unwrap().iter().map(|text| text.map(str::to_owned)).collect()
 }
 
 fn error(source: &str) -> String {

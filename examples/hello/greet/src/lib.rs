@@ -29,7 +29,7 @@ impl Map for Greet {
     fn map(&self, task: &Task) -> Result<()> {
         let names = task.part("input")?.text(&self.column)?;
         let greetings: StringArray = names.iter().map(|name| Some(format!("{}, {}!", self.greeting, name?))).collect();
-        task.same_rows("output", "input", vec![("greeting", Arc::new(greetings))])
+        task.same_rows("output", "input", vec![("greeting", greetings.into())])
     }
 }
 

@@ -8,13 +8,13 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ::arrow::array::ArrayRef;
 use ::arrow::datatypes::{Field as ArrowField, Schema as ArrowSchema, SchemaRef};
 use ::arrow::error::ArrowError;
 use ::parquet::arrow::ProjectionMask;
 use ::parquet::arrow::arrow_reader::{ArrowPredicateFn, ParquetRecordBatchReaderBuilder, RowFilter};
 use ::parquet::file::metadata::RowGroupMetaData;
 use ::parquet::file::statistics::Statistics;
+use millrace_expr::Column;
 use millrace_types::Schema;
 
 use super::{ReadError, ReadOptions, Shaper, Sink, predicate};
@@ -74,9 +74,10 @@ fn read_file(
             let roots = filter_columns.iter().filter_map(|name| schema.index_of(name).ok());
             let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
             let test = ArrowPredicateFn::new(mask, move |batch| {
-                let unpack = |name: &String| -> Result<ArrayRef, ArrowError> {
+                let unpack = |name: &String| -> Result<Column, ArrowError> {
                     let array = batch.column_by_name(name).ok_or_else(|| ArrowError::SchemaError(name.clone()))?;
-                    ::arrow::compute::cast(array, &predicate::unpacked(array.data_type()))
+                    let array = ::arrow::compute::cast(array, &predicate::unpacked(array.data_type()))?;
+                    Column::try_from(&*array).map_err(ArrowError::SchemaError)
                 };
                 let inputs = condition.columns().iter().map(unpack).collect::<Result<Vec<_>, _>>()?;
                 condition.mask(&inputs, batch.num_rows()).map_err(|error| ArrowError::ComputeError(error.to_string()))

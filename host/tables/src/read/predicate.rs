@@ -7,6 +7,8 @@ use ::arrow::array::{Array, ArrayRef};
 use ::arrow::compute::{cast, filter};
 use ::arrow::datatypes::{DataType as ArrowType, Field as ArrowField, Schema as ArrowSchema, SchemaRef, TimeUnit};
 
+use millrace_expr::Column;
+
 use super::{ReadError, ReadOptions};
 
 pub(super) struct Batch {
@@ -60,8 +62,9 @@ pub(super) fn apply(
     let Some(text) = &options.filter else { return Ok(Batch { rows, schema, arrays: plain }) };
     let fail = |error| ReadError::Filter { path: path.to_owned(), error };
     let condition = millrace_expr::parse(text).and_then(|expr| expr.check(&schema)).map_err(fail)?;
-    let inputs: Vec<ArrayRef> =
-        condition.columns().iter().filter_map(|name| Some(plain[schema.index_of(name).ok()?].clone())).collect();
+    let inputs = condition.columns().iter().filter_map(|name| plain.get(schema.index_of(name).ok()?));
+    let inputs: Result<Vec<Column>, String> = inputs.map(|array| Column::try_from(&**array)).collect();
+    let inputs = inputs.map_err(|error| ReadError::content(path, None, error))?;
     let mask = condition.mask(&inputs, rows).map_err(fail)?;
     if mask.true_count() == rows {
         return Ok(Batch { rows, schema, arrays: plain });

@@ -21,13 +21,16 @@ fn attack(params: &str) -> String {
     params["attack"].as_str().unwrap_or_default().to_owned()
 }
 
-fn fixed(len: u64, values: Vec<u8>) -> wit::ColumnData {
-    wit::ColumnData { len, null_count: 0, validity: None, offsets: None, values }
+fn fixed(len: u64, values: &[u8]) -> host::NewColumn<'_> {
+    host::NewColumn { len, null_count: 0, validity: None, offsets: None, values }
 }
 
-fn text(offsets: &[i32], values: &[u8]) -> wit::ColumnData {
-    let offsets = offsets.iter().flat_map(|offset| offset.to_le_bytes()).collect();
-    wit::ColumnData { len: 3, null_count: 0, validity: None, offsets: Some(offsets), values: values.to_vec() }
+fn text<'a>(offsets: &'a [u8], values: &'a [u8]) -> host::NewColumn<'a> {
+    host::NewColumn { len: 3, null_count: 0, validity: None, offsets: Some(offsets), values }
+}
+
+fn offsets(offsets: [i32; 4]) -> Vec<u8> {
+    offsets.iter().flat_map(|offset| offset.to_le_bytes()).collect()
 }
 
 /// A mutable place that the optimiser must not see through.
@@ -106,16 +109,16 @@ impl Guest for Evil {
     fn run(task: &Task) -> Result<(), wit::Failure> {
         std::panic::set_hook(Box::new(|info| host::panicked(&info.to_string())));
         let attack = attack(&task.params());
-        let begin = || task.begin("output", &wit::PartRows::SameRows("input".to_owned()));
-        let good_n = || task.column("n", &fixed(3, vec![0; 12]));
-        let good_t = || task.column("t", &text(&[0, 1, 2, 3], b"abc"));
-        let emit_n = |data: wit::ColumnData| {
+        let begin = || task.begin("output", host::PartRows::SameRows("input"));
+        let good_n = || task.column("n", fixed(3, &[0; 12]));
+        let good_t = || task.column("t", text(&offsets([0, 1, 2, 3]), b"abc"));
+        let emit_n = |data: host::NewColumn<'_>| {
             begin();
-            task.column("n", &data);
+            task.column("n", data);
         };
-        let emit_t = |data: wit::ColumnData| {
+        let emit_t = |data: host::NewColumn<'_>| {
             begin();
-            task.column("t", &data);
+            task.column("t", data);
         };
         match attack.as_str() {
             "nothing" => {}
@@ -139,31 +142,32 @@ impl Guest for Evil {
             "logs without end" => loop {
                 task.log(wit::Level::Info, &"x".repeat(100_000));
             },
-            "too few values" => emit_n(fixed(3, vec![0; 8])),
-            "too many values" => emit_n(fixed(3, vec![0; 16])),
-            "claims a huge length" => emit_n(fixed(u64::MAX, vec![0; 12])),
-            "claims nulls" => emit_n(wit::ColumnData { null_count: 2, ..fixed(3, vec![0; 12]) }),
-            "hides nulls" => emit_n(wit::ColumnData { validity: Some(vec![0b101]), ..fixed(3, vec![0; 12]) }),
-            "short validity" => emit_n(wit::ColumnData { validity: Some(vec![]), ..fixed(3, vec![0; 12]) }),
-            "offsets on numbers" => emit_n(wit::ColumnData { offsets: Some(vec![0; 16]), ..fixed(3, vec![0; 12]) }),
-            "fewer rows" => emit_n(fixed(2, vec![0; 8])),
-            "offsets beyond" => emit_t(text(&[0, 1, 2, 9], b"abc")),
-            "offsets backwards" => emit_t(text(&[0, 2, 1, 3], b"abc")),
-            "offsets negative" => emit_t(text(&[-1, 1, 2, 3], b"abc")),
-            "offsets missing" => emit_t(fixed(3, b"abc".to_vec())),
-            "not utf-8" => emit_t(text(&[0, 1, 2, 3], &[b'a', 0xff, b'c'])),
-            "cuts a character" => emit_t(text(&[0, 1, 2, 3], "aü".as_bytes())),
+            "too few values" => emit_n(fixed(3, &[0; 8])),
+            "too many values" => emit_n(fixed(3, &[0; 16])),
+            "claims a huge length" => emit_n(fixed(u64::MAX, &[0; 12])),
+            "claims nulls" => emit_n(host::NewColumn { null_count: 2, ..fixed(3, &[0; 12]) }),
+            "hides nulls" => emit_n(host::NewColumn { validity: Some(&[0b101]), ..fixed(3, &[0; 12]) }),
+            "short validity" => emit_n(host::NewColumn { validity: Some(&[]), ..fixed(3, &[0; 12]) }),
+            "offsets on numbers" => emit_n(host::NewColumn { offsets: Some(&[0; 16]), ..fixed(3, &[0; 12]) }),
+            "fewer rows" => emit_n(fixed(2, &[0; 8])),
+            "offsets beyond" => emit_t(text(&offsets([0, 1, 2, 9]), b"abc")),
+            "offsets backwards" => emit_t(text(&offsets([0, 2, 1, 3]), b"abc")),
+            "offsets negative" => emit_t(text(&offsets([-1, 1, 2, 3]), b"abc")),
+            "offsets missing" => emit_t(fixed(3, b"abc")),
+            "not utf-8" => emit_t(text(&offsets([0, 1, 2, 3]), &[b'a', 0xff, b'c'])),
+            "cuts a character" => emit_t(text(&offsets([0, 1, 2, 3]), "aü".as_bytes())),
             "take beyond" => {
-                let indices = fixed(1, 3u32.to_le_bytes().to_vec());
-                let take = wit::SelectionTake { port: "input".to_owned(), indices };
-                task.begin("output", &wit::PartRows::Take(vec![take]));
+                let three = 3u32.to_le_bytes();
+                let indices = fixed(1, &three);
+                let take = host::SelectionTake { port: "input", indices };
+                task.begin("output", host::PartRows::Take(&[take]));
             }
             "mask too short" => {
-                let mask = wit::SelectionMask { port: "input".to_owned(), bits: vec![] };
-                task.begin("output", &wit::PartRows::Mask(mask));
+                let mask = host::SelectionMask { port: "input", bits: &[] };
+                task.begin("output", host::PartRows::Mask(mask));
             }
             "pass through from nowhere" => {
-                task.begin("output", &wit::PartRows::Rows(3));
+                task.begin("output", host::PartRows::Rows(3));
                 task.end();
             }
             "column before begin" => good_n(),
@@ -183,7 +187,7 @@ impl Guest for Evil {
             }
             "column unknown" => {
                 begin();
-                task.column("zzz", &fixed(3, vec![0; 12]));
+                task.column("zzz", fixed(3, &[0; 12]));
             }
             "column missing" => {
                 begin();
@@ -198,8 +202,8 @@ impl Guest for Evil {
                     task.end();
                 }
             }
-            "output unknown" => task.begin("zzz", &wit::PartRows::Rows(0)),
-            "input unknown" => task.begin("output", &wit::PartRows::SameRows("zzz".to_owned())),
+            "output unknown" => task.begin("zzz", host::PartRows::Rows(0)),
+            "input unknown" => task.begin("output", host::PartRows::SameRows("zzz")),
             "blob into a table" => task.emit_blob("output", b"x"),
             "partial in map" => task.emit_partial(b"x"),
             "partial of nobody" => drop(task.partial(0)),
@@ -215,7 +219,7 @@ impl Guest for Evil {
                 }
             }
             "metric that is none" => task.metric("m", f64::NAN),
-            "huge part" => task.begin("output", &wit::PartRows::Rows(u64::MAX)),
+            "huge part" => task.begin("output", host::PartRows::Rows(u64::MAX)),
             _ => {
                 begin();
                 good_n();
