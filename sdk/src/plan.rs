@@ -123,6 +123,16 @@ impl Plan {
         self.outputs.push(Output { port: port.to_owned(), fields: None, inputs: Vec::new() });
     }
 
+    /// Refuses a list that names a column twice.
+    pub fn unique(&mut self, param: &str, names: &[String]) {
+        for (i, name) in names.iter().enumerate() {
+            if names[..i].contains(name) {
+                let error = Error::new(format!("`{name}` is named twice")).in_param(format!("{param}[{i}]"));
+                self.errors.push(error);
+            }
+        }
+    }
+
     /// Chooses a mode other than the usual one.
     pub fn set_mode(&mut self, mode: Mode) {
         self.mode = Some(mode);

@@ -65,13 +65,72 @@ fn an_export_is_not_written_again_when_it_is_as_it_should_be() {
     assert_eq!(sandbox.read("out/x.csv"), "a\n1\n");
 }
 
+/// Before anything runs: the sources stay as they are, and no result is lost.
 #[test]
-fn an_export_to_a_name_without_a_format_fails_and_says_so() {
-    let sandbox = Sandbox::with("[sources.s]\npath = \"in.csv\"\n[exports]\n\"out.xlsx\" = \"s\"\n");
-    sandbox.write("in.csv", "a\n1\n");
-    let text = sandbox.failed();
-    assert!(text.contains("does not tell the format"), "{text}");
-    assert!(!sandbox.path("out.xlsx").exists());
+fn an_export_that_cannot_be_is_refused_before_anything_runs() {
+    let sandbox = Sandbox::with("");
+    sandbox.write("in.csv", "a\n1\n2\n").write("more/b.csv", "a\n3\n");
+    for (export, what) in [
+        ("out.xlsx", "no name for a table"),
+        ("out.csv.gz", "no name for a table"),
+        ("more", "is a folder"),
+        ("in.csv/out.csv", "is no folder"),
+        ("in.csv", "is read by the source"),
+        ("./more/../in.csv", "is read by the source"),
+        ("more/b.csv", "is read by the source"),
+        ("pipeline.toml", "no name for a table"),
+    ] {
+        sandbox.write(
+            "pipeline.toml",
+            format!(
+                "[sources.s]\npath = \"in.csv\"\n[sources.t]\npath = \"more/*.csv\"\n[exports]\n\"{export}\" = \"s\"\n"
+            ),
+        );
+        let text = sandbox.refused();
+        assert!(text.contains(what), "{export}: {text}");
+        assert_eq!(sandbox.read("in.csv"), "a\n1\n2\n");
+    }
+    let twice = "[sources.s]\npath = \"in.csv\"\n[exports]\n\"o.csv\" = \"s\"\n\"./x/../o.csv\" = \"s\"\n";
+    sandbox.write("pipeline.toml", twice);
+    assert!(sandbox.refused().contains("several artifacts"));
+}
+
+/// The digits of a source are never lost for a type.
+#[test]
+fn what_a_number_would_lose_stays_text() {
+    let same = |text: &str| {
+        let pipeline = "[sources.s]\npath = \"*.txt\"\n[exports]\n\"out.csv\" = \"s\"\n";
+        assert_eq!(exported(pipeline, &[("in.txt", text)]), text);
+    };
+    same("a\n9007199254740993\n1.5\n");
+    same("a\n1.5\n9007199254740993\n");
+    same("a\n9007199254740993\n-9223372036854775808\n");
+    same("a\n1e400\n");
+    same("a\n1e-400\n");
+    same("a\n007\n1\n");
+}
+
+#[test]
+fn a_source_that_is_no_file_and_columns_of_one_name_are_refused() {
+    let sandbox = Sandbox::with("[sources.s]\npath = \"folder.csv\"\n");
+    sandbox.write("folder.csv/x", "");
+    assert!(sandbox.refused().contains("not a regular file"));
+    sandbox.write("pipeline.toml", "[sources.s]\npath = \"in.csv\"\ncolumns = [\"a\", \"a\"]\n");
+    sandbox.write("in.csv", "a,b\n1,2\n");
+    assert!(sandbox.refused().contains("two columns are called `a`"));
+}
+
+#[test]
+fn json_lines_are_named_where_they_are_wrong() {
+    for (text, what) in [
+        ("\u{feff}{\"a\":1}\n{\"a\":oops}\n", "line 2: not JSON at column 6"),
+        ("{\"a\":1}\n\n{\"a\":\"x\"}\n", "line 3: column `a` is text here, and int64 elsewhere"),
+        ("{\"a\":1}\n[2]\n", "line 2: it is not an object"),
+    ] {
+        let sandbox = Sandbox::with("[sources.s]\npath = \"in.ndjson\"\ntypes = { a = \"int64\" }\n");
+        let found = sandbox.write("in.ndjson", text).refused().replace("\n  │", "");
+        assert!(found.contains(what), "{found}");
+    }
 }
 
 #[test]

@@ -45,6 +45,23 @@ pub struct Head {
     pub head: Vec<Vec<Option<String>>>,
 }
 
+/// A name with its matrix values in order and behind the step: `t.model[b=1,a=2]`
+/// means `t[a=2,b=1].model`.
+fn ordered(name: &str) -> String {
+    let Some((before, rest)) = name.split_once('[') else { return name.to_owned() };
+    let Some((values, after)) = rest.rsplit_once(']') else { return name.to_owned() };
+    let number = |value: &str| value.parse::<f64>().map_or_else(|_| value.to_owned(), |number| number.to_string());
+    let pair = |pair: &str| match pair.split_once('=') {
+        Some((name, value)) => format!("{}={}", name.trim(), number(value.trim())),
+        None => pair.trim().to_owned(),
+    };
+    let mut values: Vec<String> = values.split(',').map(pair).collect();
+    values.sort();
+    let (step, port) =
+        before.split_once('.').map_or((before, after.to_owned()), |(step, port)| (step, format!(".{port}{after}")));
+    format!("{step}[{}]{port}", values.join(","))
+}
+
 impl Artifacts {
     /// Of a store.
     pub fn new(store: Store) -> Self {
@@ -92,13 +109,24 @@ impl Artifacts {
                 names.push((instance.clone(), digest));
             }
         }
-        let found = names.iter().find(|(known, _)| known == name).map(|(_, digest)| *digest);
+        let wanted = ordered(name);
+        let found = names.iter().find(|(known, _)| ordered(known) == wanted).map(|(_, digest)| *digest);
         let digest = found.ok_or_else(|| {
+            let step = name.split(['.', '[']).next().unwrap_or_default();
+            let of_step: Vec<&str> = names
+                .iter()
+                .map(|(known, _)| known.as_str())
+                .filter(|known| known.split(['.', '[']).next() == Some(step) && known.contains('.'))
+                .collect();
             let near = nearest(name, names.iter().map(|(known, _)| known.as_str()));
-            let help = near.map(|near| format!("did you mean `{near}`?")).unwrap_or_else(|| {
-                let known: Vec<&str> = names.iter().map(|(known, _)| known.as_str()).take(24).collect();
-                format!("there are {}", known.join(", "))
-            });
+            let help = match near {
+                _ if !of_step.is_empty() => format!("of `{step}` there are {}", of_step.join(", ")),
+                Some(near) => format!("did you mean `{near}`?"),
+                None => {
+                    let known: Vec<&str> = names.iter().map(|(known, _)| known.as_str()).take(24).collect();
+                    format!("there are {}", known.join(", "))
+                }
+            };
             missing(format!("the run {} has no output `{name}`", run.id), Some(help))
         })?;
         let artifact =

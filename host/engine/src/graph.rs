@@ -5,9 +5,10 @@
 //! mistake in one must not be reported again by the next.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
+use millrace_tables::read::Format;
 use millrace_types::{ByteSize, CanonicalJson, Fuel, Limits, PortName, StepName, bounds};
 use millrace_wasm::{Port, PortKind};
 use serde_json::Value;
@@ -169,7 +170,7 @@ pub fn build(
         }
     }
     // What a step with a mistake left out must not look like another mistake.
-    let exports = if builder.errors.is_empty() { builder.exports() } else { Vec::new() };
+    let exports = if builder.errors.is_empty() { builder.exports(&sources) } else { Vec::new() };
     if !builder.errors.is_empty() {
         return Err(builder.errors);
     }
@@ -271,6 +272,11 @@ impl Builder<'_> {
                 self.errors.push(Diagnostic::new(format!("the matrix has `{name}` twice")).at(place, "here"));
             }
         }
+        let combinations = step.matrix.iter().try_fold(1usize, |all, (_, values, _)| all.checked_mul(values.len()));
+        if combinations.is_none_or(|all| all > bounds::INSTANCES) {
+            self.errors.push(too_many(step));
+            return;
+        }
         let own = own_matrix(step);
         let errors = self.errors.len();
         let mut instances: Vec<(BTreeMap<String, Value>, Vec<NodeInput>)> = Vec::new();
@@ -292,12 +298,7 @@ impl Builder<'_> {
                     for (of_input, items) in &choices {
                         let Some(matrix) = join(matrix, of_input) else { continue };
                         if joined.len() >= bounds::INSTANCES {
-                            let error = Diagnostic::new(format!(
-                                "the step `{}` has more than {} instances",
-                                step.name,
-                                bounds::INSTANCES
-                            ));
-                            self.errors.push(error.at(&step.place, "this step"));
+                            self.errors.push(too_many(step));
                             return;
                         }
                         let mut inputs = inputs.clone();
@@ -308,6 +309,10 @@ impl Builder<'_> {
                 partial = joined;
             }
             instances.extend(partial);
+            if instances.len() > bounds::INSTANCES {
+                self.errors.push(too_many(step));
+                return;
+            }
         }
         self.check_connected(step, used);
         if self.errors.len() > errors {
@@ -462,9 +467,7 @@ impl Builder<'_> {
                 Pick::Where(wanted) => {
                     let fits = |node: &&usize| {
                         let matrix = &self.nodes[**node].matrix;
-                        wanted
-                            .iter()
-                            .all(|(name, value)| matrix.get(name).is_some_and(|found| same_value(found, value)))
+                        wanted.iter().all(|(name, value)| matrix.get(name).is_some_and(|found| selects(value, found)))
                     };
                     let picked: Vec<_> = nodes.iter().filter(fits).map(with_matrix).collect();
                     if picked.is_empty() {
@@ -540,10 +543,44 @@ impl Builder<'_> {
         None
     }
 
-    fn exports(&mut self) -> Vec<NodeExport> {
+    /// What is wrong with a file as the place of an export.
+    fn unfit(&self, path: &Path, kind: PortKind, place: &Place, sources: &[Source]) -> Option<Diagnostic> {
+        let wrong = |what: String, help: &str| {
+            Some(Diagnostic::new(format!("`{}` {what}", path.display())).at(place, "this export").help(help))
+        };
+        let is_packed = path.extension().is_some_and(|extension| extension == "gz" || extension == "zip");
+        if path.file_name().is_none() || path.is_dir() {
+            return wrong("is a folder".to_owned(), "an export is a file: add a name");
+        }
+        if kind == PortKind::Table && (is_packed || Format::of(path).is_none()) {
+            let help = "its name tells the format: .parquet, .csv, .arrow or .ndjson";
+            return wrong("is no name for a table".to_owned(), help);
+        }
+        let above = path.ancestors().skip(1).find(|above| above.exists());
+        if let Some(file) = above.filter(|above| !above.as_os_str().is_empty() && !above.is_dir()) {
+            return wrong(format!("cannot be written: `{}` is no folder", file.display()), "choose another folder");
+        }
+        let help = "results go to files of their own; what they are made from stays as it is";
+        let places = self.pipeline.steps.iter().map(|step| &step.place.file);
+        let places = places.chain(sources.iter().map(|source| &source.place.file)).chain([&self.pipeline.file]);
+        let mut files: Vec<&Path> = places.map(|file| file.path.as_path()).collect();
+        files.dedup();
+        if files.iter().any(|file| same_file(file, path)) {
+            return wrong("is the pipeline itself".to_owned(), help);
+        }
+        let reads = |source: &&Source| {
+            crate::source::files(source).is_ok_and(|files| files.iter().any(|file| same_file(file, path)))
+        };
+        if let Some(source) = sources.iter().find(reads) {
+            return wrong(format!("is read by the source `{}`", source.name), help);
+        }
+        None
+    }
+
+    fn exports(&mut self, sources: &[Source]) -> Vec<NodeExport> {
         let mut out: Vec<NodeExport> = Vec::new();
         for export in &self.pipeline.exports {
-            let Some((_, picked)) = self.items(&export.reference, &export.place) else { continue };
+            let Some((kind, picked)) = self.items(&export.reference, &export.place) else { continue };
             let items = match picked {
                 Picked::Each(items) => items,
                 Picked::Gathered(items) => items,
@@ -552,10 +589,14 @@ impl Builder<'_> {
                 let scope = Scope { params: self.params.clone(), matrix };
                 match scope.text(&export.path) {
                     Ok(path) => {
-                        let path = export.folder.join(path);
+                        let path = tidy(&export.folder.join(path));
+                        if let Some(error) = self.unfit(&path, kind, &export.place, sources) {
+                            self.errors.push(error);
+                            break;
+                        }
                         if out.iter().any(|known| known.path == path) {
                             let error =
-                                Diagnostic::new(format!("several instances would be written to `{}`", path.display()));
+                                Diagnostic::new(format!("several artifacts would be written to `{}`", path.display()));
                             let help =
                                 "choose one with `[CHOICE]` or `[name=value]`, or put `${matrix.NAME}` into the path";
                             self.errors.push(error.at(&export.place, "these").help(help));
@@ -573,6 +614,27 @@ impl Builder<'_> {
     }
 }
 
+/// The path without `.`, and without `..` where a name stands before it, so that one
+/// file has one name.
+fn tidy(path: &Path) -> PathBuf {
+    let mut out = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir if matches!(out.components().next_back(), Some(Component::Normal(_))) => {
+                out.pop();
+            }
+            other => out.push(other),
+        }
+    }
+    out
+}
+
+fn same_file(a: &Path, b: &Path) -> bool {
+    let absolute = |path: &Path| std::path::absolute(path).map(|path| tidy(&path)).unwrap_or_default();
+    absolute(a) == absolute(b) || a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b))
+}
+
 /// Matrix values, and what stands on a port under them.
 type Choice = (BTreeMap<String, Value>, Vec<(Option<CanonicalJson>, Item)>);
 
@@ -583,6 +645,12 @@ enum Picked {
 
 fn same_value(a: &Value, b: &Value) -> bool {
     a == b || (a.is_number() && b.is_number() && a.as_f64() == b.as_f64())
+}
+
+/// Whether a value in `[name=value]`, which has no quotes, means this one.
+fn selects(wanted: &Value, found: &Value) -> bool {
+    same_value(wanted, found)
+        || matches!(found, Value::String(text) if wanted.as_str().map_or_else(|| wanted.to_string(), str::to_owned) == *text)
 }
 
 /// A reference whose `${…}` do not stand in the way of reading its name.
@@ -598,6 +666,11 @@ fn plain(text: &str) -> String {
     out
 }
 
+fn too_many(step: &Step) -> Diagnostic {
+    let message = format!("the step `{}` has more than {} instances", step.name, bounds::INSTANCES);
+    Diagnostic::new(message).at(&step.place, "this step")
+}
+
 /// Every combination of the values of a step's own matrix.
 fn own_matrix(step: &Step) -> Vec<BTreeMap<String, Value>> {
     let mut all = vec![BTreeMap::new()];
@@ -608,9 +681,6 @@ fn own_matrix(step: &Step) -> Vec<BTreeMap<String, Value>> {
             matrix
         };
         all = all.iter().flat_map(|matrix| values.iter().map(move |value| with(matrix, value))).collect();
-        if all.len() > bounds::INSTANCES {
-            all.truncate(bounds::INSTANCES + 1);
-        }
     }
     all
 }

@@ -28,7 +28,7 @@ pub(crate) struct Read {
 const READER: u32 = 1;
 
 /// Files of a source, sorted by name.
-fn files(source: &Source) -> Result<Vec<PathBuf>, Diagnostic> {
+pub(crate) fn files(source: &Source) -> Result<Vec<PathBuf>, Diagnostic> {
     let (text, place) = &source.path;
     let path = source.folder.join(text);
     if !text.contains(['*', '?', '[', '{']) {
@@ -41,20 +41,22 @@ fn files(source: &Source) -> Result<Vec<PathBuf>, Diagnostic> {
     let fixed = text.split(['*', '?', '[', '{']).next().unwrap_or_default();
     let start = fixed.rfind('/').map_or("", |end| &fixed[..end]);
     let mut found = Vec::new();
-    let mut folders = vec![source.folder.join(start)];
+    // A pipeline named without a folder lies in this one.
+    let base = if source.folder.as_os_str().is_empty() { Path::new(".") } else { source.folder.as_path() };
+    let mut folders = vec![base.join(start)];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
             let path = entry.path();
             if path.is_dir() {
                 folders.push(path);
-            } else if path.strip_prefix(&source.folder).is_ok_and(|name| glob.is_match(name)) {
+            } else if path.strip_prefix(base).is_ok_and(|name| glob.is_match(name)) {
                 found.push(path);
             }
         }
     }
     found.sort();
     if found.is_empty() {
-        return Err(fail(format!("no file matches `{text}` in `{}`", source.folder.display())));
+        return Err(fail(format!("no file matches `{text}` in `{}`", base.display())));
     }
     Ok(found)
 }

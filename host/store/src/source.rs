@@ -67,7 +67,12 @@ impl Store {
         let read = |source| StoreError::new("read", path, source);
         let absolute = std::path::absolute(path).map_err(read)?;
         let name = *blake3::hash(absolute.as_os_str().as_encoded_bytes()).as_bytes();
-        let stamp = FileStamp::new(&std::fs::metadata(path).map_err(read)?);
+        let meta = std::fs::metadata(path).map_err(read)?;
+        if !meta.is_file() {
+            // A pipe has no content to hold a result against, and may never end.
+            return Err(read(std::io::Error::other("it is not a regular file")));
+        }
+        let stamp = FileStamp::new(&meta);
         if let Some(memo) = self.record::<Memo>(Kind::Memo, &name)
             && memo.stamp == stamp
             && memo.path == absolute

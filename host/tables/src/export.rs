@@ -55,7 +55,8 @@ impl<W: Write + Send> Exporter<W> {
                 writer.write(&RecordBatch::new_empty(schema.clone())).map_err(format_error)?;
                 Inner::Csv(Box::new(writer))
             }
-            Format::Ndjson => Inner::Ndjson(arrow::json::LineDelimitedWriter::new(out)),
+            // With nulls written out: a column of nulls alone must be a column again.
+            Format::Ndjson => Inner::Ndjson(arrow::json::WriterBuilder::new().with_explicit_nulls(true).build(out)),
             Format::Parquet => {
                 use parquet::basic::{Compression, ZstdLevel};
                 let properties = parquet::file::properties::WriterProperties::builder()

@@ -27,9 +27,17 @@ pub enum Order {
 pub struct Best {
     /// Name of the metric.
     by: String,
-    /// Whether the largest (`max`) or the smallest (`min`) is best.
-    #[param(default = Order::Max)]
-    order: Order,
+    /// Whether the largest (`max`) or the smallest (`min`) is best; without, the
+    /// smallest of what is called a loss or an error (`log_loss`, `rmse`), else the
+    /// largest.
+    order: Option<Order>,
+}
+
+impl Best {
+    fn order(&self) -> Order {
+        let small = ["loss", "error", "mse", "mae", "mape"].iter().any(|end| self.by.ends_with(end));
+        self.order.unwrap_or(if small { Order::Min } else { Order::Max })
+    }
 }
 
 impl Step for Best {
@@ -57,7 +65,7 @@ impl Whole for Best {
                 )));
             };
             // Of equals the first stays.
-            let better = best.as_ref().is_none_or(|(known, _)| match self.order {
+            let better = best.as_ref().is_none_or(|(known, _)| match self.order() {
                 Order::Max => value > *known,
                 Order::Min => value < *known,
             });
@@ -92,6 +100,8 @@ mod tests {
     fn the_best_is_chosen_and_of_equals_the_first() {
         assert_eq!(best(json!({ "by": "auc" })).unwrap()["instance"], json!({ "l2": 0.1 }));
         assert_eq!(best(json!({ "by": "auc", "order": "min" })).unwrap()["value"], 0.8);
+        let order = |by: &str| Best { by: by.to_owned(), order: None }.order() == Order::Min;
+        assert_eq!(["log_loss", "rmse", "auc"].map(order), [true, true, false]);
         assert!(best(json!({ "by": "f1" })).unwrap_err().message.ends_with("has no metric `f1`, only auc"));
     }
 }

@@ -61,6 +61,7 @@ impl Step for NormaliseFit {
     }
 
     fn plan(&self, plan: &mut Plan) -> Result<()> {
+        plan.unique("columns", &self.columns);
         for (i, name) in self.columns.iter().enumerate() {
             let read = plan.read("input", name, Kind::Number, &format!("columns[{i}]"));
             plan.keep(read);
@@ -90,6 +91,10 @@ impl Fold for NormaliseFit {
                 return Err(Error::new(format!("column `{name}` has no value to measure")).in_column(name));
             }
             let std = millrace_sdk::expr_math::sqrt(all.squares / all.count);
+            if !(all.mean.is_finite() && std.is_finite()) {
+                let message = format!("column `{name}` has values too large for a mean and a spread");
+                return Err(Error::new(message).in_column(name));
+            }
             columns.insert(name.clone(), json!({ "mean": all.mean, "std": std }));
         }
         task.emit_blob("scaling", json!({ "columns": columns }).to_string().as_bytes())

@@ -27,6 +27,7 @@ impl Step for Normalise {
     }
 
     fn plan(&self, plan: &mut Plan) -> Result<()> {
+        plan.unique("columns", &self.columns);
         for (i, name) in self.columns.iter().enumerate() {
             let read = plan.read("input", name, Kind::Number, &format!("columns[{i}]"));
             plan.keep(read);

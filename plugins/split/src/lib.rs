@@ -11,6 +11,7 @@
 //! Without `by` each part is split by itself, and the share of test rows is
 //! about `test`. With `by`, all parts are seen together: of the rows of each
 //! value of that column, ordered by hash, the last `test` share is the test.
+//! Within a value of that column, rows of one key stay together.
 
 use std::collections::BTreeMap;
 
@@ -99,6 +100,15 @@ impl Map for Split {
     }
 }
 
+/// The place nearest to `at` where rows of equal keys are not torn apart.
+fn apart(group: &[(u64, usize, usize)], at: usize) -> usize {
+    let hash = |place: usize| group.get(place).map(|(hash, ..)| *hash);
+    let starts = |place: &usize| *place == 0 || hash(*place) != hash(*place - 1);
+    let below = (0..=at).rev().find(starts).unwrap_or(0);
+    let above = (at..=group.len()).find(starts).unwrap_or(group.len());
+    if at - below <= above - at { below } else { above }
+}
+
 impl Whole for Split {
     fn whole(&self, task: &Task) -> Result<()> {
         let table = task.table("input")?;
@@ -118,11 +128,16 @@ impl Whole for Split {
                 row += 1;
             })?;
         }
+        // Shares are rounded over all groups together: with many small ones, none
+        // of them may round up for itself.
+        let (mut seen, mut tested) = (0, 0);
         for group in groups.values_mut() {
-            // Equal hashes, as of equal keys, keep the order of the table.
             group.sort_unstable();
-            let train = ((1.0 - self.test) * group.len() as f64 + 1e-9) as usize;
-            for (_, part, row) in &group[train.min(group.len())..] {
+            seen += group.len();
+            let wanted = ((seen as f64 * self.test).round() as usize).saturating_sub(tested).min(group.len());
+            let train = apart(group, group.len() - wanted);
+            tested += group.len() - train;
+            for (_, part, row) in &group[train..] {
                 sides[*part][*row] = true;
             }
         }
@@ -171,5 +186,23 @@ mod tests {
         assert_eq!(one.iter().filter(|id| *id % 4 == 0).count(), 50);
         assert_eq!(one.len(), 200);
         assert_eq!(one, test_ids(vec![rows(0..1), rows(1..600), rows(600..1000)], params()));
+    }
+
+    /// With as many groups as rows, rounding each by itself would leave no train.
+    #[test]
+    fn small_groups_share_the_rounding_and_equal_keys_stay_together() {
+        let ids = |column: &str, label: &str| {
+            let keys = Int64Array::from_iter_values((0..1000).map(|row| row / 4));
+            let rows = Int64Array::from_iter_values(0..1000);
+            let input = table(vec![("key", Arc::new(keys) as ArrayRef), ("row", Arc::new(rows))]);
+            let params = json!({ "key": column, "by": label, "test": 0.2 });
+            let out = Harness::<Split>::new(params).table("input", input).run().unwrap();
+            let keys = |port| out.numbers(port, "key").into_iter().map(|key| key.unwrap() as i64).collect::<Vec<_>>();
+            (keys("train"), keys("test"))
+        };
+        assert_eq!(ids("row", "row").1.len(), 200);
+        let (train, test) = ids("key", "key");
+        assert_eq!(train.iter().find(|key| test.contains(key)), None);
+        assert_eq!(train.len() + test.len(), 1000);
     }
 }

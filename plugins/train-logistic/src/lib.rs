@@ -117,7 +117,7 @@ fn finite(values: &Float64Array, name: &str) -> Result<Vec<f64>> {
     match values.iter().position(|value| !value.is_some_and(f64::is_finite)) {
         None => Ok(values.values().to_vec()),
         Some(row) => {
-            let message = format!("column `{name}` has a missing or infinite value; fill it with `std:missing`");
+            let message = format!("column `{name}` has a value that is missing, NaN or infinite; fill or filter it");
             Err(Error::new(message).in_column(name).at_row(row))
         }
     }

@@ -191,6 +191,12 @@ impl Vector {
     }
 }
 
+/// A number of characters: none for a negative one, and the same on machines of
+/// 32 bits, which a guest is, as on those of 64.
+fn count(number: i64) -> usize {
+    number.clamp(0, i64::from(i32::MAX)) as usize
+}
+
 /// A word of a language may change its length, and its form at its end: what is
 /// not ASCII goes by the rules of Unicode.
 fn lower(text: &str, out: &mut String) {
@@ -668,7 +674,10 @@ impl Evaluator<'_> {
             Data::Float(_) => {
                 let mut best = values[0].float(span)?.map(|a| a);
                 for value in &values[1..] {
-                    best = zip(&best, value.float(span)?, |a, b| if pick(a <= b) || b.is_nan() { a } else { b });
+                    best = zip(&best, value.float(span)?, |a, b| {
+                        // NaN wins, whichever side it stands on.
+                        if a.is_nan() || (pick(a <= b) && !b.is_nan()) { a } else { b }
+                    });
                 }
                 Data::Float(best)
             }
@@ -714,8 +723,8 @@ impl Evaluator<'_> {
                 let start = values[1].int(span)?;
                 let length = values.get(2).map(|value| value.int(span)).transpose()?;
                 return self.texts(nulls, span, |row, out| {
-                    let skip = usize::try_from(start.get(row).saturating_sub(1)).unwrap_or(0);
-                    let take = length.map_or(usize::MAX, |length| usize::try_from(length.get(row)).unwrap_or(0));
+                    let skip = count(start.get(row).saturating_sub(1));
+                    let take = length.map_or(usize::MAX, |length| count(length.get(row)));
                     out.extend(first.get(row).chars().skip(skip).take(take));
                 });
             }

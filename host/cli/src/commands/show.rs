@@ -72,9 +72,18 @@ fn show_table(digest: &str, head: &millrace_engine::Head, as_json: bool) {
     table.load_style(UTF8_HORIZONTAL_ONLY);
     table.set_header(head.schema.fields.iter().map(|field| format!("{}\n{}", field.name, field.data_type)));
     for row in &head.head {
-        table.add_row(row.iter().map(|cell| cell.as_deref().unwrap_or("·").chars().take(40).collect::<String>()));
+        table.add_row(row.iter().map(|cell| plain(cell.as_deref().unwrap_or("·"))));
     }
     render::out(&table.to_string());
+}
+
+/// The beginning of a cell. What would steer a terminal is written out.
+fn plain(cell: &str) -> String {
+    let mut out = String::new();
+    for c in cell.chars().take(40) {
+        if c.is_control() { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    out
 }
 
 fn show_blob(digest: &str, bytes: &[u8], as_json: bool) {

@@ -36,8 +36,12 @@ pub fn run(args: &WhyArgs) -> u8 {
                 _ => now.push((words::task(&step, part), reason)),
             }
         }
-        names.push(name);
+        if names.last() != Some(&name) {
+            names.push(name);
+        }
     });
+    names.sort();
+    names.dedup();
     if let Err(error) = result {
         diagnostic::show(&error, args.pipeline.json);
         return exit::WRONG;

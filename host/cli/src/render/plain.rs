@@ -127,7 +127,12 @@ pub fn summary(summary: &Summary) -> Vec<String> {
         parts.push(format!("{} skipped", tasks.skipped));
     }
     let wall = duration((summary.wall_ms * 1000.0) as u64);
-    lines.push(format!("{how:>9}  {} tasks: {} in {wall}", tasks.total, parts.join(", ")));
+    lines.push(format!(
+        "{how:>9}  {} {}: {} in {wall}",
+        tasks.total,
+        if tasks.total == 1 { "task" } else { "tasks" },
+        parts.join(", ")
+    ));
     lines
 }
 

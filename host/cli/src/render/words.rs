@@ -63,7 +63,7 @@ pub fn failure(failure: &Failure) -> String {
         ),
         Failure::Fuel { limit, backtrace } => format!(
             "it used up its fuel of {limit}\n    if it is not caught in a loop, try `limits = {{ fuel = \"{}\" }}` in this step{}",
-            Fuel(limit.0.saturating_mul(4)),
+            Fuel(limit.0.saturating_mul(4).max(1_000_000)),
             at(backtrace)
         ),
         Failure::Time { limit, backtrace } => format!(

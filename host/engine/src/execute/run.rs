@@ -623,7 +623,9 @@ impl<'a> Run<'a> {
     fn dispatch(&mut self, jobs: &Sender<Job>, messages: &Sender<Message>) {
         if self.stopping || self.options.cancel.is_cancelled() {
             for task in std::mem::take(&mut self.ready) {
-                self.in_flight.remove(&self.tasks[task].key);
+                for task in self.in_flight.remove(&self.tasks[task].key).unwrap_or_default() {
+                    self.finish_task(task, Status::Skipped, Cost::default(), Vec::new(), None);
+                }
             }
             return;
         }
@@ -811,8 +813,13 @@ impl<'a> Run<'a> {
             if self.nodes[index].progress == Progress::Done {
                 made = artifacts(&self.nodes[index]);
                 let metrics = self.nodes[index].metrics.clone();
+                let is_exported = self.graph.exports.iter().any(|export| {
+                    matches!(&export.item, Item::Output { node, port } if *node == index && port.as_str() == "metrics")
+                });
                 if !metrics.is_empty() {
-                    self.summary.metrics.insert(node.label.clone(), metrics);
+                    self.summary.metrics.insert(node.label.clone(), metrics.clone());
+                }
+                if !metrics.is_empty() || is_exported {
                     let blob = self.metrics_blob(index).map(Artifact::Blob);
                     made.extend(PortName::new("metrics").ok().zip(blob));
                 }

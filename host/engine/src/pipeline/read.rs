@@ -228,8 +228,14 @@ fn read_source(reader: &mut Reader<'_>, (key, value): Entry<'_, '_>) -> Option<S
                 ),
             },
             "delimiter" => match reader.text("`delimiter`", value) {
-                Some((text, _)) if text.len() == 1 => source.delimiter = text.bytes().next(),
-                Some(_) => reader.error(value.span(), "a delimiter is one ASCII character", "this is not"),
+                Some((text, _)) if text.len() == 1 && !text.contains(['"', '\n', '\r']) => {
+                    source.delimiter = text.bytes().next()
+                }
+                Some(_) => reader.error(
+                    value.span(),
+                    "a delimiter is one ASCII character, no quote and no line end",
+                    "this is not",
+                ),
                 None => {}
             },
             "allow_empty" => source.allow_empty = reader.bool("`allow_empty`", value).unwrap_or_default(),

@@ -220,6 +220,8 @@ struct Records<'a> {
     used: usize,
     bytes: Vec<u8>,
     ends: Vec<usize>,
+    /// Quotes in the file so far: where all are closed, they are even.
+    quotes: usize,
 }
 
 impl<'a> Records<'a> {
@@ -234,6 +236,7 @@ impl<'a> Records<'a> {
             used: 0,
             bytes: vec![0; 4096],
             ends: vec![0; 64],
+            quotes: 0,
         }
     }
 
@@ -244,6 +247,12 @@ impl<'a> Records<'a> {
             if self.used == self.filled {
                 self.filled = self.input.read(&mut self.buffer).map_err(ReadError::io(self.path))?;
                 self.used = 0;
+                self.quotes += memchr::memchr_iter(b'"', &self.buffer[..self.filled]).count();
+                let open = self.filled == 0 && self.quotes % 2 == 1 && self.bytes[..written].contains(&b'\n');
+                if open {
+                    let message = "a quote is opened here and never closed";
+                    return Err(ReadError::content(self.path, Some(line), message));
+                }
             }
             let input = &self.buffer[self.used..self.filled];
             let (result, read, wrote, ended) =

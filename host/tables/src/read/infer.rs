@@ -12,6 +12,9 @@ use millrace_expr::{parse_date, parse_timestamp};
 /// What counts as missing when a pipeline does not say.
 pub const MISSING: [&str; 1] = [""];
 
+/// 2^53: integers up to here are floats without loss.
+const EXACT: u64 = 1 << 53;
+
 /// A set of types by inclusion; joined, the narrowest that holds both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -19,6 +22,8 @@ pub(super) enum Kind {
     Missing,
     Bool,
     Int,
+    /// An integer that a float would not hold to the last digit.
+    Long,
     Float,
     Date,
     Timestamp,
@@ -28,7 +33,7 @@ pub(super) enum Kind {
 
 impl Kind {
     /// What a value is. Digits that a number would lose are text: `007`, `+1`,
-    /// and integers beyond 64 bits.
+    /// integers beyond 64 bits, `1e400`.
     pub(super) fn of(text: &[u8]) -> Self {
         let Some(first) = text.first() else { return Self::Text };
         match first {
@@ -37,11 +42,23 @@ impl Kind {
                 let padded = digits.len() > 1 && digits[0] == b'0' && digits[1].is_ascii_digit();
                 let Ok(text) = std::str::from_utf8(text) else { return Self::Text };
                 if digits.iter().all(u8::is_ascii_digit) && !digits.is_empty() {
-                    return if padded || text.parse::<i64>().is_err() { Self::Text } else { Self::Int };
+                    return match text.parse::<i64>() {
+                        Ok(value) if !padded && value.unsigned_abs() <= EXACT => Self::Int,
+                        Ok(_) if !padded => Self::Long,
+                        _ => Self::Text,
+                    };
                 }
                 let numeric = |b: &u8| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'E' | b'-' | b'+');
-                if !padded && digits.iter().all(numeric) && text.parse::<f64>().is_ok() {
-                    return Self::Float;
+                if !padded
+                    && digits.iter().all(numeric)
+                    && let Ok(value) = text.parse::<f64>()
+                {
+                    // What overflows or underflows is lost too.
+                    let is_zero = || {
+                        digits.iter().take_while(|b| !b.eq_ignore_ascii_case(&b'e')).all(|b| matches!(b, b'0' | b'.'))
+                    };
+                    let kept = if value == 0.0 { is_zero() } else { value.is_finite() };
+                    return if kept { Self::Float } else { Self::Text };
                 }
                 if parse_date(text).is_some() {
                     return Self::Date;
@@ -59,11 +76,12 @@ impl Kind {
     }
 
     pub(super) fn join(self, other: Self) -> Self {
-        use Kind::{Date, Float, Int, Missing, Text, Timestamp};
+        use Kind::{Date, Float, Int, Long, Missing, Text, Timestamp};
         match (self, other) {
             (a, b) if a == b => a,
             (Missing, a) | (a, Missing) => a,
             (Int, Float) | (Float, Int) => Float,
+            (Int, Long) | (Long, Int) => Long,
             (Date, Timestamp) | (Timestamp, Date) => Timestamp,
             _ => Text,
         }
@@ -73,7 +91,7 @@ impl Kind {
         match self {
             Self::Missing | Self::Text => ArrowType::Utf8,
             Self::Bool => ArrowType::Boolean,
-            Self::Int => ArrowType::Int64,
+            Self::Int | Self::Long => ArrowType::Int64,
             Self::Float => ArrowType::Float64,
             Self::Date => ArrowType::Date32,
             Self::Timestamp => ArrowType::Timestamp(TimeUnit::Microsecond, None),
@@ -187,7 +205,8 @@ impl RawColumn {
         Ok(match to {
             ArrowType::Utf8 => return self.text(nulls),
             ArrowType::Int64 if strict => {
-                let values = self.each(|text| is(strict, text, &[Kind::Int]).then(|| text.parse().ok()).flatten())?;
+                let values =
+                    self.each(|text| is(strict, text, &[Kind::Int, Kind::Long]).then(|| text.parse().ok()).flatten())?;
                 Arc::new(Int64Array::new(values.into(), nulls))
             }
             ArrowType::Float64 => {

@@ -1,6 +1,6 @@
 //! NDJSON: an object on each line. One reading for the types, one for the data.
 
-use std::io::BufReader;
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,6 +8,7 @@ use ::arrow::array::new_empty_array;
 use ::arrow::datatypes::{DataType as ArrowType, Field as ArrowField, Schema as ArrowSchema};
 use ::arrow::json::reader::{ReaderBuilder, infer_json_schema};
 use millrace_types::Schema;
+use serde_json::Value;
 
 use super::open::open;
 use super::{ReadError, ReadOptions, Shaper, Sink};
@@ -16,7 +17,8 @@ pub(super) fn read(files: &[PathBuf], options: &ReadOptions, sink: &mut dyn Sink
     let mut schemas = Vec::new();
     for path in files {
         open(path, &mut |input| {
-            let (schema, _) = infer_json_schema(BufReader::new(input), None).map_err(|error| broken(path, &error))?;
+            let (schema, _) =
+                infer_json_schema(text(path, input)?, None).map_err(|error| located(path, &error, None))?;
             schemas.push(schema);
             Ok(())
         })?;
@@ -24,7 +26,7 @@ pub(super) fn read(files: &[PathBuf], options: &ReadOptions, sink: &mut dyn Sink
     let path = files.first().cloned().unwrap_or_default();
     let schema = ArrowSchema::try_merge(schemas).map_err(|error| broken(&path, &error))?;
     if schema.fields().is_empty() {
-        return Err(ReadError::content(&path, None, "the file is empty: there is no object in it"));
+        return Err(ReadError::content(&path, None, "there is no object with a value in it"));
     }
     let fields = schema.fields().iter().map(|field| {
         let given = options.types.get(field.name()).map(crate::arrow_type);
@@ -43,8 +45,8 @@ pub(super) fn read(files: &[PathBuf], options: &ReadOptions, sink: &mut dyn Sink
     for path in files {
         open(path, &mut |input| {
             let reader = ReaderBuilder::new(schema.clone()).with_batch_size(options.part_rows);
-            for batch in reader.build(BufReader::new(input)).map_err(|error| broken(path, &error))? {
-                let batch = batch.map_err(|error| broken(path, &error))?;
+            for batch in reader.build(text(path, input)?).map_err(|error| broken(path, &error))? {
+                let batch = batch.map_err(|error| located(path, &error, Some(&schema)))?;
                 shaper.emit(path, &schema, batch.columns().to_vec(), sink)?;
                 emitted = true;
             }
@@ -56,6 +58,84 @@ pub(super) fn read(files: &[PathBuf], options: &ReadOptions, sink: &mut dyn Sink
         shaper.emit(&path, &schema, arrays, sink)?;
     }
     shaper.schema.ok_or_else(|| ReadError::content(&path, None, "the file is empty"))
+}
+
+/// Without the mark that some programs put before UTF-8.
+fn text<R: Read>(path: &Path, input: R) -> Result<BufReader<R>, ReadError> {
+    let mut input = BufReader::new(input);
+    let marked = input.fill_buf().map_err(ReadError::io(path))?.starts_with(b"\xef\xbb\xbf");
+    if marked {
+        input.consume(3);
+    }
+    Ok(input)
+}
+
+/// The error with the line that it is about: the reader does not count them, so
+/// they are looked at once more, one by one.
+fn located(path: &Path, error: &dyn std::fmt::Display, schema: Option<&ArrowSchema>) -> ReadError {
+    let mut found = None;
+    let scan = open(path, &mut |input| {
+        let lines = text(path, input)?.split(b'\n');
+        for (number, line) in (1u64..).zip(lines) {
+            let line = line.map_err(ReadError::io(path))?;
+            if let Some(message) = wrong(&line, schema) {
+                found = Some((number, message));
+                break;
+            }
+        }
+        Ok(())
+    });
+    match (scan, found) {
+        (Ok(()), Some((line, message))) => ReadError::content(path, Some(line), message),
+        _ => broken(path, error),
+    }
+}
+
+/// What is wrong with a line.
+fn wrong(line: &[u8], schema: Option<&ArrowSchema>) -> Option<String> {
+    let Ok(line) = std::str::from_utf8(line) else {
+        return Some("it is not UTF-8; convert the file, for instance with iconv".to_owned());
+    };
+    if line.trim().is_empty() {
+        return None;
+    }
+    let object = match serde_json::from_str::<Value>(line) {
+        Ok(Value::Object(object)) => object,
+        Ok(_) => return Some("it is not an object".to_owned()),
+        Err(error) => {
+            let message = error.to_string();
+            let what = message.split(" at line").next().unwrap_or_default();
+            return Some(format!("not JSON at column {}: {what}", error.column()));
+        }
+    };
+    schema?.fields().iter().find_map(|field| {
+        let value = object.get(field.name())?;
+        let fits = match field.data_type() {
+            ArrowType::Utf8 | ArrowType::Date32 | ArrowType::Timestamp(..) => value.is_string(),
+            ArrowType::Boolean => value.is_boolean(),
+            number if number.is_integer() => value.is_i64() || value.is_u64(),
+            number if number.is_floating() => value.is_number(),
+            _ => true,
+        };
+        let what =
+            || format!("column `{}` is {} here, and {} elsewhere", field.name(), kind(value), name(field.data_type()));
+        (!fits && !value.is_null()).then(what)
+    })
+}
+
+fn name(data_type: &ArrowType) -> String {
+    crate::column::type_from_arrow(data_type).map_or_else(|_| data_type.to_string(), |ours| ours.to_string())
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
 }
 
 fn broken(path: &Path, error: &dyn std::fmt::Display) -> ReadError {

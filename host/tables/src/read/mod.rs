@@ -222,7 +222,16 @@ impl<'a> Shaper<'a> {
         }
         let schema = Schema { fields };
         match &self.schema {
-            None => self.schema = Some(schema.clone()),
+            None => {
+                let in_file = batch.schema.fields().iter().map(|field| field.name().as_str());
+                for names in [in_file.collect::<Vec<_>>(), schema.fields.iter().map(|f| f.name.as_str()).collect()] {
+                    let mut seen = std::collections::HashSet::new();
+                    if let Some(twice) = names.iter().find(|name| !seen.insert(**name)) {
+                        return Err(ReadError::content(path, None, format!("two columns are called `{twice}`")));
+                    }
+                }
+                self.schema = Some(schema.clone());
+            }
             Some(known) if *known == schema => {}
             Some(known) => return Err(ReadError::content(path, None, difference(known, &schema))),
         }
