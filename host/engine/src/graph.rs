@@ -203,7 +203,7 @@ impl Builder<'_> {
 
     /// The texts of a step's references, with the matrix' placeholders out of
     /// the way: only the name before `.` and `[` is needed here.
-    fn depends(&self, step: &Step) -> Vec<(usize, Place)> {
+    fn depends(&self, step: &Step, places: &HashMap<&str, usize>) -> Vec<(usize, Place)> {
         let mut found = Vec::new();
         for (_, text, place) in &step.inputs {
             let Ok(reference) = Reference::parse(&plain(text)) else { continue };
@@ -212,8 +212,8 @@ impl Builder<'_> {
                 names.push(choice);
             }
             for name in names {
-                if let Some(index) = self.pipeline.steps.iter().position(|step| step.name == name) {
-                    found.push((index, place.clone()));
+                if let Some(index) = places.get(name.as_str()) {
+                    found.push((*index, place.clone()));
                 }
             }
         }
@@ -223,7 +223,10 @@ impl Builder<'_> {
     /// The steps, each after those that it needs.
     fn order(&mut self) -> Option<Vec<usize>> {
         let count = self.pipeline.steps.len();
-        let depends: Vec<Vec<(usize, Place)>> = self.pipeline.steps.iter().map(|step| self.depends(step)).collect();
+        let places: HashMap<&str, usize> =
+            self.pipeline.steps.iter().enumerate().map(|(index, step)| (step.name.as_str(), index)).collect();
+        let depends: Vec<Vec<(usize, Place)>> =
+            self.pipeline.steps.iter().map(|step| self.depends(step, &places)).collect();
         let mut order = Vec::with_capacity(count);
         // 0: not seen, 1: on the path, 2: done.
         let mut state = vec![0u8; count];

@@ -1,18 +1,16 @@
-//! Runs that were: a JSON file each, newest last by name.
+//! Runs that were: a file each, newest last by name.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use millrace_store::{Store, StoreError};
+use millrace_types::wire::{self, Kind};
 use millrace_types::{ActionKey, ActionRecord, Cost, Phase};
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Counts, Status, Summary};
 use crate::pipeline::Pipeline;
 use crate::why::{MissReason, differences};
-
-/// Version of the file.
-const VERSION: u32 = 1;
 
 /// A task in a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -36,7 +34,6 @@ pub struct TaskRecord {
 /// A run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunRecord {
-    version: u32,
     /// Its name.
     pub id: String,
     /// The pipeline's name.
@@ -70,7 +67,6 @@ fn absolute(path: &Path) -> PathBuf {
 impl RunRecord {
     pub(crate) fn new(id: String, pipeline: &Pipeline, summary: &Summary, tasks: Vec<TaskRecord>) -> Self {
         Self {
-            version: VERSION,
             id,
             pipeline: pipeline.name.clone(),
             path: absolute(&pipeline.file.path),
@@ -84,8 +80,7 @@ impl RunRecord {
     }
 
     pub(crate) fn write(&self, store: &Store) -> Result<(), StoreError> {
-        let bytes = serde_json::to_vec(self).unwrap_or_default();
-        store.write_file(&store.runs().join(format!("{}.json", self.id)), &bytes)
+        store.write_file(&store.runs().join(&self.id), &wire::encode(Kind::Run, self))
     }
 }
 
@@ -112,16 +107,15 @@ impl History {
     /// The history of a store.
     pub fn open(store: &Store) -> Self {
         let entries = std::fs::read_dir(store.runs()).into_iter().flatten().flatten();
-        let mut files: Vec<PathBuf> =
-            entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "json")).collect();
+        let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
         files.sort_unstable_by(|a, b| b.cmp(a));
         Self { store: store.clone(), files }
     }
 
     /// Its runs, newest first. A file that is no run is left out.
     pub fn runs(&self) -> impl Iterator<Item = RunRecord> + '_ {
-        let read = |path: &PathBuf| serde_json::from_slice::<RunRecord>(&std::fs::read(path).ok()?).ok();
-        self.files.iter().filter_map(read).filter(|run| run.version == VERSION)
+        let read = |path: &PathBuf| wire::decode::<RunRecord>(Kind::Run, &std::fs::read(path).ok()?);
+        self.files.iter().filter_map(read)
     }
 
     /// The runs of a pipeline file, newest first.

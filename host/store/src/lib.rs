@@ -10,8 +10,9 @@
 //! manifests/ plans/     what components said
 //! memo/ab/HEX           digest of a source file by path, size, mtime and inode
 //! compiled/ENGINE/HEX   compiled code
-//! runs/ID.json          history
-//! claims/HEX            locks of tasks that are being computed
+//! runs/ID               history
+//! index/ab/HEX          copies of the records of a pipeline's last run
+//! claims/HEX            locks of tasks that are being computed, by a part of the key
 //! tmp/                  files that are being written
 //! ```
 //!
@@ -22,12 +23,14 @@
 //! shows, and it then counts as absent.
 
 mod claim;
+mod index;
 mod object;
 mod record;
 mod source;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub use claim::Claim;
 pub use object::NewFile;
@@ -61,6 +64,7 @@ pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 #[derive(Debug, Clone)]
 pub struct Store {
     root: PathBuf,
+    index: Option<Arc<index::Index>>,
 }
 
 /// What a folder that is already there is refused for.
@@ -96,7 +100,7 @@ impl Store {
     pub fn open(root: &Path) -> Result<Self, OpenError> {
         let marker = root.join("LAYOUT");
         match std::fs::read_to_string(&marker) {
-            Ok(found) if found.trim() == LAYOUT => return Ok(Self { root: root.to_owned() }),
+            Ok(found) if found.trim() == LAYOUT => return Ok(Self { root: root.to_owned(), index: None }),
             Ok(found) => {
                 return Err(OpenError::Layout {
                     path: root.to_owned(),
@@ -120,7 +124,7 @@ impl Store {
         }
         make(&root.join("tmp"))?;
         make(&root.join("claims"))?;
-        let store = Self { root: root.to_owned() };
+        let store = Self { root: root.to_owned(), index: None };
         store.write_file(&marker, LAYOUT.as_bytes())?;
         Ok(store)
     }

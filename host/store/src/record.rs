@@ -18,6 +18,7 @@ fn folder(kind: Kind) -> &'static str {
         Kind::Manifest => "manifests",
         Kind::Plan => "plans",
         Kind::Plugin => "plugins",
+        Kind::Run => "runs",
     }
 }
 
@@ -29,12 +30,22 @@ impl Store {
     /// A record; `None` when there is none, or none that is whole and of this
     /// version.
     pub fn record<T: DeserializeOwned>(&self, kind: Kind, name: &[u8; 32]) -> Option<T> {
+        if let Some(index) = &self.index
+            && let Some(value) = index.get(kind, name).and_then(|bytes| wire::decode(kind, bytes))
+        {
+            index.used(kind, name);
+            return Some(value);
+        }
         let path = self.record_path(kind, name);
         let bytes = std::fs::read(path).ok()?;
         if bytes.len() as u64 > millrace_types::bounds::RECORD_BYTES {
             return None;
         }
-        wire::decode(kind, &bytes)
+        let value = wire::decode(kind, &bytes)?;
+        if let Some(index) = &self.index {
+            index.fresh(kind, name, bytes);
+        }
+        Some(value)
     }
 
     /// Whether there is a file for the record, harmed or not.
@@ -47,6 +58,19 @@ impl Store {
     /// # Errors
     /// When the system refuses.
     pub fn put_record<T: Serialize>(&self, kind: Kind, name: &[u8; 32], value: &T) -> Result<()> {
-        self.write_file(&self.record_path(kind, name), &wire::encode(kind, value))
+        let bytes = wire::encode(kind, value);
+        if let Some(index) = &self.index
+            && kind == Kind::Plan
+        {
+            // What a step says of a use is asked anew in microseconds: not worth a
+            // file of its own for each.
+            index.fresh(kind, name, bytes);
+            return Ok(());
+        }
+        self.write_file(&self.record_path(kind, name), &bytes)?;
+        if let Some(index) = &self.index {
+            index.fresh(kind, name, bytes);
+        }
+        Ok(())
     }
 }

@@ -37,3 +37,6 @@ pub const PLAN_MEMORY_BYTES: u64 = 256 << 20;
 pub const PLAN_FUEL: u64 = 1_000_000_000;
 /// Depth of an expression.
 pub const EXPRESSION_DEPTH: usize = 200;
+
+/// Bytes of the copies of records that one pipeline may have.
+pub const INDEX_BYTES: u64 = 1 << 30;

@@ -13,7 +13,7 @@ const HEADER: usize = 4 + 1 + 1 + 16;
 
 /// What a file of the store holds, with the version of its encoding. A change
 /// of a type that is stored needs a new version here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// An [`crate::ActionRecord`].
     Action,
@@ -31,9 +31,16 @@ pub enum Kind {
     Plan,
     /// A built plugin.
     Plugin,
+    /// The history of a run.
+    Run,
 }
 
 impl Kind {
+    /// The number that stands for it in a file.
+    pub fn number(self) -> u8 {
+        self.code()[0]
+    }
+
     fn code(self) -> [u8; 2] {
         match self {
             Self::Action => [1, 1],
@@ -44,6 +51,7 @@ impl Kind {
             Self::Manifest => [6, 1],
             Self::Plan => [7, 1],
             Self::Plugin => [8, 1],
+            Self::Run => [9, 1],
         }
     }
 }

@@ -7,13 +7,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use wasmtime::component::Linker;
-use wasmtime::{Config, RegallocAlgorithm};
+use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig, RegallocAlgorithm};
 
 use crate::host;
 use crate::task::TaskState;
 
 /// How often a running guest looks whether it should stop.
 const TICK: Duration = Duration::from_millis(10);
+
+/// Guests at a time, of all threads: more jobs than this there cannot be.
+pub const SLOTS: u32 = 256;
+
+/// Core instances of one component: its own and the adapters of its imports.
+const CORES: u32 = 16;
+
+/// Bytes of a slot that stay with the process between two guests.
+const RESIDENT: usize = 2 << 20;
 
 /// A wish to stop, shared by all tasks of a run.
 #[derive(Debug, Clone, Default)]
@@ -62,13 +71,40 @@ fn config() -> Config {
     config
 }
 
+/// Slots for guests, used again: making and unmapping 4 GiB of addresses for each
+/// task costs more than a small task does, and stops the other threads while the
+/// processors forget the pages. A slot is zeroed before its next guest.
+fn pool() -> InstanceAllocationStrategy {
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(SLOTS);
+    pool.total_core_instances(SLOTS * CORES);
+    pool.total_memories(SLOTS * 2);
+    pool.total_tables(SLOTS * CORES);
+    pool.max_core_instances_per_component(CORES);
+    pool.max_memories_per_component(2);
+    pool.max_tables_per_component(CORES);
+    pool.max_component_instance_size(16 << 20);
+    pool.max_core_instance_size(16 << 20);
+    pool.table_elements(1 << 20);
+    pool.max_memory_size(4 << 30);
+    // What is zeroed by hand instead of being given back to the system.
+    pool.pagemap_scan(wasmtime::Enabled::Auto);
+    pool.linear_memory_keep_resident(RESIDENT);
+    pool.table_keep_resident(64 << 10);
+    InstanceAllocationStrategy::Pooling(pool)
+}
+
 impl Engine {
     /// Sets the engine up.
     ///
     /// # Errors
     /// When this machine cannot run WebAssembly.
     pub fn new() -> wasmtime::Result<Self> {
-        let inner = wasmtime::Engine::new(&config())?;
+        let mut config = config();
+        // Where so many addresses cannot be had, each guest gets its own. Compiled
+        // code is the same for both.
+        let inner = wasmtime::Engine::new(config.allocation_strategy(pool()))
+            .or_else(|_| wasmtime::Engine::new(config.allocation_strategy(InstanceAllocationStrategy::OnDemand)))?;
         let mut linker = Linker::new(&inner);
         host::link(&mut linker)?;
         // A fixed hasher: std's default keys are constant when made this way.

@@ -16,7 +16,7 @@ mod task;
 mod world;
 
 pub use component::{Component, ComponentError, Manifest, Mode, PlanInput, Port, PortKind, Problem, StepPlan};
-pub use engine::{Cancel, Engine};
+pub use engine::{Cancel, Engine, SLOTS};
 pub use outcome::{Failure, Produced, TaskOutcome};
 pub use output::{OutputField, OutputPlan};
 pub use task::{Data, DataError, InputItem, Progress, TablePart, TaskInput, TaskSpec};

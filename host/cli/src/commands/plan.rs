@@ -20,17 +20,19 @@ pub fn run(args: &PipelineArgs) -> u8 {
         }
     };
     let mut lines = plain::Plain::default();
+    let mut out = json::Json::new();
     let mut unknown = 0;
     let result = execute(&options, &mut |event| {
         if let Event::TaskFinished { status: Status::Unknown, .. } = event {
             unknown += 1;
         }
         if args.json {
-            json::line(&event).iter().for_each(|line| render::out(&line.to_string()));
+            out.event(&event);
         } else {
             lines.lines(&event).iter().for_each(|line| render::out(line));
         }
     });
+    out.finish();
     match result {
         Ok(summary) if !args.json => {
             lines.cached().iter().for_each(|line| render::out(line));

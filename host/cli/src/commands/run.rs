@@ -9,7 +9,7 @@ use crate::render::{self, diagnostic, json, plain, terminal};
 use crate::{commands, exit};
 
 enum Renderer {
-    Json,
+    Json(json::Json),
     Plain(plain::Plain),
     Terminal(terminal::Terminal),
 }
@@ -17,11 +17,7 @@ enum Renderer {
 impl Renderer {
     fn event(&mut self, event: &Event) {
         match self {
-            Self::Json => {
-                if let Some(line) = json::line(event) {
-                    render::out(&line.to_string());
-                }
-            }
+            Self::Json(json) => json.event(event),
             Self::Plain(plain) => plain.lines(event).iter().for_each(|line| render::note(line)),
             Self::Terminal(terminal) => terminal.event(event),
         }
@@ -29,7 +25,7 @@ impl Renderer {
 
     fn finish(&mut self) {
         match self {
-            Self::Json => {}
+            Self::Json(json) => json.finish(),
             Self::Plain(plain) => plain.cached().iter().for_each(|line| render::note(line)),
             Self::Terminal(terminal) => terminal.finish(),
         }
@@ -71,7 +67,7 @@ pub fn run(args: &RunArgs) -> u8 {
     };
     let plain = plain::Plain::new(args.verbose);
     let mut renderer = if args.pipeline.json {
-        Renderer::Json
+        Renderer::Json(json::Json::new())
     } else if std::io::stderr().is_terminal() {
         Renderer::Terminal(terminal::Terminal::new(plain))
     } else {

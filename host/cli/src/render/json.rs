@@ -1,10 +1,103 @@
 //! Events as JSON lines. The names here are stable: scripts rely on them.
 
-use millrace_engine::Event;
+use std::io::{BufWriter, Stdout, Write};
+
+use millrace_engine::types::{ActionKey, Cost};
+use millrace_engine::{Event, Status};
+use serde::Serialize;
 use serde_json::{Value, json};
 
+/// Writes events to standard output, each on a line.
+pub struct Json {
+    out: BufWriter<Stdout>,
+}
+
+impl Json {
+    /// A writer with an empty buffer.
+    pub fn new() -> Self {
+        Self { out: BufWriter::with_capacity(64 << 10, std::io::stdout()) }
+    }
+
+    /// Writes the line of an event. Those of cached tasks come by the thousand in no
+    /// time, and wait for the next other line.
+    pub fn event(&mut self, event: &Event) {
+        let written = match event {
+            Event::TaskFinished { status: Status::Cached, log, step, part, phase, key, cost, .. } if log.is_empty() => {
+                let line = TaskLine::new(step, *part, phase, key.as_ref(), Status::Cached, cost);
+                line.write(&mut self.out)
+            }
+            _ => match line(event) {
+                Some(line) => writeln!(self.out, "{line}").and_then(|()| self.out.flush()),
+                None => Ok(()),
+            },
+        };
+        Self::check(written);
+    }
+
+    /// Writes what waits.
+    pub fn finish(&mut self) {
+        let written = self.out.flush();
+        Self::check(written);
+    }
+
+    /// A reader that went away ends the program quietly, as it ends `cat`.
+    fn check(written: std::io::Result<()>) {
+        if written.is_err() {
+            std::process::exit(i32::from(crate::exit::FAILED));
+        }
+    }
+}
+
+/// What every `task-finished` line has.
+#[derive(Serialize)]
+struct TaskLine<'a> {
+    event: &'static str,
+    step: &'a str,
+    part: Option<usize>,
+    phase: &'a str,
+    key: Option<&'a ActionKey>,
+    status: Status,
+    fuel: u64,
+    peak_memory_bytes: u64,
+    wall_ms: f64,
+    cpu_ms: f64,
+    bytes_read: u64,
+    bytes_written: u64,
+}
+
+impl<'a> TaskLine<'a> {
+    fn new(
+        step: &'a str,
+        part: Option<usize>,
+        phase: &'a str,
+        key: Option<&'a ActionKey>,
+        status: Status,
+        cost: &Cost,
+    ) -> Self {
+        Self {
+            event: "task-finished",
+            step,
+            part,
+            phase,
+            key,
+            status,
+            fuel: cost.fuel,
+            peak_memory_bytes: cost.peak_memory_bytes,
+            wall_ms: ms(cost.wall_us),
+            cpu_ms: ms(cost.cpu_us),
+            bytes_read: cost.bytes_read,
+            bytes_written: cost.bytes_written,
+        }
+    }
+
+    fn write(&self, out: &mut impl Write) -> std::io::Result<()> {
+        serde_json::to_writer(&mut *out, self)?;
+        out.write_all(b"\n")
+    }
+}
+
 /// The line of an event; none for those that only move a progress bar.
-pub fn line(event: &Event) -> Option<Value> {
+fn line(event: &Event) -> Option<Value> {
     Some(match event {
         Event::RunStarted { run, pipeline, instances } => {
             json!({ "event": "run-started", "run": run, "pipeline": pipeline, "instances": instances })
@@ -16,12 +109,7 @@ pub fn line(event: &Event) -> Option<Value> {
         Event::TasksFound { .. } | Event::TaskProgressed { .. } => return None,
         Event::TaskStarted { step, part } => json!({ "event": "task-started", "step": step, "part": part }),
         Event::TaskFinished { step, part, phase, key, status, cost, log, failure, near, reason } => {
-            let mut line = json!({
-                "event": "task-finished", "step": step, "part": part, "phase": phase,
-                "key": key.map(|key| key.to_string()), "status": status,
-                "fuel": cost.fuel, "peak_memory_bytes": cost.peak_memory_bytes, "wall_ms": ms(cost.wall_us),
-                "cpu_ms": ms(cost.cpu_us), "bytes_read": cost.bytes_read, "bytes_written": cost.bytes_written,
-            });
+            let mut line = json!(TaskLine::new(step, *part, phase, key.as_ref(), *status, cost));
             if !log.is_empty() {
                 line["log"] = log.iter().map(|line| json!({ "level": line.level, "message": line.message })).collect();
             }

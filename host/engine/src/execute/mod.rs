@@ -39,6 +39,7 @@ pub enum Mode {
 }
 
 /// What a run is given.
+#[derive(Clone)]
 pub struct Options {
     /// Where results are kept.
     pub store: Store,
@@ -96,6 +97,12 @@ pub fn load(options: &Options) -> Result<Loaded, RunError> {
 /// that not all is well.
 pub fn execute(options: &Options, emit: &mut dyn FnMut(Event)) -> Result<Summary, RunError> {
     let started = Instant::now();
+    // The records that this pipeline's last run used, in one read.
+    let path = std::path::absolute(&options.pipeline).unwrap_or_else(|_| options.pipeline.clone());
+    let mut name = blake3::Hasher::new_derive_key("millrace 2026-11 index of a pipeline");
+    let store = options.store.with_index(name.update(path.as_os_str().as_encoded_bytes()).finalize().as_bytes());
+    let jobs = options.jobs.clamp(1, millrace_wasm::SLOTS as usize - 1);
+    let options = &Options { store, jobs, ..options.clone() };
     let Loaded { pipeline, graph, components } = load(options)?;
     let data = StoreData::shared(&options.store);
     let id = history::new_id();
@@ -116,8 +123,11 @@ pub fn execute(options: &Options, emit: &mut dyn FnMut(Event)) -> Result<Summary
         finished.summary.ok &= exported;
         finished.summary.wall_ms = started.elapsed().as_secs_f64() * 1000.0;
         let record = RunRecord::new(id, &pipeline, &finished.summary, finished.tasks);
-        record.write(&options.store).map_err(|error| RunError::System(error.to_string()))?;
+        let system = |error: millrace_store::StoreError| RunError::System(error.to_string());
+        record.write(&options.store).map_err(system)?;
     }
+    // A copy: not to have it is no failure.
+    let _ = options.store.keep_index();
     finished.summary.wall_ms = started.elapsed().as_secs_f64() * 1000.0;
     (finished.emit)(Event::RunFinished(finished.summary.clone()));
     Ok(finished.summary)

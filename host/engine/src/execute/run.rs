@@ -277,7 +277,7 @@ impl<'a> Run<'a> {
     /// Does what can be done, until nothing can.
     pub(super) fn work_off(&mut self) {
         let (jobs, store, components, cancel) =
-            (self.options.jobs.max(1), &self.options.store, self.components, &self.options.cancel);
+            (self.options.jobs, &self.options.store, self.components, &self.options.cancel);
         let data = self.data.clone();
         std::thread::scope(|scope| {
             let (to_workers, from_main) = channel::<Job>();
@@ -631,7 +631,7 @@ impl<'a> Run<'a> {
         }
         let rank = |task: &usize| (self.graph.nodes[self.tasks[*task].node].rank, std::cmp::Reverse(*task));
         self.ready.sort_by_key(rank);
-        while self.running < self.options.jobs.max(1) {
+        while self.running < self.options.jobs {
             // The first that fits; one that fits nowhere runs alone.
             let fits = |task: &usize| {
                 let memory = self.graph.nodes[self.tasks[*task].node].limits.memory.0;
