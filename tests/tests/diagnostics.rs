@@ -180,3 +180,16 @@ params = { where = "n > 1" }
     assert_eq!((&tasks["failed"], &tasks["skipped"], &tasks["ran"]), (&1.into(), &1.into(), &1.into()), "{}", run.last);
     assert_eq!(run.last["ok"], false);
 }
+
+/// A large file is not read for a name that is misspelt.
+#[test]
+fn a_column_that_is_nowhere_is_told_of_before_the_source_is_read() {
+    let pipeline = "[sources.s]\npath = \"in.csv\"\n[steps.f]\nuses = \"std:filter\"\ninput = \"s\"\nparams = { where = \"tenur > 1\" }\n";
+    let sandbox = Sandbox::with(pipeline);
+    // The second line is ragged: whoever reads it says so.
+    sandbox.write("in.csv", "tenure,b\n1\n");
+    let text = sandbox.refused();
+    assert!(text.contains("did you mean `tenure`?") && !text.contains("fields"), "{text}");
+    sandbox.write("pipeline.toml", pipeline.replace("tenur ", "tenure "));
+    assert!(sandbox.refused().contains("1 fields, and the header has 2"));
+}

@@ -118,14 +118,45 @@ impl Sink for StoreSink<'_> {
     }
 }
 
-/// The table of a source.
-pub(crate) fn read(store: &Store, data: &StoreData, source: &Source) -> Result<Read, Vec<Diagnostic>> {
+/// A source whose files were found, and its table if it was read before.
+pub(crate) struct Found {
+    started: Instant,
+    files: Vec<PathBuf>,
+    options: ReadOptions,
+    key: [u8; 32],
+    known: Option<Table>,
+}
+
+impl Found {
+    /// The schema, if it is known or can be told without reading everything.
+    pub(crate) fn peek(&self) -> Option<Schema> {
+        match &self.known {
+            Some(table) => Some(table.schema.clone()),
+            None => read::peek(&self.files, &self.options),
+        }
+    }
+
+    /// Whether nothing has to be read.
+    pub(crate) fn is_known(&self) -> bool {
+        self.known.is_some()
+    }
+}
+
+/// Finds the files of a source and looks for its table.
+pub(crate) fn find(store: &Store, source: &Source) -> Result<Found, Vec<Diagnostic>> {
     let started = Instant::now();
     let one = |error: Diagnostic| vec![error];
     let files = files(source).map_err(one)?;
     let options = options(source, &files[0]).map_err(one)?;
     let key = key(store, &files, &options, &source.path.1).map_err(one)?;
     let known = store.record::<Table>(Kind::Source, &key).filter(|table| is_whole(store, table));
+    Ok(Found { started, files, options, key, known })
+}
+
+/// The table of a source.
+pub(crate) fn read(store: &Store, data: &StoreData, source: &Source, found: Found) -> Result<Read, Vec<Diagnostic>> {
+    let Found { started, files, options, key, known } = found;
+    let one = |error: Diagnostic| vec![error];
     let cached = known.is_some();
     let table = match known {
         Some(table) => table,

@@ -27,7 +27,7 @@ use crate::event::{Event, Summary};
 use crate::graph::{self, Graph};
 use crate::history::{self, History, RunRecord};
 use crate::pipeline::{self, Overrides, Pipeline};
-use crate::source;
+use crate::source::{self, Found};
 
 /// Whether to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,7 +107,19 @@ pub fn execute(options: &Options, emit: &mut dyn FnMut(Event)) -> Result<Summary
     let data = StoreData::shared(&options.store);
     let id = history::new_id();
     emit(Event::RunStarted { run: id.clone(), pipeline: pipeline.name.clone(), instances: graph.nodes.len() });
-    let sources = read_sources(options, &graph, &data, emit)?;
+    let found = find_sources(options, &graph)?;
+    if found.iter().any(|found| !found.is_known()) {
+        // Names that are not there are told of before anything is read.
+        let peeked = found.iter().map(|found| found.peek().map(|schema| Table { schema, parts: Vec::new() }));
+        if let Some(tables) = peeked.collect::<Option<Vec<_>>>() {
+            let tables = tables.into_iter().map(Arc::new).collect();
+            let mut silent = |_| {};
+            run::Run::new(options, &pipeline, &graph, &components, data.clone(), tables, None, &mut silent)
+                .check_names()
+                .map_err(RunError::Invalid)?;
+        }
+    }
+    let sources = read_sources(options, &graph, found, &data, emit)?;
 
     let last = match options.mode {
         Mode::Plan => History::open(&options.store).last_of(&pipeline.file.path),
@@ -133,39 +145,52 @@ pub fn execute(options: &Options, emit: &mut dyn FnMut(Event)) -> Result<Summary
     Ok(finished.summary)
 }
 
+/// Looks for all sources; what is wrong with any of them comes together.
+fn find_sources(options: &Options, graph: &Graph) -> Result<Vec<Found>, RunError> {
+    let found = graph.sources.iter().map(|source| source::find(&options.store, source));
+    together(found.collect())
+}
+
 /// Reads all sources at once, each on its own thread when there are several.
 fn read_sources(
     options: &Options,
     graph: &Graph,
+    found: Vec<Found>,
     data: &Arc<StoreData>,
     emit: &mut dyn FnMut(Event),
 ) -> Result<Vec<Arc<Table>>, RunError> {
-    let read = |source| source::read(&options.store, data, source);
-    let results: Vec<_> = if let [one] = graph.sources.as_slice() {
-        vec![read(one)]
+    let read = |source, found| source::read(&options.store, data, source, found);
+    let results: Vec<_> = if found.len() == 1 {
+        graph.sources.iter().zip(found).map(|(source, found)| read(source, found)).collect()
     } else {
         std::thread::scope(|scope| {
-            let threads: Vec<_> = graph.sources.iter().map(|source| scope.spawn(move || read(source))).collect();
+            let pairs = graph.sources.iter().zip(found);
+            let threads: Vec<_> = pairs.map(|(source, found)| scope.spawn(move || read(source, found))).collect();
             let gone = || vec![Diagnostic::new("a reader ended without a result: please report this")];
             threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(gone()))).collect()
         })
     };
-    let mut tables = Vec::new();
+    for (source, found) in graph.sources.iter().zip(&results) {
+        let Ok(found) = found else { continue };
+        emit(Event::SourceFinished {
+            source: source.name.to_string(),
+            cached: found.cached,
+            rows: found.table.rows(),
+            parts: found.table.parts.len(),
+            wall_us: found.wall_us,
+        });
+    }
+    Ok(together(results)?.into_iter().map(|found| found.table).collect())
+}
+
+fn together<T>(results: Vec<Result<T, Vec<Diagnostic>>>) -> Result<Vec<T>, RunError> {
+    let mut all = Vec::new();
     let mut errors = Vec::new();
-    for (source, result) in graph.sources.iter().zip(results) {
+    for result in results {
         match result {
-            Ok(found) => {
-                emit(Event::SourceFinished {
-                    source: source.name.to_string(),
-                    cached: found.cached,
-                    rows: found.table.rows(),
-                    parts: found.table.parts.len(),
-                    wall_us: found.wall_us,
-                });
-                tables.push(found.table);
-            }
+            Ok(found) => all.push(found),
             Err(more) => errors.extend(more),
         }
     }
-    if errors.is_empty() { Ok(tables) } else { Err(RunError::Invalid(errors)) }
+    if errors.is_empty() { Ok(all) } else { Err(RunError::Invalid(errors)) }
 }

@@ -66,6 +66,8 @@ pub(super) struct Run<'a> {
     running: usize,
     memory: u64,
     stopping: bool,
+    /// Whether the schemas of sources are guesses.
+    provisional: bool,
     summary: Summary,
     history: Vec<TaskRecord>,
 }
@@ -147,9 +149,17 @@ impl<'a> Run<'a> {
             running: 0,
             memory: 0,
             stopping: false,
+            provisional: false,
             summary: Summary { ok: true, ..Summary::default() },
             history: Vec::new(),
         }
+    }
+
+    /// Plans with schemas whose types are guesses: what counts are names that are
+    /// nowhere.
+    pub(super) fn check_names(mut self) -> Result<(), Vec<Diagnostic>> {
+        self.provisional = true;
+        self.plan_all()
     }
 
     /// Plans every node whose inputs have known schemas, before anything runs.
@@ -193,6 +203,12 @@ impl<'a> Run<'a> {
             vec![Diagnostic::new(message).at(&step.uses.1, "this component")]
         };
         let planned = self.components.plan(&node.used, node.params.as_str(), &inputs).map_err(refused)?;
+        if self.provisional
+            && let Err(problems) = &planned
+            && problems.iter().all(|problem| problem.missing.is_none())
+        {
+            return Ok(false);
+        }
         let plan = planned
             .map_err(|problems| problems.into_iter().map(|problem| explain(node, step, problem)).collect::<Vec<_>>())?;
         let state = &mut self.nodes[index];

@@ -14,8 +14,8 @@ use csv_core::ReadRecordResult;
 use millrace_types::{Schema, bounds};
 
 use super::infer::{Kind, RawColumn};
-use super::{ReadError, ReadOptions, Shaper, Sink, open::open};
-use crate::column::arrow_type;
+use super::{ReadError, ReadOptions, ReadPart, Shaper, Sink, open::open};
+use crate::column::{arrow_type, field_from_arrow};
 
 /// A part is cut early when one of its columns has as much text.
 const PART_BYTES: usize = 256 << 20;
@@ -57,6 +57,51 @@ pub(super) fn read(files: &[PathBuf], options: &ReadOptions, sink: &mut dyn Sink
             }
         }
     }
+}
+
+/// Records that say what the columns probably are.
+const PEEKED: usize = 1000;
+
+/// The schema, by the header and the first records.
+pub(super) fn peek(path: &Path, options: &ReadOptions) -> Option<Schema> {
+    let mut found = None;
+    let peeked = open(path, &mut |input| {
+        let mut records = Records::new(path, input, options.delimiter);
+        let Some(header) = records.next()? else { return Ok(()) };
+        let mut sink = Nowhere;
+        let mut table =
+            CsvTable { options, shaper: Shaper::new(options), header: None, kinds: Vec::new(), sink: &mut sink };
+        let names = table.check_header(path, header)?;
+        let mut kinds = table.kinds;
+        for _ in 0..PEEKED {
+            let Some(record) = records.next()? else { break };
+            let mut start = 0;
+            for (kind, end) in kinds.iter_mut().zip(record.ends) {
+                let field = &record.bytes[start..*end];
+                if !options.missing.iter().any(|missing| missing.as_bytes() == field) {
+                    *kind = kind.join(Kind::of(field));
+                }
+                start = *end;
+            }
+        }
+        let fields = names.iter().zip(kinds).map(|(name, kind)| {
+            let to = options.types.get(name).map_or_else(|| kind.arrow(), arrow_type);
+            field_from_arrow(&ArrowField::new(name, to, true)).ok()
+        });
+        found = fields.collect::<Option<_>>().map(|fields| Schema { fields });
+        Ok(())
+    });
+    peeked.ok().and(found)
+}
+
+struct Nowhere;
+
+impl Sink for Nowhere {
+    fn part(&mut self, _: &Schema, _: ReadPart) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        Ok(())
+    }
+
+    fn restart(&mut self) {}
 }
 
 struct CsvTable<'a> {

@@ -181,6 +181,20 @@ pub fn read(files: &[PathBuf], options: &ReadOptions, sink: &mut dyn Sink) -> Re
     }
 }
 
+/// The columns that a table of these files will have, as far as its beginning tells:
+/// the names for certain, the types perhaps not. Nothing, where that is unknown
+/// before everything was read; mistakes are left to the reading.
+pub fn peek(files: &[PathBuf], options: &ReadOptions) -> Option<Schema> {
+    let schema = match options.format {
+        Format::Csv => csv::peek(files.first()?, options),
+        Format::Parquet => parquet::peek(files.first()?),
+        Format::Ndjson | Format::Ipc => None,
+    }?;
+    let Some(columns) = &options.columns else { return Some(schema) };
+    let fields = columns.iter().map(|name| Some(schema.find(name)?.1.clone())).collect::<Option<_>>()?;
+    Some(Schema { fields })
+}
+
 /// Arrow arrays to a part: unpacks what does not cross, filters, projects.
 struct Shaper<'a> {
     options: &'a ReadOptions,

@@ -18,6 +18,7 @@ use millrace_expr::Column;
 use millrace_types::Schema;
 
 use super::{ReadError, ReadOptions, Shaper, Sink, predicate};
+use crate::column::field_from_arrow;
 
 pub(super) fn read(files: &[PathBuf], options: &ReadOptions, sink: &mut dyn Sink) -> Result<Schema, ReadError> {
     let mut shaper = Shaper::new(options);
@@ -26,6 +27,15 @@ pub(super) fn read(files: &[PathBuf], options: &ReadOptions, sink: &mut dyn Sink
     }
     let empty = || ReadError::content(&files.first().cloned().unwrap_or_default(), None, "there is no row group");
     shaper.schema.ok_or_else(empty)
+}
+
+/// The schema, from the end of the file.
+pub(super) fn peek(path: &Path) -> Option<Schema> {
+    let probe = ParquetRecordBatchReaderBuilder::try_new(File::open(path).ok()?).ok()?;
+    let unpacked = |field: &Arc<ArrowField>| {
+        field_from_arrow(&ArrowField::new(field.name(), predicate::unpacked(field.data_type()), true)).ok()
+    };
+    Some(Schema { fields: probe.schema().fields().iter().map(unpacked).collect::<Option<_>>()? })
 }
 
 fn read_file(
