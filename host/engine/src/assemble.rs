@@ -124,6 +124,13 @@ fn passed(
         }
         RowsRecord::Take { from } => {
             let (_, selection) = from.iter().find(|(from, _)| from == port).ok_or_else(elsewhere)?;
+            let Some(selection) = selection else {
+                let [part] = table.parts.as_slice() else { return Err(elsewhere()) };
+                if part.rows != record.rows {
+                    return Err(elsewhere());
+                }
+                return Ok(part.columns[place].clone());
+            };
             let sources: Vec<Chunk> = table.parts.iter().map(|part| part.columns[place].clone()).collect();
             Ok(Chunk::gather(Selection::Take, selection, record.rows, sources, field.data_type.clone()))
         }

@@ -8,7 +8,7 @@ use millrace_store::Store;
 use millrace_tables::pack::{self, Pack};
 use millrace_tables::{Column, rows};
 use millrace_types::wire::Kind;
-use millrace_types::{BlobRef, Chunk, ColumnName, Field, Gather, PackDigest, StoredChunk};
+use millrace_types::{BlobRef, Chunk, ColumnName, Field, Gather, PackDigest, Selection, StoredChunk};
 use millrace_wasm::{Data, DataError};
 
 /// Packs that are mapped at a time; more are mapped again when needed.
@@ -51,10 +51,13 @@ impl StoreData {
     }
 
     /// Makes the bytes of a gathered column, or finds those made before, which
-    /// are kept under its digest.
+    /// are kept under its digest. What a mask keeps is read in one pass from front to
+    /// back: that is cheaper than to write it, let alone to hash it.
     fn gathered(&self, gather: &Gather) -> Result<Column, DataError> {
         let name = gather.digest.as_bytes();
-        if let Some(kept) = self.store.record::<StoredChunk>(Kind::Gathered, name)
+        let is_kept = gather.kind == Selection::Take;
+        if is_kept
+            && let Some(kept) = self.store.record::<StoredChunk>(Kind::Gathered, name)
             && kept.rows == gather.rows
             && kept.data_type == gather.data_type
             && let Ok(column) = self.stored(&kept)
@@ -64,6 +67,9 @@ impl StoreData {
         let selection = self.stored(&gather.selection)?;
         let sources = gather.sources.iter().map(|source| self.column(source)).collect::<Result<Vec<_>, _>>()?;
         let column = rows::gather(gather.kind, &selection, &sources).map_err(error)?;
+        if !is_kept {
+            return Ok(column);
+        }
         let field = Field { name: ColumnName::new("gathered"), data_type: gather.data_type.clone(), nullable: true };
         let pack = Pack::new(&[field], vec![column.clone()]).map_err(error)?;
         self.put_pack(&pack)?;

@@ -1,8 +1,9 @@
 //! Sources: from files to tables, read again only when their content or the way
 //! of reading changed.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use millrace_store::Store;
@@ -101,20 +102,31 @@ fn key(store: &Store, files: &[PathBuf], options: &ReadOptions, place: &Place) -
 
 struct StoreSink<'a> {
     data: &'a StoreData,
-    parts: Vec<Arc<Part>>,
+    parts: Mutex<BTreeMap<u64, Arc<Part>>>,
+}
+
+impl StoreSink<'_> {
+    fn parts(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Part>>> {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Sink for StoreSink<'_> {
-    fn part(&mut self, schema: &Schema, part: ReadPart) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    fn part(
+        &self,
+        place: u64,
+        schema: &Schema,
+        part: ReadPart,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let pack = Pack::new(&schema.fields, part.columns)?;
         self.data.put_pack(&pack)?;
         let columns = pack.chunks().iter().cloned().map(Chunk::Stored).collect();
-        self.parts.push(Arc::new(Part { rows: part.rows as u64, columns }));
+        self.parts().insert(place, Arc::new(Part { rows: part.rows as u64, columns }));
         Ok(())
     }
 
-    fn restart(&mut self) {
-        self.parts.clear();
+    fn restart(&self) {
+        self.parts().clear();
     }
 }
 
@@ -154,16 +166,23 @@ pub(crate) fn find(store: &Store, source: &Source) -> Result<Found, Vec<Diagnost
 }
 
 /// The table of a source.
-pub(crate) fn read(store: &Store, data: &StoreData, source: &Source, found: Found) -> Result<Read, Vec<Diagnostic>> {
+pub(crate) fn read(
+    store: &Store,
+    data: &StoreData,
+    source: &Source,
+    found: Found,
+    threads: usize,
+) -> Result<Read, Vec<Diagnostic>> {
     let Found { started, files, options, key, known } = found;
     let one = |error: Diagnostic| vec![error];
     let cached = known.is_some();
     let table = match known {
         Some(table) => table,
         None => {
-            let mut sink = StoreSink { data, parts: Vec::new() };
-            let schema = read::read(&files, &options, &mut sink).map_err(|error| one(explain(source, error)))?;
-            let table = Table { schema, parts: sink.parts };
+            let sink = StoreSink { data, parts: Mutex::default() };
+            let schema = read::read(&files, &options, threads, &sink).map_err(|error| one(explain(source, error)))?;
+            let parts = std::mem::take(&mut *sink.parts()).into_values().collect();
+            let table = Table { schema, parts };
             let wrong = |error: millrace_store::StoreError| one(Diagnostic::new(error.to_string()));
             store.put_record(Kind::Source, &key, &table).map_err(wrong)?;
             table

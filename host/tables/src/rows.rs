@@ -13,6 +13,12 @@ pub fn kept(mask: &Column) -> u64 {
     count_ones(&mask.values)
 }
 
+/// Whether indices are 0, 1, 2, …
+pub fn is_identity(indices: &Column) -> bool {
+    let (values, rest) = indices.values.as_chunks();
+    indices.null_count == 0 && rest.is_empty() && (0u32..).zip(values).all(|(i, index)| u32::from_le_bytes(*index) == i)
+}
+
 /// The selected rows of `sources`, taken as one run of rows.
 ///
 /// # Errors

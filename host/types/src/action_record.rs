@@ -84,8 +84,9 @@ pub enum RowsRecord {
     },
     /// Rows of ports, by index.
     Take {
-        /// For each port the indices into all its rows that the task sees.
-        from: Vec<(PortName, Arc<StoredChunk>)>,
+        /// For each port the indices into all its rows that the task sees; none
+        /// when they are the rows of its one part as they are.
+        from: Vec<(PortName, Option<Arc<StoredChunk>>)>,
     },
     /// New rows.
     Rows,
@@ -168,7 +169,9 @@ impl ActionRecord {
                     for part in parts {
                         match &part.origin {
                             RowsRecord::Mask { selection, .. } => objects.push(pack(selection)),
-                            RowsRecord::Take { from } => objects.extend(from.iter().map(|(_, chunk)| pack(chunk))),
+                            RowsRecord::Take { from } => {
+                                objects.extend(from.iter().filter_map(|(_, chunk)| chunk.as_deref().map(pack)));
+                            }
                             RowsRecord::SameRows { .. } | RowsRecord::Rows => {}
                         }
                         objects.extend(part.columns.iter().map(|(_, chunk)| pack(chunk)));

@@ -43,7 +43,7 @@ impl Kind {
 
     fn code(self) -> [u8; 2] {
         match self {
-            Self::Action => [1, 1],
+            Self::Action => [1, 2],
             Self::Table => [2, 1],
             Self::Gathered => [3, 1],
             Self::Source => [4, 1],

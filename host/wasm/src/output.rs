@@ -263,7 +263,18 @@ impl Outputs {
             Rows::New => RowsRecord::Rows,
             Rows::Mask(port, mask) => RowsRecord::Mask { port, selection: selection(mask)? },
             Rows::Take(takes) => {
-                let take = |(port, indices)| Ok((port, selection(indices)?));
+                let take = |(port, indices): (PortName, Column)| {
+                    let one = self
+                        .inputs
+                        .iter()
+                        .any(|(name, rows)| *name == port && rows.as_slice() == [indices.rows() as u64]);
+                    // A take of all rows as they are is none.
+                    if one && rows::is_identity(&indices) {
+                        Ok((port, None))
+                    } else {
+                        Ok((port, Some(selection(indices)?)))
+                    }
+                };
                 RowsRecord::Take { from: takes.into_iter().map(take).collect::<Result<_, EmitError>>()? }
             }
         };

@@ -9,7 +9,7 @@
 //! Which columns a model needs is known when there is one, so without `features`
 //! the step may read all numbers.
 
-use millrace_sdk::kernels::{add_scaled, sigmoid};
+use millrace_sdk::kernels::{add_scaled, sigmoids};
 use millrace_sdk::prelude::*;
 
 /// Params of `std:predict`.
@@ -86,7 +86,18 @@ impl Map for Predict {
             }
             add_scaled(&mut z, weight, column.values());
         }
-        let probabilities: Vec<f64> = z.iter().map(|z| sigmoid(*z)).collect();
+        for category in model["categories"].as_array().into_iter().flatten() {
+            let (Some(name), Some(weights)) = (category["name"].as_str(), category["weights"].as_array()) else {
+                return Err(Error::new("the model has categories without name or weights"));
+            };
+            let weights: Vec<f64> = weights.iter().filter_map(Value::as_f64).collect();
+            for (z, code) in z.iter_mut().zip(part.i64(name)?.iter()) {
+                // A code that was not seen in training has no weight.
+                *z += code.and_then(|code| weights.get(usize::try_from(code).ok()?)).unwrap_or(&0.0);
+            }
+        }
+        let mut probabilities = z;
+        sigmoids(&mut probabilities);
         task.same_rows("output", "table", vec![(self.output.as_str(), probabilities.into())])
     }
 }

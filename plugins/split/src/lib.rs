@@ -11,11 +11,12 @@
 //! Without `by` each part is split by itself, and the share of test rows is
 //! about `test`. With `by`, all parts are seen together: of the rows of each
 //! value of that column, ordered by hash, the last `test` share is the test.
-//! Within a value of that column, rows of one key stay together.
+//! Within a value of that column, rows of one key stay together; values with too
+//! few rows for both sides are taken as one.
 
 use std::collections::BTreeMap;
 
-use millrace_sdk::kernels::hash;
+use millrace_sdk::kernels::{hash, hash_int};
 use millrace_sdk::prelude::*;
 
 /// Params of `std:split`.
@@ -76,6 +77,17 @@ fn each_value(part: &Part, name: &str, mut each: impl FnMut(&[u8])) -> Result<()
 
 impl Split {
     fn hashes(&self, part: &Part) -> Result<Vec<u64>> {
+        let field = part.fields().iter().find(|field| *field.name() == self.key);
+        if field.is_some_and(|field| field.data_type().is_integer())
+            && let Ok(keys) = part.i64(&self.key)
+        {
+            let seed = self.seed;
+            let hash = |key: Option<i64>| key.map_or_else(|| hash(seed, &[]), |key| hash_int(seed, key));
+            return Ok(match keys.null_count() {
+                0 => keys.values().iter().map(|key| hash_int(seed, *key)).collect(),
+                _ => keys.iter().map(hash).collect(),
+            });
+        }
         let mut hashes = Vec::with_capacity(part.rows());
         each_value(part, &self.key, |value| hashes.push(hash(self.seed, value)))?;
         Ok(hashes)
@@ -128,16 +140,18 @@ impl Whole for Split {
                 row += 1;
             })?;
         }
-        // Shares are rounded over all groups together: with many small ones, none
-        // of them may round up for itself.
-        let (mut seen, mut tested) = (0, 0);
-        for group in groups.values_mut() {
+        // A group that is too small to have a row on each side is split with the
+        // others of its kind: rounding it by itself would put all of them on one.
+        let smallest = (1.0 / self.test.min(1.0 - self.test).max(1e-9)).ceil() as usize;
+        let (mut rest, mut of_groups) = (Vec::new(), Vec::new());
+        for group in groups.into_values() {
+            if group.len() < smallest { rest.extend(group) } else { of_groups.push(group) }
+        }
+        of_groups.push(rest);
+        for mut group in of_groups {
             group.sort_unstable();
-            seen += group.len();
-            let wanted = ((seen as f64 * self.test).round() as usize).saturating_sub(tested).min(group.len());
-            let train = apart(group, group.len() - wanted);
-            tested += group.len() - train;
-            for (_, part, row) in &group[train..] {
+            let train = ((1.0 - self.test) * group.len() as f64 + 1e-9) as usize;
+            for (_, part, row) in &group[apart(&group, train.min(group.len()))..] {
                 sides[*part][*row] = true;
             }
         }

@@ -14,9 +14,10 @@
 //! is held out: training stops when their loss has not improved for `patience`
 //! epochs, and the best weights so far are the model. Scale the features first.
 //!
-//! The blob `model` is JSON: `{"kind":"logistic","label":…,"intercept":…,"features":[{"name":…,"weight":…}]}`.
+//! The blob `model` is JSON: `{"kind":"logistic","label":…,"intercept":…,"features":[{"name":…,"weight":…}],
+//! "categories":[{"name":…,"weights":[…]}]}`.
 
-use millrace_sdk::kernels::{add_scaled, hash, sigmoid, sum};
+use millrace_sdk::kernels::{add_scaled, dot, hash, sigmoids, sum};
 use millrace_sdk::prelude::*;
 
 /// Params of `std:train-logistic`.
@@ -29,6 +30,10 @@ pub struct TrainLogistic {
     /// Columns that are no features.
     #[param(default = Vec::new())]
     exclude: Vec<String>,
+    /// Columns of codes from 0, with a weight for each code instead of one times
+    /// the code.
+    #[param(default = Vec::new())]
+    categories: Vec<String>,
     /// Size of a gradient step.
     #[param(default = 0.5, min = 0.0)]
     learning_rate: f64,
@@ -52,7 +57,8 @@ pub struct TrainLogistic {
 impl TrainLogistic {
     fn is_feature(&self, field: &Field) -> bool {
         let number = field.data_type().is_numeric() || *field.data_type() == DataType::Boolean;
-        number && *field.name() != self.label && !self.exclude.contains(field.name())
+        let is_other = *field.name() == self.label || self.categories.contains(field.name());
+        number && !is_other && !self.exclude.contains(field.name())
     }
 }
 
@@ -67,6 +73,10 @@ impl Step for TrainLogistic {
         for (i, name) in self.exclude.iter().enumerate() {
             let found = plan.field("input", name, &format!("exclude[{i}]"));
             plan.keep(found);
+        }
+        for (i, name) in self.categories.iter().enumerate() {
+            let read = plan.read("input", name, Kind::Number, &format!("categories[{i}]"));
+            plan.keep(read);
         }
         match &self.features {
             Some(features) => {
@@ -86,32 +96,89 @@ impl Step for TrainLogistic {
     }
 }
 
+/// Rows that are looked at together: the columns of one block stay in the cache
+/// from the product to the gradient.
+const BLOCK: usize = 2048;
+
 /// Rows by column.
 struct Rows {
     columns: Vec<Vec<f64>>,
+    codes: Vec<Vec<u32>>,
     labels: Vec<f64>,
 }
 
 impl Rows {
-    fn new(width: usize) -> Self {
-        Self { columns: vec![Vec::new(); width], labels: Vec::new() }
+    fn new(columns: usize, categories: usize) -> Self {
+        Self { columns: vec![Vec::new(); columns], codes: vec![Vec::new(); categories], labels: Vec::new() }
     }
 
-    fn probabilities(&self, weights: &[f64], intercept: f64) -> Vec<f64> {
-        let mut z = vec![intercept; self.labels.len()];
-        for (column, weight) in self.columns.iter().zip(weights) {
-            add_scaled(&mut z, *weight, column);
+    /// Calls `each` with every block: its rows and their probabilities.
+    fn blocks(&self, model: &Model, mut each: impl FnMut(std::ops::Range<usize>, &mut [f64])) {
+        let mut z = vec![0.0; BLOCK];
+        for start in (0..self.labels.len()).step_by(BLOCK) {
+            let rows = start..(start + BLOCK).min(self.labels.len());
+            let z = &mut z[..rows.len()];
+            z.fill(model.intercept);
+            for (column, weight) in self.columns.iter().zip(&model.weights) {
+                add_scaled(z, *weight, &column[rows.clone()]);
+            }
+            for (codes, weights) in self.codes.iter().zip(&model.of_codes) {
+                for (z, code) in z.iter_mut().zip(&codes[rows.clone()]) {
+                    *z += weights[*code as usize];
+                }
+            }
+            sigmoids(z);
+            each(rows, z);
         }
-        z.iter().map(|z| sigmoid(*z)).collect()
     }
 
-    fn loss(&self, probabilities: &[f64]) -> f64 {
-        let term =
-            |(p, y): (&f64, &f64)| -millrace_sdk::expr_math::ln((if *y > 0.5 { *p } else { 1.0 - *p }).max(1e-15));
-        let terms: Vec<f64> = probabilities.iter().zip(&self.labels).map(term).collect();
-        sum(&terms) / self.labels.len().max(1) as f64
+    /// The gradient of the mean log-loss.
+    fn gradient(&self, model: &Model) -> Model {
+        let mut gradient = model.zero();
+        self.blocks(model, |rows, residuals| {
+            for (residual, label) in residuals.iter_mut().zip(&self.labels[rows.clone()]) {
+                *residual -= label;
+            }
+            for (gradient, column) in gradient.weights.iter_mut().zip(&self.columns) {
+                *gradient += dot(&column[rows.clone()], residuals);
+            }
+            for (gradient, codes) in gradient.of_codes.iter_mut().zip(&self.codes) {
+                for (residual, code) in residuals.iter().zip(&codes[rows.clone()]) {
+                    gradient[*code as usize] += residual;
+                }
+            }
+            gradient.intercept += sum(residuals);
+        });
+        gradient
+    }
+
+    fn loss(&self, model: &Model) -> f64 {
+        let mut loss = 0.0;
+        self.blocks(model, |rows, probabilities| {
+            for (p, label) in probabilities.iter_mut().zip(&self.labels[rows]) {
+                let right = if *label > 0.5 { *p } else { 1.0 - *p };
+                *p = -millrace_sdk::expr_math::ln(right.max(1e-15));
+            }
+            loss += sum(probabilities);
+        });
+        loss / self.labels.len().max(1) as f64
     }
 }
+
+/// The codes of a column, as places of weights.
+fn codes(column: &Int64Array, name: &str) -> Result<Vec<u32>> {
+    let code = |(row, code): (usize, Option<i64>)| {
+        code.and_then(|code| u32::try_from(code).ok().filter(|code| *code < CODES)).ok_or_else(|| {
+            let found = code.map_or_else(|| "missing".to_owned(), |code| code.to_string());
+            let message = format!("the code is {found}, and must be from 0 to {}", CODES - 1);
+            Error::new(message).in_column(name).at_row(row)
+        })
+    };
+    column.iter().enumerate().map(code).collect()
+}
+
+/// More codes are a mistake: a key is no category.
+const CODES: u32 = 1 << 24;
 
 fn finite(values: &Float64Array, name: &str) -> Result<Vec<f64>> {
     match values.iter().position(|value| !value.is_some_and(f64::is_finite)) {
@@ -132,8 +199,8 @@ impl Whole for TrainLogistic {
                 table.fields().iter().filter(|field| self.is_feature(field)).map(|field| field.name().clone()).collect()
             }
         };
-        let mut train = Rows::new(features.len());
-        let mut held_out = Rows::new(features.len());
+        let mut train = Rows::new(features.len(), self.categories.len());
+        let mut held_out = Rows::new(features.len(), self.categories.len());
         let mut place = 0u64;
         for part in table.parts() {
             let labels = finite(&part.f64(&self.label)?, &self.label)?;
@@ -154,6 +221,12 @@ impl Whole for TrainLogistic {
                 pick(&values, false, &mut train.columns[i]);
                 pick(&values, true, &mut held_out.columns[i]);
             }
+            for (i, name) in self.categories.iter().enumerate() {
+                for (code, held) in codes(&part.i64(name)?, name)?.into_iter().zip(&held) {
+                    let rows = if *held { &mut held_out } else { &mut train };
+                    rows.codes[i].push(code);
+                }
+            }
         }
         if train.labels.is_empty() {
             return Err(Error::new("there are no rows to learn from"));
@@ -164,8 +237,13 @@ impl Whole for TrainLogistic {
             .zip(&model.weights)
             .map(|(name, weight)| json!({ "name": name, "weight": weight }))
             .collect();
-        let blob =
-            json!({ "kind": "logistic", "label": self.label, "intercept": model.intercept, "features": weights });
+        let of_codes = self.categories.iter().zip(&model.of_codes);
+        let categories: Vec<Value> =
+            of_codes.map(|(name, weights)| json!({ "name": name, "weights": weights })).collect();
+        let blob = json!({
+            "kind": "logistic", "label": self.label, "intercept": model.intercept, "features": weights,
+            "categories": categories,
+        });
         task.emit_blob("model", blob.to_string().as_bytes())
     }
 }
@@ -173,45 +251,69 @@ impl Whole for TrainLogistic {
 #[derive(Clone)]
 struct Model {
     weights: Vec<f64>,
+    /// For each column of codes the weight of each code.
+    of_codes: Vec<Vec<f64>>,
     intercept: f64,
+}
+
+impl Model {
+    /// As many weights, all zero.
+    fn zero(&self) -> Self {
+        let of_codes = self.of_codes.iter().map(|weights| vec![0.0; weights.len()]).collect();
+        Self { weights: vec![0.0; self.weights.len()], of_codes, intercept: 0.0 }
+    }
+
+    fn is_finite(&self) -> bool {
+        let all = self.weights.iter().chain(self.of_codes.iter().flatten()).chain([&self.intercept]);
+        all.into_iter().all(|weight| weight.is_finite())
+    }
 }
 
 impl TrainLogistic {
     fn descend(&self, task: &Task, train: &Rows, held_out: &Rows) -> Result<Model> {
         let rows = train.labels.len() as f64;
         let watches = !held_out.labels.is_empty();
-        let mut model = Model { weights: vec![0.0; train.columns.len()], intercept: 0.0 };
+        let size =
+            |i: usize| train.codes[i].iter().chain(&held_out.codes[i]).max().map_or(0, |code| *code as usize + 1);
+        let mut model = Model {
+            weights: vec![0.0; train.columns.len()],
+            of_codes: (0..train.codes.len()).map(|i| vec![0.0; size(i)]).collect(),
+            intercept: 0.0,
+        };
         let mut best = (f64::INFINITY, 0, model.clone());
         let mut epochs = 0;
+        let step = |weight: &mut f64, gradient: f64| {
+            *weight -= self.learning_rate * (gradient / rows + self.l2 * *weight);
+        };
         for epoch in 1..=self.epochs {
-            let probabilities = train.probabilities(&model.weights, model.intercept);
-            let residuals: Vec<f64> = probabilities.iter().zip(&train.labels).map(|(p, y)| p - y).collect();
-            for (weight, column) in model.weights.iter_mut().zip(&train.columns) {
-                let gradient = millrace_sdk::kernels::dot(column, &residuals) / rows + self.l2 * *weight;
-                *weight -= self.learning_rate * gradient;
-            }
-            model.intercept -= self.learning_rate * sum(&residuals) / rows;
-            if !model.intercept.is_finite() || model.weights.iter().any(|weight| !weight.is_finite()) {
+            let gradient = train.gradient(&model);
+            let pairs = model.weights.iter_mut().zip(gradient.weights);
+            pairs.for_each(|(weight, gradient)| step(weight, gradient));
+            let pairs = model.of_codes.iter_mut().flatten().zip(gradient.of_codes.into_iter().flatten());
+            pairs.for_each(|(weight, gradient)| step(weight, gradient));
+            model.intercept -= self.learning_rate * gradient.intercept / rows;
+            if !model.is_finite() {
                 let message = format!(
                     "the weights grew beyond all bounds in epoch {epoch}: use a smaller learning_rate, or scale the features"
                 );
                 return Err(Error::new(message));
             }
             epochs = epoch;
-            let watched = if watches { held_out } else { train };
-            let loss = watched.loss(&watched.probabilities(&model.weights, model.intercept));
-            if loss < best.0 - 1e-7 {
-                best = (loss, epoch, model.clone());
-            } else if watches && epoch - best.1 >= self.patience {
-                break;
+            if watches {
+                let loss = held_out.loss(&model);
+                if loss < best.0 - 1e-7 {
+                    best = (loss, epoch, model.clone());
+                } else if epoch - best.1 >= self.patience {
+                    break;
+                }
             }
-            if epoch % 50 == 0 {
+            if epoch % 10 == 0 {
                 task.progress(u64::from(epoch), u64::from(self.epochs));
             }
         }
         let model = if watches { best.2 } else { model };
         task.metric("epochs", f64::from(epochs));
-        task.metric("train_loss", train.loss(&train.probabilities(&model.weights, model.intercept)));
+        task.metric("train_loss", train.loss(&model));
         if watches {
             task.metric("validation_loss", best.0);
         }

@@ -117,6 +117,8 @@ pub(crate) enum Function {
     Epoch,
     Coalesce,
     NullIf,
+    Div,
+    Bucket,
 }
 
 /// What a function takes, and what comes out.
@@ -129,13 +131,15 @@ enum Signature {
     Same,
     /// Two floats to a float.
     Pair,
+    /// Two integers to an integer.
+    Integers,
     /// A date or a timestamp to an integer.
     Time,
     /// Text (this many, then integers up to so many) to a type.
     Text(usize, usize, Type),
 }
 
-const FUNCTIONS: [(&str, Function, Signature); 36] = {
+const FUNCTIONS: [(&str, Function, Signature); 38] = {
     use Function as F;
     use Signature as S;
     [
@@ -175,6 +179,8 @@ const FUNCTIONS: [(&str, Function, Signature); 36] = {
         ("epoch", F::Epoch, S::Time),
         ("coalesce", F::Coalesce, S::Same),
         ("nullif", F::NullIf, S::Same),
+        ("div", F::Div, S::Integers),
+        ("bucket", F::Bucket, S::Text(1, 1, Type::Int)),
     ]
 };
 
@@ -531,6 +537,11 @@ impl Checker<'_> {
                 let [a, b] = args else { return wrong("two numbers") };
                 let args = vec![self.of(a, Type::Float)?, self.of(b, Type::Float)?];
                 Ok(typed(Op::Call(function, args), Type::Float, span))
+            }
+            Signature::Integers => {
+                let [a, b] = args else { return wrong("two integers") };
+                let args = vec![self.of(a, Type::Int)?, self.of(b, Type::Int)?];
+                Ok(typed(Op::Call(function, args), Type::Int, span))
             }
             Signature::Time => {
                 let [arg] = args else { return wrong("one date or timestamp") };

@@ -191,6 +191,12 @@ impl Vector {
     }
 }
 
+/// FNV-1a with 64 bits (<http://www.isthe.com/chongo/tech/comp/fnv/>), as others who hash
+/// features have it.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |state, byte| (state ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
 /// A number of characters: none for a negative one, and the same on machines of
 /// 32 bits, which a guest is, as on those of 64.
 fn count(number: i64) -> usize {
@@ -638,6 +644,16 @@ impl Evaluator<'_> {
                 let values = first.float(span)?;
                 Ok(Data::Bool(test(self.rows, values, values, |a, _| a.is_nan())))
             }
+            F::Div => {
+                let (a, b) = (first.int(span)?, values[1].int(span)?);
+                let valid = test(self.rows, a, b, |_, b| b != 0);
+                nulls = NullBuffer::union(nulls.as_ref(), Some(&NullBuffer::new(valid)));
+                let floor = |a: i64, b: i64| {
+                    let quotient = a.checked_div(b)?;
+                    Some(if a % b != 0 && (a < 0) != (b < 0) { quotient - 1 } else { quotient })
+                };
+                Ok(Data::Int(self.checked(span, &nulls, a, b, floor)?))
+            }
             F::Year => date(|(year, _, _)| year),
             F::Month => date(|(_, month, _)| month),
             F::Day => date(|(_, _, day)| day),
@@ -731,6 +747,22 @@ impl Evaluator<'_> {
             F::Length => {
                 let lengths: Vec<i64> = (0..self.rows).map(|row| first.get(row).chars().count() as i64).collect();
                 Data::Int(Values::Many(lengths.into()))
+            }
+            F::Bucket => {
+                let buckets = values[1].int(span)?;
+                let mut out = Vec::with_capacity(self.rows);
+                for row in 0..self.rows {
+                    let valid = nulls.as_ref().is_none_or(|nulls| nulls.is_valid(row));
+                    match u64::try_from(buckets.get(row)) {
+                        Ok(buckets) if buckets > 0 => out.push((fnv1a(first.get(row).as_bytes()) % buckets) as i64),
+                        _ if !valid => out.push(0),
+                        _ => {
+                            let message = "the number of buckets is not positive";
+                            return Err(ExprError { row: Some(row), ..ExprError::at(span, message) });
+                        }
+                    }
+                }
+                Data::Int(Values::Many(out.into()))
             }
             F::StartsWith => test(|a, b| a.starts_with(b))?,
             F::EndsWith => test(|a, b| a.ends_with(b))?,

@@ -21,9 +21,9 @@
 //! | comparison | `= == != <> < <= > >=`, `in (…)`, `between … and …`, `like 'a%_'`, `is [not] null` |
 //! | logic | `and`, `or`, `not`, with nulls as in SQL |
 //! | choice | `if(c, a, b)`, `case when c then a else b end`, `coalesce(a, b)`, `nullif(a, b)` |
-//! | numbers | `abs ceil floor round sqrt exp ln log10 log2 log1p expm1 pow sign least greatest is_nan` |
-//! | text | `lower upper trim length concat substr starts_with ends_with contains replace` |
-//! | time | `year month day hour minute second weekday epoch` |
+//! | numbers | `abs ceil floor round sqrt exp ln log10 log2 log1p expm1 pow sign least greatest is_nan`; `div(a, b)` of integers, rounded down |
+//! | text | `lower upper trim length concat substr starts_with ends_with contains replace`; `bucket(text, n)`: its FNV-1a hash modulo `n` |
+//! | time | `year month day hour minute second weekday epoch`, in UTC whatever the zone |
 //! | types | `cast(x as int64)`: boolean, int64, float64, utf8, date32, timestamp |
 //!
 //! A computed column is boolean, int64, float64, utf8, date32 or a timestamp in

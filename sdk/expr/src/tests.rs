@@ -170,3 +170,21 @@ proptest! {
         prop_assert_eq!(found, reference(pattern.as_bytes(), text.as_bytes()));
     }
 }
+
+#[test]
+fn integer_division_rounds_down_and_buckets_are_those_of_others() {
+    assert_eq!(ints("div(s, 2)"), [Some(3), Some(0), Some(1), Some(-1)]);
+    assert_eq!(ints("div(7, s)"), [Some(1), None, Some(2), Some(-7)]);
+    // The test vector of the algorithm's authors for "foobar".
+    assert_eq!(ints("bucket(t, 1)"), [Some(0), Some(0), None, Some(0)]);
+    assert_eq!(ints("bucket('foobar', 1000000007)")[0], Some((0x8594_4171_f739_67e8_u64 % 1_000_000_007) as i64));
+    assert!(error("bucket('a', 0)").contains("not positive"));
+}
+
+/// NaN wins on both sides, and what a guest of 32 bits would cut is clamped.
+#[test]
+fn extremes_and_large_counts_are_the_same_everywhere() {
+    assert!(floats("greatest(f, 0.0)")[3].unwrap().is_nan() && floats("greatest(0.0, f)")[3].unwrap().is_nan());
+    assert_eq!(texts("substr(t, 4294967297, 1)")[0].as_deref(), Some(""));
+    assert_eq!(texts("substr(t, 1, 4294967296)")[0].as_deref(), Some("Ada"));
+}

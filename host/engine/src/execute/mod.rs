@@ -159,7 +159,7 @@ fn read_sources(
     data: &Arc<StoreData>,
     emit: &mut dyn FnMut(Event),
 ) -> Result<Vec<Arc<Table>>, RunError> {
-    let read = |source, found| source::read(&options.store, data, source, found);
+    let read = |source, found| source::read(&options.store, data, source, found, options.jobs);
     let results: Vec<_> = if found.len() == 1 {
         graph.sources.iter().zip(found).map(|(source, found)| read(source, found)).collect()
     } else {

@@ -37,16 +37,13 @@ impl From<ReadError> for Stop {
     }
 }
 
-pub(super) fn read(files: &[PathBuf], options: &ReadOptions, sink: &mut dyn Sink) -> Result<Schema, ReadError> {
+pub(super) fn read(files: &[PathBuf], options: &ReadOptions, sink: &dyn Sink) -> Result<Schema, ReadError> {
     let mut kinds: Vec<Kind> = Vec::new();
     loop {
         let mut table = CsvTable { options, shaper: Shaper::new(options), header: None, kinds, sink };
         match files.iter().try_for_each(|path| table.file(path)) {
             Ok(()) => {
-                return table.shaper.schema.ok_or_else(|| {
-                    let path = files.first().cloned().unwrap_or_default();
-                    ReadError::content(&path, None, "the file is empty: there is not even a header line")
-                });
+                return table.shaper.finish(files.first(), "the file is empty: there is not even a header line");
             }
             Err(Stop::Error(error)) => return Err(error),
             Err(Stop::Widen { column, kind }) => {
@@ -68,9 +65,8 @@ pub(super) fn peek(path: &Path, options: &ReadOptions) -> Option<Schema> {
     let peeked = open(path, &mut |input| {
         let mut records = Records::new(path, input, options.delimiter);
         let Some(header) = records.next()? else { return Ok(()) };
-        let mut sink = Nowhere;
         let mut table =
-            CsvTable { options, shaper: Shaper::new(options), header: None, kinds: Vec::new(), sink: &mut sink };
+            CsvTable { options, shaper: Shaper::new(options), header: None, kinds: Vec::new(), sink: &Nowhere };
         let names = table.check_header(path, header)?;
         let mut kinds = table.kinds;
         for _ in 0..PEEKED {
@@ -97,11 +93,11 @@ pub(super) fn peek(path: &Path, options: &ReadOptions) -> Option<Schema> {
 struct Nowhere;
 
 impl Sink for Nowhere {
-    fn part(&mut self, _: &Schema, _: ReadPart) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    fn part(&self, _: u64, _: &Schema, _: ReadPart) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         Ok(())
     }
 
-    fn restart(&mut self) {}
+    fn restart(&self) {}
 }
 
 struct CsvTable<'a> {
@@ -110,7 +106,7 @@ struct CsvTable<'a> {
     header: Option<Vec<String>>,
     /// What the columns are, as far as known.
     kinds: Vec<Kind>,
-    sink: &'a mut dyn Sink,
+    sink: &'a dyn Sink,
 }
 
 impl CsvTable<'_> {
@@ -201,7 +197,7 @@ impl CsvTable<'_> {
     }
 
     fn emit(&mut self, path: &Path, header: &[String], part: &mut CsvPart) -> Result<(), Stop> {
-        let first = self.shaper.schema.is_none();
+        let first = self.shaper.schema.get().is_none();
         let mut fields = Vec::with_capacity(header.len());
         let mut arrays = Vec::with_capacity(header.len());
         for (index, (name, raw)) in header.iter().zip(&part.columns).enumerate() {

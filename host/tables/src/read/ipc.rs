@@ -11,8 +11,8 @@ use millrace_types::Schema;
 
 use super::{ReadError, ReadOptions, Shaper, Sink};
 
-pub(super) fn read(files: &[PathBuf], options: &ReadOptions, sink: &mut dyn Sink) -> Result<Schema, ReadError> {
-    let mut shaper = Shaper::new(options);
+pub(super) fn read(files: &[PathBuf], options: &ReadOptions, sink: &dyn Sink) -> Result<Schema, ReadError> {
+    let shaper = Shaper::new(options);
     for path in files {
         let broken =
             |error: &dyn std::fmt::Display| ReadError::content(path, None, format!("not usable as Arrow IPC: {error}"));
@@ -38,6 +38,5 @@ pub(super) fn read(files: &[PathBuf], options: &ReadOptions, sink: &mut dyn Sink
             shaper.emit(path, &schema, arrays, sink)?;
         }
     }
-    let empty = || ReadError::content(&files.first().cloned().unwrap_or_default(), None, "there is nothing in it");
-    shaper.schema.ok_or_else(empty)
+    shaper.finish(files.first(), "there is nothing in it")
 }

@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::open::open;
 use super::{ReadError, ReadOptions, Shaper, Sink};
 
-pub(super) fn read(files: &[PathBuf], options: &ReadOptions, sink: &mut dyn Sink) -> Result<Schema, ReadError> {
+pub(super) fn read(files: &[PathBuf], options: &ReadOptions, sink: &dyn Sink) -> Result<Schema, ReadError> {
     let mut schemas = Vec::new();
     for path in files {
         open(path, &mut |input| {
@@ -40,7 +40,7 @@ pub(super) fn read(files: &[PathBuf], options: &ReadOptions, sink: &mut dyn Sink
     let mut fields: Vec<ArrowField> = fields.collect();
     fields.sort_by(|a, b| a.name().cmp(b.name()));
     let schema = Arc::new(ArrowSchema::new(fields));
-    let mut shaper = Shaper::new(options);
+    let shaper = Shaper::new(options);
     let mut emitted = false;
     for path in files {
         open(path, &mut |input| {
@@ -57,7 +57,7 @@ pub(super) fn read(files: &[PathBuf], options: &ReadOptions, sink: &mut dyn Sink
         let arrays = schema.fields().iter().map(|field| new_empty_array(field.data_type())).collect();
         shaper.emit(&path, &schema, arrays, sink)?;
     }
-    shaper.schema.ok_or_else(|| ReadError::content(&path, None, "the file is empty"))
+    shaper.finish(files.first(), "the file is empty")
 }
 
 /// Without the mark that some programs put before UTF-8.

@@ -14,6 +14,8 @@ mod predicate;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ::arrow::array::ArrayRef;
 use ::arrow::datatypes::SchemaRef;
@@ -157,26 +159,30 @@ pub struct ReadPart {
 
 /// Where parts go. Text is read with the types that its beginning suggests; if
 /// a later value says otherwise, reading starts again and so does the sink.
-pub trait Sink {
-    /// Takes the next part.
+///
+/// Parts come from several threads at a time; `place` says in which order they are.
+pub trait Sink: Sync {
+    /// Takes a part.
     ///
     /// # Errors
     /// Whatever stops the reading.
-    fn part(&mut self, schema: &Schema, part: ReadPart) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
+    fn part(&self, place: u64, schema: &Schema, part: ReadPart)
+    -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
     /// Forgets all parts so far.
-    fn restart(&mut self);
+    fn restart(&self);
 }
 
-/// Reads files, in this order, as one table.
+/// Reads files, in this order, as one table, with so many threads where the format
+/// allows.
 ///
 /// # Errors
 /// When a file cannot be read, or does not fit the options or the others.
-pub fn read(files: &[PathBuf], options: &ReadOptions, sink: &mut dyn Sink) -> Result<Schema, ReadError> {
+pub fn read(files: &[PathBuf], options: &ReadOptions, threads: usize, sink: &dyn Sink) -> Result<Schema, ReadError> {
     match options.format {
         Format::Csv => csv::read(files, options, sink),
         Format::Ndjson => json::read(files, options, sink),
-        Format::Parquet => parquet::read(files, options, sink),
+        Format::Parquet => parquet::read(files, options, threads, sink),
         Format::Ipc => ipc::read(files, options, sink),
     }
 }
@@ -198,21 +204,33 @@ pub fn peek(files: &[PathBuf], options: &ReadOptions) -> Option<Schema> {
 /// Arrow arrays to a part: unpacks what does not cross, filters, projects.
 struct Shaper<'a> {
     options: &'a ReadOptions,
-    schema: Option<Schema>,
+    /// Of the first part.
+    schema: OnceLock<Schema>,
+    next: AtomicU64,
 }
 
 impl<'a> Shaper<'a> {
     fn new(options: &'a ReadOptions) -> Self {
-        Self { options, schema: None }
+        Self { options, schema: OnceLock::new(), next: AtomicU64::new(0) }
     }
 
-    /// Takes arrays under their schema; a part without rows is left out.
-    fn emit(
-        &mut self,
+    fn finish(self, path: Option<&PathBuf>, what: &str) -> Result<Schema, ReadError> {
+        self.schema.into_inner().ok_or_else(|| ReadError::content(&path.cloned().unwrap_or_default(), None, what))
+    }
+
+    /// Takes the arrays of the next part under their schema; one without rows is left out.
+    fn emit(&self, path: &Path, schema: &SchemaRef, arrays: Vec<ArrayRef>, sink: &dyn Sink) -> Result<(), ReadError> {
+        self.emit_at(self.next.fetch_add(1, Ordering::Relaxed), path, schema, arrays, sink)
+    }
+
+    /// Takes the arrays of the part at a place.
+    fn emit_at(
+        &self,
+        place: u64,
         path: &Path,
         schema: &SchemaRef,
         arrays: Vec<ArrayRef>,
-        sink: &mut dyn Sink,
+        sink: &dyn Sink,
     ) -> Result<(), ReadError> {
         let batch = predicate::apply(path, self.options, schema, arrays)?;
         let names: Vec<&str> = match &self.options.columns {
@@ -235,7 +253,7 @@ impl<'a> Shaper<'a> {
             columns.push(Column::from_array(&*batch.arrays[index]).map_err(fail)?);
         }
         let schema = Schema { fields };
-        match &self.schema {
+        match self.schema.get() {
             None => {
                 let in_file = batch.schema.fields().iter().map(|field| field.name().as_str());
                 for names in [in_file.collect::<Vec<_>>(), schema.fields.iter().map(|f| f.name.as_str()).collect()] {
@@ -244,13 +262,13 @@ impl<'a> Shaper<'a> {
                         return Err(ReadError::content(path, None, format!("two columns are called `{twice}`")));
                     }
                 }
-                self.schema = Some(schema.clone());
+                self.schema.get_or_init(|| schema.clone());
             }
             Some(known) if *known == schema => {}
             Some(known) => return Err(ReadError::content(path, None, difference(known, &schema))),
         }
         if batch.rows > 0 {
-            sink.part(&schema, ReadPart { rows: batch.rows, columns })?;
+            sink.part(place, &schema, ReadPart { rows: batch.rows, columns })?;
         }
         Ok(())
     }

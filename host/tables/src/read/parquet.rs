@@ -6,12 +6,15 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ::arrow::datatypes::{Field as ArrowField, Schema as ArrowSchema, SchemaRef};
 use ::arrow::error::ArrowError;
 use ::parquet::arrow::ProjectionMask;
-use ::parquet::arrow::arrow_reader::{ArrowPredicateFn, ParquetRecordBatchReaderBuilder, RowFilter};
+use ::parquet::arrow::arrow_reader::{
+    ArrowPredicateFn, ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowFilter,
+};
 use ::parquet::file::metadata::RowGroupMetaData;
 use ::parquet::file::statistics::Statistics;
 use millrace_expr::Column;
@@ -20,13 +23,19 @@ use millrace_types::Schema;
 use super::{ReadError, ReadOptions, Shaper, Sink, predicate};
 use crate::column::field_from_arrow;
 
-pub(super) fn read(files: &[PathBuf], options: &ReadOptions, sink: &mut dyn Sink) -> Result<Schema, ReadError> {
-    let mut shaper = Shaper::new(options);
-    for path in files {
-        read_file(path, options, &mut shaper, sink)?;
+pub(super) fn read(
+    files: &[PathBuf],
+    options: &ReadOptions,
+    threads: usize,
+    sink: &dyn Sink,
+) -> Result<Schema, ReadError> {
+    // The filter is applied by the reader: the shaper must not ask for its columns again.
+    let after = ReadOptions { filter: None, ..options.clone() };
+    let shaper = Shaper::new(&after);
+    for (number, path) in (0u64..).zip(files) {
+        read_file(number, path, options, threads, &shaper, sink)?;
     }
-    let empty = || ReadError::content(&files.first().cloned().unwrap_or_default(), None, "there is no row group");
-    shaper.schema.ok_or_else(empty)
+    shaper.finish(files.first(), "there is no row group")
 }
 
 /// The schema, from the end of the file.
@@ -38,22 +47,35 @@ pub(super) fn peek(path: &Path) -> Option<Schema> {
     Some(Schema { fields: probe.schema().fields().iter().map(unpacked).collect::<Option<_>>()? })
 }
 
+/// What all row groups of a file share.
+struct Groups<'a> {
+    number: u64,
+    path: &'a Path,
+    options: &'a ReadOptions,
+    meta: ArrowReaderMetadata,
+    condition: Option<millrace_expr::Checked>,
+    /// Places of the wanted columns.
+    roots: Vec<usize>,
+    shaper: &'a Shaper<'a>,
+    sink: &'a dyn Sink,
+}
+
+fn broken(path: &Path, error: &dyn std::fmt::Display) -> ReadError {
+    ReadError::content(path, None, format!("not usable as Parquet: {error}"))
+}
+
 fn read_file(
+    number: u64,
     path: &Path,
     options: &ReadOptions,
-    shaper: &mut Shaper<'_>,
-    sink: &mut dyn Sink,
+    threads: usize,
+    shaper: &Shaper<'_>,
+    sink: &dyn Sink,
 ) -> Result<(), ReadError> {
-    let broken =
-        |error: &dyn std::fmt::Display| ReadError::content(path, None, format!("not usable as Parquet: {error}"));
-    let open = || -> Result<_, ReadError> {
-        let file = File::open(path).map_err(ReadError::io(path))?;
-        ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| broken(&error))
-    };
-    let probe = open()?;
-    let schema = probe.schema().clone();
+    let file = File::open(path).map_err(ReadError::io(path))?;
+    let meta = ArrowReaderMetadata::load(&file, ArrowReaderOptions::default()).map_err(|error| broken(path, &error))?;
+    let schema = meta.schema().clone();
     let condition = condition(path, options, &schema)?;
-    let filter_columns = condition.as_ref().map(|c| c.columns().to_vec()).unwrap_or_default();
     if let Some(columns) = &options.columns {
         let missing = columns.iter().find(|name| schema.index_of(name).is_err());
         if let Some(name) = missing {
@@ -64,24 +86,67 @@ fn read_file(
     let wanted = |name: &str| options.columns.as_ref().is_none_or(|columns| columns.iter().any(|known| known == name));
     let roots: Vec<usize> =
         schema.fields().iter().enumerate().filter(|(_, field)| wanted(field.name())).map(|(i, _)| i).collect();
-    // The filter has been applied by the reader: it must not ask for its columns again.
-    let after = ReadOptions { filter: None, ..options.clone() };
-    let mut inner = Shaper { options: &after, schema: shaper.schema.take() };
-    let groups = probe.metadata().row_groups().len();
-    let mut emitted = false;
-    for group in 0..groups {
-        let builder = open()?;
-        if let Some(text) = &options.filter
-            && ruled_out(text, builder.metadata().row_group(group), &schema)
-        {
-            continue;
+    let groups = Groups { number, path, options, meta, condition, roots, shaper, sink };
+    groups.all(threads)?;
+    if shaper.schema.get().is_none() {
+        // Nothing was kept: the schema alone.
+        let fields: Vec<_> = groups.roots.iter().map(|index| schema.field(*index).clone()).collect();
+        let arrays = fields.iter().map(|field| ::arrow::array::new_empty_array(field.data_type())).collect();
+        shaper.emit(path, &Arc::new(ArrowSchema::new(fields)), arrays, sink)?;
+    }
+    Ok(())
+}
+
+impl Groups<'_> {
+    /// Reads all row groups, each by whichever thread is free. Of several errors it
+    /// is that of the first group.
+    fn all(&self, threads: usize) -> Result<(), ReadError> {
+        let count = self.meta.metadata().num_row_groups();
+        let next = AtomicUsize::new(0);
+        let failed: Mutex<Option<(usize, ReadError)>> = Mutex::default();
+        let work = || {
+            loop {
+                let group = next.fetch_add(1, Ordering::Relaxed);
+                let failed = || failed.lock().unwrap_or_else(PoisonError::into_inner);
+                if group >= count || failed().is_some() {
+                    return;
+                }
+                if let Err(error) = self.one(group) {
+                    let mut failed = failed();
+                    if failed.as_ref().is_none_or(|(known, _)| group < *known) {
+                        *failed = Some((group, error));
+                    }
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..threads.min(count) {
+                scope.spawn(work);
+            }
+            work();
+        });
+        match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some((_, error)) => Err(error),
+            None => Ok(()),
         }
-        let projection = ProjectionMask::roots(builder.parquet_schema(), roots.iter().copied());
-        let rows = builder.metadata().row_group(group).num_rows().max(1);
+    }
+
+    fn one(&self, group: usize) -> Result<(), ReadError> {
+        let Self { path, options, meta, .. } = self;
+        let schema = meta.schema();
+        if let Some(text) = &options.filter
+            && ruled_out(text, meta.metadata().row_group(group), schema)
+        {
+            return Ok(());
+        }
+        let file = File::open(path).map_err(ReadError::io(path))?;
+        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, meta.clone());
+        let projection = ProjectionMask::roots(builder.parquet_schema(), self.roots.iter().copied());
+        let rows = meta.metadata().row_group(group).num_rows().max(1);
         let batch = usize::try_from(rows).unwrap_or(usize::MAX).min(options.part_rows.max(1) * 8);
         let mut builder = builder.with_row_groups(vec![group]).with_projection(projection).with_batch_size(batch);
-        if let Some(condition) = condition.clone() {
-            let roots = filter_columns.iter().filter_map(|name| schema.index_of(name).ok());
+        if let Some(condition) = self.condition.clone() {
+            let roots = condition.columns().iter().filter_map(|name| schema.index_of(name).ok()).collect::<Vec<_>>();
             let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
             let test = ArrowPredicateFn::new(mask, move |batch| {
                 let unpack = |name: &String| -> Result<Column, ArrowError> {
@@ -94,20 +159,14 @@ fn read_file(
             });
             builder = builder.with_row_filter(RowFilter::new(vec![Box::new(test)]));
         }
-        for batch in builder.build().map_err(|error| broken(&error))? {
-            let batch = batch.map_err(|error| broken(&error))?;
-            inner.emit(path, &batch.schema(), batch.columns().to_vec(), sink)?;
-            emitted = true;
+        let batches = builder.build().map_err(|error| broken(path, &error))?;
+        for (place, batch) in (0u64..).zip(batches) {
+            let batch = batch.map_err(|error| broken(path, &error))?;
+            let place = self.number << 44 | (group as u64) << 20 | place;
+            self.shaper.emit_at(place, path, &batch.schema(), batch.columns().to_vec(), self.sink)?;
         }
+        Ok(())
     }
-    if !emitted {
-        // Nothing was kept: the schema alone.
-        let fields: Vec<_> = roots.iter().map(|index| schema.field(*index).clone()).collect();
-        let arrays = fields.iter().map(|field| ::arrow::array::new_empty_array(field.data_type())).collect();
-        inner.emit(path, &Arc::new(ArrowSchema::new(fields)), arrays, sink)?;
-    }
-    shaper.schema = inner.schema;
-    Ok(())
 }
 
 fn condition(

@@ -3,27 +3,31 @@ use std::io::Write;
 use super::*;
 
 /// Parts as text, for comparison.
-#[derive(Default)]
 struct Seen {
     parts: Vec<(usize, Vec<String>)>,
     restarts: usize,
 }
 
-impl Sink for Seen {
-    fn part(&mut self, _: &Schema, part: ReadPart) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+/// Parts by place, and how often reading began anew.
+#[derive(Default)]
+struct Seeing(std::sync::Mutex<(std::collections::BTreeMap<u64, (usize, Vec<String>)>, usize)>);
+
+impl Sink for Seeing {
+    fn part(&self, place: u64, _: &Schema, part: ReadPart) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let columns = part.columns.iter().map(|column| {
             let array = column.to_array().unwrap();
             let text = ::arrow::compute::cast(&array, &::arrow::datatypes::DataType::Utf8).unwrap();
             let text = ::arrow::array::cast::AsArray::as_string::<i32>(&text).clone();
             text.iter().map(|value| value.unwrap_or("·").to_owned()).collect::<Vec<_>>().join(" ")
         });
-        self.parts.push((part.rows, columns.collect()));
+        self.0.lock().unwrap().0.insert(place, (part.rows, columns.collect()));
         Ok(())
     }
 
-    fn restart(&mut self) {
-        self.parts.clear();
-        self.restarts += 1;
+    fn restart(&self) {
+        let mut seen = self.0.lock().unwrap();
+        seen.0.clear();
+        seen.1 += 1;
     }
 }
 
@@ -43,8 +47,10 @@ fn read_text(name: &str, content: &[u8], options: &ReadOptions) -> Result<(Schem
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(name);
     std::fs::write(&path, content).unwrap();
-    let mut seen = Seen::default();
-    let schema = read(&[path], options, &mut seen)?;
+    let seeing = Seeing::default();
+    let schema = read(&[path], options, 3, &seeing)?;
+    let (parts, restarts) = seeing.0.into_inner().unwrap();
+    let seen = Seen { parts: parts.into_values().collect(), restarts };
     Ok((schema, seen))
 }
 
@@ -164,12 +170,12 @@ fn every_format_reads_back_what_was_exported() {
     for (name, format) in
         [("t.parquet", Format::Parquet), ("t.arrow", Format::Ipc), ("t.ndjson", Format::Ndjson), ("t.csv", Format::Csv)]
     {
-        struct Export<'a>(crate::export::Exporter<&'a mut Vec<u8>>);
+        struct Export<'a>(std::sync::Mutex<crate::export::Exporter<&'a mut Vec<u8>>>);
         impl Sink for Export<'_> {
-            fn part(&mut self, _: &Schema, part: ReadPart) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-                self.0.part(part.rows, &part.columns).map_err(Into::into)
+            fn part(&self, _: u64, _: &Schema, part: ReadPart) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+                self.0.lock().unwrap().part(part.rows, &part.columns).map_err(Into::into)
             }
-            fn restart(&mut self) {
+            fn restart(&self) {
                 unreachable!("the first part has all types");
             }
         }
@@ -178,9 +184,10 @@ fn every_format_reads_back_what_was_exported() {
         let path = folder.path().join("t.csv");
         std::fs::write(&path, content).unwrap();
         {
-            let mut export = Export(crate::export::Exporter::new(&mut bytes, format, &schema).unwrap());
-            read(&[path], &options(Format::Csv), &mut export).unwrap();
-            export.0.finish().unwrap();
+            let export =
+                Export(std::sync::Mutex::new(crate::export::Exporter::new(&mut bytes, format, &schema).unwrap()));
+            read(&[path], &options(Format::Csv), 1, &export).unwrap();
+            export.0.into_inner().unwrap().finish().unwrap();
         }
         let typed = ReadOptions {
             types: schema.fields.iter().map(|field| (field.name.to_string(), field.data_type.clone())).collect(),

@@ -1,0 +1,96 @@
+//! `std:bins` puts numbers into the bins whose edges `std:bins-fit` found: the
+//! new column `NAME_bin`, `int32`, has the number of edges that are not above the
+//! value, from 0. A missing value and NaN have no bin.
+//!
+//! ```toml
+//! [steps.binned]
+//! uses = "std:bins"
+//! inputs = { input = "customers", edges = "edges" }
+//! params = { columns = ["tenure"] }
+//! ```
+
+use millrace_sdk::prelude::*;
+
+/// Params of `std:bins`.
+#[derive(Params)]
+pub struct Bins {
+    /// The columns to bin: all or some of those that were looked at.
+    columns: Vec<String>,
+}
+
+impl Step for Bins {
+    fn ports() -> Ports {
+        Ports::new()
+            .mapped("input", "a table")
+            .input_blob("edges", "what `bins-fit` found")
+            .table("output", "the table with the bin of each value")
+    }
+
+    fn plan(&self, plan: &mut Plan) -> Result<()> {
+        plan.unique("columns", &self.columns);
+        for (i, name) in self.columns.iter().enumerate() {
+            let read = plan.read("input", name, Kind::Number, &format!("columns[{i}]"));
+            plan.keep(read);
+        }
+        let output = plan.output("output").pass_all("input")?;
+        for name in &self.columns {
+            output.add(&format!("{name}_bin"), DataType::Int32);
+        }
+        Ok(())
+    }
+}
+
+impl Map for Bins {
+    fn map(&self, task: &Task) -> Result<()> {
+        let fitted = task.json("edges")?;
+        let part = task.part("input")?;
+        let mut columns = Vec::new();
+        for name in &self.columns {
+            let Some(edges) = fitted["columns"][name].as_array() else {
+                return Err(Error::new(format!("`edges` has no column `{name}`")).in_column(name));
+            };
+            let edges: Vec<f64> = edges.iter().filter_map(Value::as_f64).collect();
+            let column = part.f64(name)?;
+            let bins: Int32Array = if column.null_count() == 0 && !column.values().iter().any(|x| x.is_nan()) {
+                let bin: Vec<i32> = if edges.len() <= 32 {
+                    // Few edges: counting them all needs no branch.
+                    column.values().iter().map(|x| edges.iter().map(|edge| i32::from(edge <= x)).sum()).collect()
+                } else {
+                    column.values().iter().map(|x| edges.partition_point(|edge| edge <= x) as i32).collect()
+                };
+                bin.into()
+            } else {
+                let bin = |x: f64| (!x.is_nan()).then(|| edges.partition_point(|edge| *edge <= x) as i32);
+                column.iter().map(|x| bin(x?)).collect()
+            };
+            columns.push((format!("{name}_bin"), Column::from(bins)));
+        }
+        task.same_rows("output", "input", columns.iter().map(|(name, bins)| (name.as_str(), bins.clone())).collect())
+    }
+}
+
+millrace_sdk::register!(Bins: map);
+
+#[cfg(test)]
+mod tests {
+    use millrace_sdk::testing::{Harness, table};
+
+    use super::*;
+
+    #[test]
+    fn a_value_on_an_edge_is_above_it() {
+        let values = vec![Some(-1.0), Some(0.0), Some(0.5), Some(1.0), Some(9.0), None, Some(f64::NAN)];
+        let expected = [Some(0.0), Some(1.0), Some(1.0), Some(2.0), Some(2.0), None, None];
+        let bins = |values: Vec<Option<f64>>, edges: &str| {
+            let input = table(vec![("x", Arc::new(Float64Array::from(values)) as ArrayRef)]);
+            let harness = Harness::<Bins>::new(json!({ "columns": ["x"] })).table("input", input).blob("edges", edges);
+            harness.run().unwrap().numbers("output", "x_bin")
+        };
+        let edges = r#"{"columns":{"x":[0.0,1.0]}}"#;
+        assert_eq!(bins(values.clone(), edges), expected);
+        assert_eq!(bins(values[..5].to_vec(), edges), expected[..5]);
+        let many: Vec<f64> = (0..50).map(f64::from).collect();
+        let found = bins(vec![Some(10.5), Some(60.0)], &json!({ "columns": { "x": many } }).to_string());
+        assert_eq!(found, [Some(11.0), Some(50.0)]);
+    }
+}

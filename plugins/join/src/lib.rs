@@ -1,0 +1,270 @@
+//! `std:join` puts the columns of another table beside the rows that agree with
+//! it in the columns of `on`. The step looks at keys only; the host moves the rest.
+//!
+//! ```toml
+//! [steps.with_user]
+//! uses = "std:join"
+//! inputs = { input = "events", table = "users" }
+//! params = { on = ["user"] }
+//! ```
+//!
+//! - `left`, as usual: every row of `input` stays, with missing values where the
+//!   table has no such key.
+//! - `inner`: only rows with a partner.
+//!
+//! A key that the table has several times gives a row for each. Rows come in the
+//! order of `input`, then of the table. A missing key has no partner.
+
+use std::collections::BTreeMap;
+
+use millrace_sdk::kernels::KeyMap;
+use millrace_sdk::prelude::*;
+
+/// Which rows stay.
+#[derive(Clone, Copy, PartialEq, Eq, Choice)]
+pub enum How {
+    /// All rows of `input`.
+    Left,
+    /// Rows with a partner.
+    Inner,
+}
+
+/// Params of `std:join`.
+#[derive(Params)]
+pub struct Join {
+    /// The columns that must agree, called the same on both sides.
+    on: Vec<String>,
+    /// The columns of the table to add; without, all but the keys.
+    columns: Option<Vec<String>>,
+    /// `left` or `inner`.
+    #[param(default = How::Left)]
+    how: How,
+    /// Most rows that one row may become: more is usually a wrong key.
+    #[param(default = 1000u32, min = 1)]
+    max: u32,
+}
+
+/// What a key column is compared as.
+fn comparable(data_type: &DataType) -> Option<&'static str> {
+    match data_type {
+        DataType::Utf8 => Some("text"),
+        DataType::Boolean => Some("boolean"),
+        DataType::UInt64 => None,
+        other => other.is_integer().then_some("integer"),
+    }
+}
+
+impl Step for Join {
+    fn ports() -> Ports {
+        Ports::new()
+            .mapped("input", "the rows to look up for")
+            .input_table("table", "the rows to look in")
+            .table("output", "the rows with the columns of their partners")
+    }
+
+    fn plan(&self, plan: &mut Plan) -> Result<()> {
+        plan.unique("on", &self.on);
+        if self.on.is_empty() {
+            return Err(Error::new("name at least one column to join on").in_param("on"));
+        }
+        for (i, name) in self.on.iter().enumerate() {
+            let param = format!("on[{i}]");
+            let (left, right) =
+                (plan.read("input", name, Kind::Any, &param), plan.read("table", name, Kind::Any, &param));
+            let (Some(left), Some(right)) = (plan.keep(left), plan.keep(right)) else { continue };
+            let (a, b) = (comparable(left.data_type()), comparable(right.data_type()));
+            if a.is_none() || a != b {
+                let (a, b) = (millrace_sdk::type_name(left.data_type()), millrace_sdk::type_name(right.data_type()));
+                let message =
+                    format!("`{name}` is {a} here and {b} in the table, and keys are both integers, text or booleans");
+                plan.keep::<()>(Err(Error::new(message).in_param(param)));
+            }
+        }
+        let left = plan.schema("input")?.clone();
+        let right = plan.schema("table")?.clone();
+        let added: Vec<String> = match &self.columns {
+            Some(columns) => columns.clone(),
+            None => {
+                right.fields().iter().map(|field| field.name().clone()).filter(|name| !self.on.contains(name)).collect()
+            }
+        };
+        plan.unique("columns", &added);
+        for (i, name) in added.iter().enumerate() {
+            let param = format!("columns[{i}]");
+            let found = plan.field("table", name, &param);
+            plan.keep(found);
+            if left.field_with_name(name).is_ok() {
+                let message = format!("both sides have a column `{name}`: rename one with `std:select`");
+                let param = if self.columns.is_some() { param } else { "on".to_owned() };
+                plan.keep::<()>(Err(Error::new(message).in_param(param)));
+            }
+        }
+        let output = plan.output("output").pass_all("input")?;
+        for name in &added {
+            // One that is not there was reported above.
+            let _ = output.pass("table", name, name);
+        }
+        Ok(())
+    }
+}
+
+/// For each row its key; none where a part of it is missing.
+fn keys(part: &Part, on: &[String]) -> Result<Vec<Option<Vec<Key>>>> {
+    let mut keys: Vec<Option<Vec<Key>>> = vec![Some(Vec::with_capacity(on.len())); part.rows()];
+    for name in on {
+        let is_text = part.fields().iter().any(|field| field.name() == name && *field.data_type() == DataType::Utf8);
+        let values: Vec<Option<Key>> = if is_text {
+            part.text(name)?.iter().map(|text| Some(Key::Text(text?.to_owned()))).collect()
+        } else {
+            part.i64(name)?.iter().map(|int| int.map(Key::Int)).collect()
+        };
+        for (key, value) in keys.iter_mut().zip(values) {
+            match value {
+                Some(value) => key.iter_mut().for_each(|key| key.push(value.clone())),
+                None => *key = None,
+            }
+        }
+    }
+    Ok(keys)
+}
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Key {
+    Int(i64),
+    Text(String),
+}
+
+/// The rows of the table of each key, in order: the first, and the next of the same key.
+struct Chains {
+    next: Vec<u32>,
+}
+
+/// No further row.
+const END: u32 = u32::MAX;
+
+impl Join {
+    fn pairs<K: std::hash::Hash + Eq>(
+        &self,
+        left: impl Iterator<Item = Option<K>>,
+        right: impl Iterator<Item = Option<K>>,
+    ) -> Result<(Vec<u32>, Vec<Option<u32>>)> {
+        let mut ends: KeyMap<K, (u32, u32)> = KeyMap::default();
+        let mut chains = Chains { next: Vec::new() };
+        for (row, key) in (0u32..).zip(right) {
+            chains.next.push(END);
+            if let Some(key) = key {
+                let next = &mut chains.next;
+                ends.entry(key)
+                    .and_modify(|(_, last)| {
+                        next[*last as usize] = row;
+                        *last = row;
+                    })
+                    .or_insert((row, row));
+            }
+        }
+        let (mut rows, mut partners) = (Vec::new(), Vec::new());
+        for (row, key) in (0u32..).zip(left) {
+            let found = key.and_then(|key| ends.get(&key));
+            let Some((first, _)) = found else {
+                if self.how == How::Left {
+                    rows.push(row);
+                    partners.push(None);
+                }
+                continue;
+            };
+            let (mut partner, mut count) = (*first, 0);
+            while partner != END {
+                count += 1;
+                if count > self.max {
+                    let message = format!("a row has more than {} partners; raise `max` if that is meant", self.max);
+                    return Err(Error::new(message).at_row(row as usize));
+                }
+                rows.push(row);
+                partners.push(Some(partner));
+                partner = chains.next[partner as usize];
+            }
+        }
+        Ok((rows, partners))
+    }
+}
+
+impl Map for Join {
+    fn map(&self, task: &Task) -> Result<()> {
+        let part = task.part("input")?;
+        let table = task.table("table")?;
+        let integers = |fields: &[Field]| {
+            fields.iter().all(|field| !self.on.contains(field.name()) || *field.data_type() != DataType::Utf8)
+        };
+        let (rows, partners) = if let [name] = self.on.as_slice()
+            && integers(part.fields())
+        {
+            let left = part.i64(name)?;
+            let right = table.parts().map(|part| part.i64(name)).collect::<Result<Vec<_>>>()?;
+            self.pairs(left.iter(), right.iter().flatten())?
+        } else {
+            let right = table.parts().map(|part| keys(&part, &self.on)).collect::<Result<Vec<_>>>()?;
+            self.pairs(keys(&part, &self.on)?.into_iter(), right.into_iter().flatten())?
+        };
+        let found = partners.iter().filter(|partner| partner.is_some()).count();
+        let metrics: BTreeMap<&str, usize> =
+            [("rows_in", part.rows()), ("rows_out", rows.len()), ("rows_with_partner", found)].into();
+        metrics.iter().for_each(|(name, value)| task.metric(name, *value as f64));
+        let rows = UInt32Array::from(rows);
+        let partners: UInt32Array = if found == partners.len() {
+            partners.into_iter().flatten().collect::<Vec<u32>>().into()
+        } else {
+            partners.into_iter().collect()
+        };
+        task.take("output", &[("input", &rows), ("table", &partners)], vec![])
+    }
+}
+
+millrace_sdk::register!(Join: map);
+
+#[cfg(test)]
+mod tests {
+    use millrace_sdk::testing::{Harness, table};
+
+    use super::*;
+
+    fn join(params: Value) -> Harness<Join> {
+        let events = |users: Vec<Option<i64>>, kinds: Vec<&str>| {
+            table(vec![
+                ("user", Arc::new(Int64Array::from(users)) as ArrayRef),
+                ("kind", Arc::new(StringArray::from(kinds))),
+            ])
+        };
+        let users = table(vec![
+            ("user", Arc::new(Int32Array::from(vec![Some(1), Some(2), None, Some(2)])) as ArrayRef),
+            ("kind", Arc::new(StringArray::from(vec!["a", "b", "a", "a"]))),
+            ("name", Arc::new(StringArray::from(vec!["Ada", "Bob", "Nobody", "Bea"]))),
+        ]);
+        let parts = vec![events(vec![Some(2), Some(9), None], vec!["a", "a", "b"]), events(vec![Some(1)], vec!["b"])];
+        Harness::new(params).parts("input", parts).table("table", users)
+    }
+
+    #[test]
+    fn a_left_join_keeps_every_row_and_repeats_those_with_several_partners() {
+        let out = join(json!({ "on": ["user"], "columns": ["name"] })).run().unwrap();
+        assert_eq!(out.columns("output"), ["user", "kind", "name"]);
+        assert_eq!(out.numbers("output", "user"), [Some(2.0), Some(2.0), Some(9.0), None, Some(1.0)]);
+        let names = [Some("Bob"), Some("Bea"), None, None, Some("Ada")].map(|name| name.map(str::to_owned));
+        assert_eq!(out.text("output", "name"), names);
+        assert_eq!((out.metrics["rows_in"], out.metrics["rows_with_partner"]), (4.0, 3.0));
+    }
+
+    #[test]
+    fn an_inner_join_on_two_columns_keeps_what_agrees_in_both() {
+        let out = join(json!({ "on": ["user", "kind"], "how": "inner" })).run().unwrap();
+        assert_eq!(out.text("output", "name"), [Some("Bea".to_owned())]);
+    }
+
+    #[test]
+    fn mistakes_are_found_before_anything_runs() {
+        let problems = join(json!({ "on": ["user"] })).problems();
+        assert!(problems[0].message.contains("both sides have a column `kind`"), "{problems:?}");
+        assert_eq!(join(json!({ "on": ["usr"], "columns": ["name"] })).problems()[0].missing.as_deref(), Some("usr"));
+        let error = join(json!({ "on": ["user"], "columns": ["name"], "max": 1 })).run().unwrap_err();
+        assert!(error.message.contains("more than 1 partners"));
+    }
+}
