@@ -1,4 +1,5 @@
-//! Functions of numbers from `libm`: the same bits natively, in a guest, and in
+//! Functions of numbers: the same bits natively, in a guest, and in
 //! an expression. Those of `std` are the system's and differ.
 
-pub use libm::{exp, expm1, fmod, log as ln, log1p, log2, log10, pow, sqrt};
+pub use libm::{expm1, fmod, log2, log10, pow, sqrt};
+pub use millrace_expr::math::{exp, ln, log1p};

@@ -55,6 +55,7 @@ mod column;
 mod error;
 pub mod expr_math;
 pub mod kernels;
+pub mod keys;
 pub mod params;
 mod plan;
 mod step;

@@ -5,7 +5,7 @@ use crate::sandbox::{Sandbox, repository};
 /// Test AUC of scikit-learn's LogisticRegression on the same features and the
 /// same split, hardly penalised (C = 1e6), by `examples/churn/reference.py`: its
 /// head says how. It learns from all training rows; ours holds a tenth of them out.
-const REFERENCE_AUC: f64 = 0.858_610_401;
+const REFERENCE_AUC: f64 = 0.838_126_792;
 
 #[test]
 fn the_best_model_is_as_good_as_that_of_scikit_learn() {

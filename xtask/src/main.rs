@@ -15,7 +15,7 @@ cargo xtask build       the standard steps, and the host with them inside: targe
 cargo xtask components  the standard steps alone: target/components/*.wasm
 cargo xtask test        build, then every test
 cargo xtask check       what CI runs: fmt, clippy, doc, tidy, test
-cargo xtask bench       orchestration overhead: tasks cached, tasks cold
+cargo xtask bench NAME  measures beside the peers: `dag` (tasks cached and cold) or `features` (3 M rows)
 cargo xtask toolchain   which compiler for WebAssembly is used, or what is missing
 ";
 
@@ -28,7 +28,7 @@ fn main() -> ExitCode {
         Some("test") => test(),
         Some("check") => check(),
         Some("tidy") => tidy::check(),
-        Some("bench") => bench(),
+        Some("bench") => bench(&arguments[1..]),
         Some("toolchain") => setup::toolchain().map(|found| println!("{found:#?}")),
         _ => {
             print!("{HELP}");
@@ -105,7 +105,8 @@ fn check() -> Result<()> {
     test()
 }
 
-fn bench() -> Result<()> {
+fn bench(arguments: &[String]) -> Result<()> {
     build()?;
-    run(cargo().args(["run", "--release", "--quiet", "--package", "millrace-tests", "--bin", "bench"]))
+    let command = ["run", "--release", "--quiet", "--package", "millrace-benches", "--bin", "bench", "--"];
+    run(cargo().args(command).args(arguments))
 }

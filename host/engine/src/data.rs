@@ -1,23 +1,63 @@
 //! Where tasks get their columns from: the store, and what follows from it.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use millrace_store::Store;
 use millrace_tables::pack::{self, Pack};
 use millrace_tables::{Column, rows};
 use millrace_types::wire::Kind;
-use millrace_types::{BlobRef, Chunk, ColumnName, Field, Gather, PackDigest, Selection, StoredChunk};
+use millrace_types::{BlobRef, Chunk, ColumnDigest, ColumnName, Field, Gather, PackDigest, Selection, StoredChunk};
 use millrace_wasm::{Data, DataError};
 
-/// Packs that are mapped at a time; more are mapped again when needed.
-const MAPPED: usize = 1024;
+/// Bytes of packs that are mapped at a time; others are mapped again when needed.
+const MAPPED: usize = 96 << 20;
+
+/// Bytes of derived columns that are kept for the steps that read them next.
+const DERIVED: usize = 64 << 20;
+
+/// Values of a limited size together; the oldest go first.
+struct Recent<K, V> {
+    limit: usize,
+    size: usize,
+    values: HashMap<K, (V, usize)>,
+    order: VecDeque<K>,
+}
+
+impl<K: Hash + Eq + Copy, V: Clone> Recent<K, V> {
+    fn new(limit: usize) -> Mutex<Self> {
+        Mutex::new(Self { limit, size: 0, values: HashMap::new(), order: VecDeque::new() })
+    }
+
+    fn get(&self, key: &K) -> Option<V> {
+        self.values.get(key).map(|(value, _)| value.clone())
+    }
+
+    fn put(&mut self, key: K, value: V, size: usize) {
+        if size > self.limit || self.values.insert(key, (value, size)).is_some() {
+            return;
+        }
+        self.size += size;
+        self.order.push_back(key);
+        while self.size > self.limit
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.size -= self.values.remove(&oldest).map_or(0, |(_, size)| size);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// The store as tasks see it.
 pub(crate) struct StoreData {
     store: Store,
-    mapped: Mutex<HashMap<PackDigest, Bytes>>,
+    mapped: Mutex<Recent<PackDigest, Bytes>>,
+    derived: Mutex<Recent<ColumnDigest, Column>>,
 }
 
 fn error(error: impl std::fmt::Display) -> DataError {
@@ -26,24 +66,16 @@ fn error(error: impl std::fmt::Display) -> DataError {
 
 impl StoreData {
     pub(crate) fn new(store: Store) -> Self {
-        Self { store, mapped: Mutex::new(HashMap::new()) }
-    }
-
-    fn mapped(&self) -> std::sync::MutexGuard<'_, HashMap<PackDigest, Bytes>> {
-        self.mapped.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        Self { store, mapped: Recent::new(MAPPED), derived: Recent::new(DERIVED) }
     }
 
     fn stored(&self, chunk: &StoredChunk) -> Result<Column, DataError> {
-        let known = self.mapped().get(&chunk.pack).cloned();
+        let known = lock(&self.mapped).get(&chunk.pack);
         let bytes = match known {
             Some(bytes) => bytes,
             None => {
                 let bytes = self.store.pack(&chunk.pack, chunk.pack_bytes).map_err(error)?;
-                let mut mapped = self.mapped();
-                if mapped.len() >= MAPPED {
-                    mapped.clear();
-                }
-                mapped.insert(chunk.pack, bytes.clone());
+                lock(&self.mapped).put(chunk.pack, bytes.clone(), bytes.len());
                 bytes
             }
         };
@@ -55,6 +87,9 @@ impl StoreData {
     /// back: that is cheaper than to write it, let alone to hash it.
     fn gathered(&self, gather: &Gather) -> Result<Column, DataError> {
         let name = gather.digest.as_bytes();
+        if let Some(column) = lock(&self.derived).get(&gather.digest) {
+            return Ok(column);
+        }
         let is_kept = gather.kind == Selection::Take;
         if is_kept
             && let Some(kept) = self.store.record::<StoredChunk>(Kind::Gathered, name)
@@ -68,6 +103,7 @@ impl StoreData {
         let sources = gather.sources.iter().map(|source| self.column(source)).collect::<Result<Vec<_>, _>>()?;
         let column = rows::gather(gather.kind, &selection, &sources).map_err(error)?;
         if !is_kept {
+            lock(&self.derived).put(gather.digest, column.clone(), column.bytes() as usize);
             return Ok(column);
         }
         let field = Field { name: ColumnName::new("gathered"), data_type: gather.data_type.clone(), nullable: true };

@@ -22,7 +22,7 @@ pub const SLOTS: u32 = 256;
 const CORES: u32 = 16;
 
 /// Bytes of a slot that stay with the process between two guests.
-const RESIDENT: usize = 2 << 20;
+const RESIDENT: usize = 32 << 20;
 
 /// A wish to stop, shared by all tasks of a run.
 #[derive(Debug, Clone, Default)]

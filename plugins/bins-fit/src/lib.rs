@@ -12,6 +12,8 @@
 //!
 //! The blob `edges` is JSON: `{"columns":{"tenure":[1.0,6.0,12.0]}}`.
 
+use millrace_sdk::kernels::sort;
+use millrace_sdk::keys::Packed;
 use millrace_sdk::prelude::*;
 
 /// Params of `std:bins-fit`.
@@ -67,19 +69,19 @@ fn select(runs: &[&[u64]], place: usize) -> f64 {
 }
 
 impl Fold for BinsFit {
-    type Partial = Vec<Vec<u8>>;
+    type Partial = Vec<Packed<u64>>;
 
-    /// For each column its values, sorted, eight bytes each.
+    /// For each column its values, sorted.
     fn partial(&self, task: &Task) -> Result<Self::Partial> {
         let part = task.part("input")?;
-        let sorted = |name: &String| -> Result<Vec<u8>> {
+        let sorted = |name: &String| -> Result<Packed<u64>> {
             let column = part.f64(name)?;
             let mut values: Vec<u64> = match column.null_count() {
                 0 => column.values().iter().filter(|value| !value.is_nan()).map(|value| ordered(*value)).collect(),
                 _ => column.iter().flatten().filter(|value| !value.is_nan()).map(ordered).collect(),
             };
-            values.sort_unstable();
-            Ok(values.iter().flat_map(|value| value.to_le_bytes()).collect())
+            sort(&mut values);
+            Ok(Packed(values))
         };
         self.columns.iter().map(sorted).collect()
     }
@@ -87,14 +89,7 @@ impl Fold for BinsFit {
     fn merge(&self, partials: Vec<Self::Partial>, task: &Task) -> Result<()> {
         let mut columns = millrace_sdk::json::Map::new();
         for (i, name) in self.columns.iter().enumerate() {
-            let runs: Vec<Vec<u64>> = partials
-                .iter()
-                .map(|partial| {
-                    let (values, _) = partial[i].as_chunks();
-                    values.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect()
-                })
-                .collect();
-            let runs: Vec<&[u64]> = runs.iter().map(Vec::as_slice).collect();
+            let runs: Vec<&[u64]> = partials.iter().map(|partial| partial[i].0.as_slice()).collect();
             let count: usize = runs.iter().map(|run| run.len()).sum();
             if count == 0 {
                 return Err(Error::new(format!("column `{name}` has no value to look at")).in_column(name));

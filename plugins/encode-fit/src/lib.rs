@@ -12,6 +12,7 @@
 
 use std::collections::BTreeSet;
 
+use millrace_sdk::kernels::KeyMap;
 use millrace_sdk::prelude::*;
 
 /// Params of `std:encode-fit`.
@@ -58,9 +59,10 @@ impl Fold for EncodeFit {
         let mut all = Vec::new();
         for name in &self.columns {
             let column = part.text(name)?;
+            let mut seen: KeyMap<&str, ()> = KeyMap::default();
             let mut found = BTreeSet::new();
             for text in column.iter().flatten() {
-                if !found.contains(text) {
+                if seen.insert(text, ()).is_none() {
                     found.insert(text.to_owned());
                     self.check(name, &found)?;
                 }

@@ -13,8 +13,7 @@
 //!   the first (`drop_first = false` keeps it), 0.0 or 1.0. The names are known
 //!   when the categories are, so steps behind it are checked at run time.
 
-use std::collections::HashMap;
-
+use millrace_sdk::kernels::KeyMap;
 use millrace_sdk::prelude::*;
 
 /// What becomes of a column.
@@ -80,7 +79,7 @@ impl Step for Encode {
 
 impl Encode {
     fn codes(&self, name: &str, categories: &[String], column: &StringArray) -> Result<Vec<Option<i32>>> {
-        let index: HashMap<&str, i32> = categories.iter().map(String::as_str).zip(0..).collect();
+        let index: KeyMap<&str, i32> = categories.iter().map(String::as_str).zip(0..).collect();
         let code = |(row, text): (usize, Option<&str>)| match text.map(|text| (text, index.get(text))) {
             None => Ok(None),
             Some((_, Some(code))) => Ok(Some(*code)),
@@ -91,7 +90,11 @@ impl Encode {
                     .at_row(row))
             }
         };
-        column.iter().enumerate().map(code).collect()
+        let mut codes = Vec::with_capacity(column.len());
+        for row in column.iter().enumerate() {
+            codes.push(code(row)?);
+        }
+        Ok(codes)
     }
 }
 

@@ -22,6 +22,7 @@
 use std::collections::BTreeMap;
 
 use millrace_sdk::kernels::KeyMap;
+use millrace_sdk::keys::{Numbering, Packed};
 use millrace_sdk::prelude::*;
 
 /// Params of `std:group`.
@@ -79,67 +80,77 @@ pub enum Key {
 #[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub struct States {
     /// Values: of `count` and `mean`, and of the bounds of integers.
-    counts: Vec<u64>,
+    counts: Packed<u64>,
     /// Of `sum` and `mean`.
-    sums: Vec<f64>,
+    sums: Packed<f64>,
     /// Of `min` and `max`; NaN where there is none.
-    floats: Vec<f64>,
+    floats: Packed<f64>,
     /// The same of integers.
-    ints: Vec<i64>,
+    ints: Packed<i64>,
 }
 
 impl States {
     fn new(aggregate: &Aggregate, integers: bool, groups: usize) -> Self {
         let mut states = Self::default();
         match aggregate.function {
-            Function::Count => states.counts = vec![0; groups],
-            Function::Sum => states.sums = vec![0.0; groups],
+            Function::Count => states.counts = Packed(vec![0; groups]),
+            Function::Sum => states.sums = Packed(vec![0.0; groups]),
             Function::Mean => {
-                states.counts = vec![0; groups];
-                states.sums = vec![0.0; groups];
+                states.counts = Packed(vec![0; groups]);
+                states.sums = Packed(vec![0.0; groups]);
             }
             Function::Min | Function::Max if integers => {
-                states.counts = vec![0; groups];
-                states.ints = vec![0; groups];
+                states.counts = Packed(vec![0; groups]);
+                states.ints = Packed(vec![0; groups]);
             }
-            Function::Min | Function::Max => states.floats = vec![f64::NAN; groups],
+            Function::Min | Function::Max => states.floats = Packed(vec![f64::NAN; groups]),
         }
         states
     }
 
-    fn float(&mut self, function: Function, group: usize, x: f64) {
-        // Whatever compares with NaN, which is nothing yet, is taken.
+    /// Counts a value of each of these groups.
+    fn count(&mut self, groups: impl Iterator<Item = usize>) {
+        groups.for_each(|group| self.counts.0[group] += 1);
+    }
+
+    fn floats(&mut self, function: Function, values: impl Iterator<Item = (usize, f64)>) {
         match function {
-            Function::Min if !(x >= self.floats[group]) && !x.is_nan() => self.floats[group] = x,
-            Function::Max if !(x <= self.floats[group]) && !x.is_nan() => self.floats[group] = x,
-            Function::Sum | Function::Mean => self.sums[group] += x,
-            _ => {}
+            Function::Sum | Function::Mean => values.for_each(|(group, x)| self.sums.0[group] += x),
+            // What is there is NaN as long as it is nothing.
+            Function::Min => values.for_each(|(group, x)| {
+                let known = &mut self.floats.0[group];
+                *known = if x < *known || known.is_nan() { x } else { *known };
+            }),
+            Function::Max => values.for_each(|(group, x)| {
+                let known = &mut self.floats.0[group];
+                *known = if x > *known || known.is_nan() { x } else { *known };
+            }),
+            Function::Count => {}
         }
     }
 
-    fn int(&mut self, function: Function, group: usize, x: i64) {
-        let known = self.ints[group];
-        let better = if function == Function::Min { x < known } else { x > known };
-        if better || self.counts[group] == 0 {
-            self.ints[group] = x;
-        }
-        self.counts[group] += 1;
-    }
-
-    /// Adds the states of a group of another part.
-    fn merge(&mut self, function: Function, group: usize, other: &Self, from: usize) {
-        if let Some(x) = other.ints.get(from) {
-            if other.counts[from] > 0 {
-                self.int(function, group, *x);
+    fn ints(&mut self, function: Function, values: impl Iterator<Item = (usize, i64)>) {
+        values.for_each(|(group, x)| {
+            let known = &mut self.ints.0[group];
+            let is_better = if function == Function::Min { x < *known } else { x > *known };
+            if is_better || self.counts.0[group] == 0 {
+                *known = x;
             }
-            return;
+            self.counts.0[group] += 1;
+        });
+    }
+
+    /// Adds the states of another part, whose groups have these numbers here.
+    fn merge(&mut self, function: Function, other: &Self, numbers: &[u32]) {
+        let groups = || numbers.iter().map(|number| *number as usize);
+        if !other.ints.0.is_empty() {
+            let there = groups().zip(other.ints.0.iter().copied()).zip(&other.counts.0);
+            return self.ints(function, there.filter(|(_, count)| **count > 0).map(|(pair, _)| pair));
         }
-        if let Some(count) = other.counts.get(from) {
-            self.counts[group] += count;
-        }
-        if let Some(x) = other.sums.get(from).or(other.floats.get(from)) {
-            self.float(function, group, *x);
-        }
+        groups().zip(&other.counts.0).for_each(|(group, count)| self.counts.0[group] += count);
+        self.floats(function, groups().zip(other.sums.0.iter().copied()));
+        let floats = groups().zip(other.floats.0.iter().copied());
+        self.floats(function, floats.filter(|(_, x)| !x.is_nan()));
     }
 }
 
@@ -147,7 +158,7 @@ impl States {
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Keys {
     /// One column of integers; which group has the missing key.
-    Ints(Vec<i64>, Option<u32>),
+    Ints(Packed<i64>, Option<u32>),
     /// Anything else.
     Rows(Vec<Vec<Key>>),
 }
@@ -155,7 +166,7 @@ pub enum Keys {
 impl Keys {
     fn len(&self) -> usize {
         match self {
-            Self::Ints(keys, _) => keys.len(),
+            Self::Ints(keys, _) => keys.0.len(),
             Self::Rows(keys) => keys.len(),
         }
     }
@@ -267,24 +278,46 @@ impl Step for Group {
     }
 }
 
-/// Numbers keys in the order in which they come.
-struct Numbered<K> {
-    known: KeyMap<K, u32>,
-    count: u32,
+/// Rows as keys, numbered in the order in which they come.
+#[derive(Default)]
+struct Rows {
+    known: KeyMap<Vec<Key>, u32>,
+    keys: Vec<Vec<Key>>,
 }
 
-impl<K: std::hash::Hash + Eq> Numbered<K> {
-    fn new() -> Self {
-        Self { known: KeyMap::default(), count: 0 }
+impl Rows {
+    fn number(&mut self, key: Vec<Key>) -> u32 {
+        let next = self.keys.len() as u32;
+        *self.known.entry(key).or_insert_with_key(|key| {
+            self.keys.push(key.clone());
+            next
+        })
     }
+}
 
-    /// The number of a key, and whether it is new.
-    fn number(&mut self, key: K) -> (u32, bool) {
-        let next = self.count;
-        let number = *self.known.entry(key).or_insert(next);
-        self.count += u32::from(number == next);
-        (number, number == next)
+/// Numbers the integers of a column; a missing one has a number of its own.
+fn number_integers(
+    numbering: &mut Numbering,
+    keys: impl Iterator<Item = Option<i64>>,
+) -> (Vec<u32>, Packed<i64>, Option<u32>) {
+    // The missing key is numbered as if it came last, then moved to where it came.
+    let mut missing = false;
+    let numbers: Vec<u32> = keys
+        .map(|key| match key {
+            Some(key) => numbering.number(key),
+            None => {
+                missing = true;
+                u32::MAX
+            }
+        })
+        .collect();
+    let mut keys = numbering.keys().to_vec();
+    if !missing {
+        return (numbers, Packed(keys), None);
     }
+    let last = keys.len() as u32;
+    keys.push(0);
+    (numbers.into_iter().map(|number| number.min(last)).collect(), Packed(keys), Some(last))
 }
 
 /// For each row the number of its group, and the key of each group.
@@ -293,22 +326,17 @@ fn groups(part: &Part, by: &[String]) -> Result<(Vec<u32>, Keys)> {
         let number = |field: &Field| is_integer(field.data_type()) || *field.data_type() == DataType::Boolean;
         part.fields().iter().any(|field| field.name() == name && number(field))
     };
-    let mut of_rows = Vec::with_capacity(part.rows());
     if let [name] = by
         && is_int(name)
     {
         let column = part.i64(name)?;
-        let (mut numbered, mut keys, mut missing) = (Numbered::new(), Vec::new(), None);
-        for (row, key) in column.values().iter().enumerate() {
-            let key = column.is_valid(row).then_some(*key);
-            let (group, is_new) = numbered.number(key);
-            if is_new {
-                keys.push(key.unwrap_or_default());
-                missing = missing.or(key.is_none().then_some(group));
-            }
-            of_rows.push(group);
+        let mut numbering = Numbering::of([&column]);
+        if column.null_count() == 0 {
+            let numbers = column.values().iter().map(|key| numbering.number(*key)).collect();
+            return Ok((numbers, Keys::Ints(Packed(numbering.keys().to_vec()), None)));
         }
-        return Ok((of_rows, Keys::Ints(keys, missing)));
+        let (numbers, keys, missing) = number_integers(&mut numbering, column.iter());
+        return Ok((numbers, Keys::Ints(keys, missing)));
     }
     let mut columns: Vec<Vec<Key>> = Vec::new();
     for name in by {
@@ -318,62 +346,80 @@ fn groups(part: &Part, by: &[String]) -> Result<(Vec<u32>, Keys)> {
             part.text(name)?.iter().map(|key| key.map_or(Key::Null, |key| Key::Text(key.to_owned()))).collect()
         });
     }
-    let (mut numbered, mut keys) = (Numbered::new(), Vec::new());
-    for row in 0..part.rows() {
-        let key: Vec<Key> = columns.iter().map(|column| column[row].clone()).collect();
-        let (group, is_new) = numbered.number(key.clone());
-        if is_new {
-            keys.push(key);
-        }
-        of_rows.push(group);
-    }
-    Ok((of_rows, Keys::Rows(keys)))
+    let mut rows = Rows::default();
+    let of_rows = (0..part.rows()).map(|row| rows.number(columns.iter().map(|column| column[row].clone()).collect()));
+    let of_rows = of_rows.collect();
+    Ok((of_rows, Keys::Rows(rows.keys)))
 }
 
-/// The groups of all parts: the number of each part's groups among them, and the
-/// keys as rows, with the order in which they come out.
+/// The groups of all parts: the number of each part's groups among them, the keys,
+/// and the order in which they come out.
 struct Merged {
     numbers: Vec<Vec<u32>>,
-    keys: Vec<Vec<Key>>,
-    order: Vec<usize>,
+    keys: Keys,
+    order: Vec<u32>,
 }
 
 fn merged(partials: &[Groups]) -> Merged {
-    let row = |key: &Option<i64>| vec![key.map_or(Key::Null, Key::Int)];
     let mut numbers = Vec::with_capacity(partials.len());
     if partials.iter().all(|partial| matches!(partial.keys, Keys::Ints(..))) {
-        let (mut numbered, mut keys) = (Numbered::new(), Vec::new());
-        for partial in partials {
-            let Keys::Ints(found, missing) = &partial.keys else { continue };
-            let number = |(place, key): (u32, &i64)| {
-                let key = (*missing != Some(place)).then_some(*key);
-                let (number, is_new) = numbered.number(key);
-                if is_new {
-                    keys.push(key);
-                }
-                number
-            };
-            numbers.push((0u32..).zip(found).map(number).collect());
+        let of = |partial: &Groups| match &partial.keys {
+            Keys::Ints(keys, missing) => (keys.0.clone(), *missing),
+            Keys::Rows(_) => (Vec::new(), None),
+        };
+        let all: Vec<(Vec<i64>, Option<u32>)> = partials.iter().map(of).collect();
+        let least = all.iter().flat_map(|(keys, _)| keys).min();
+        let greatest = all.iter().flat_map(|(keys, _)| keys).max();
+        let expected = all.iter().map(|(keys, _)| keys.len()).max().unwrap_or(0);
+        let mut numbering = Numbering::new(least.copied().zip(greatest.copied()), expected);
+        let keys = all.iter().flat_map(|(keys, missing)| {
+            (0u32..).zip(keys).map(|(place, key)| (*missing != Some(place)).then_some(*key))
+        });
+        let (flat, keys, missing) = number_integers(&mut numbering, keys);
+        let mut rest = flat.as_slice();
+        for (keys, _) in &all {
+            let (these, others) = rest.split_at(keys.len());
+            numbers.push(these.to_vec());
+            rest = others;
         }
-        let mut order: Vec<usize> = (0..keys.len()).collect();
-        order.sort_unstable_by_key(|group| keys[*group]);
-        return Merged { numbers, keys: keys.iter().map(row).collect(), order };
+        let mut order: Vec<u32> = (0..keys.0.len() as u32).collect();
+        order.sort_unstable_by_key(|group| (missing != Some(*group), keys.0[*group as usize]));
+        return Merged { numbers, keys: Keys::Ints(keys, missing), order };
     }
-    let (mut numbered, mut keys) = (Numbered::new(), Vec::new());
+    let mut rows = Rows::default();
     for partial in partials {
         let Keys::Rows(found) = &partial.keys else { continue };
-        let number = |key: &Vec<Key>| {
-            let (number, is_new) = numbered.number(key.clone());
-            if is_new {
-                keys.push(key.clone());
-            }
-            number
-        };
-        numbers.push(found.iter().map(number).collect());
+        numbers.push(found.iter().map(|key| rows.number(key.clone())).collect());
     }
-    let mut order: Vec<usize> = (0..keys.len()).collect();
-    order.sort_unstable_by(|a, b| keys[*a].cmp(&keys[*b]));
-    Merged { numbers, keys, order }
+    let mut order: Vec<u32> = (0..rows.keys.len() as u32).collect();
+    order.sort_unstable_by(|a, b| rows.keys[*a as usize].cmp(&rows.keys[*b as usize]));
+    Merged { numbers, keys: Keys::Rows(rows.keys), order }
+}
+
+impl Merged {
+    /// A column of the key, in order.
+    fn column(&self, i: usize, kind: KeyKind) -> Column {
+        let int = |group: &u32| match &self.keys {
+            Keys::Ints(keys, missing) => (*missing != Some(*group)).then(|| keys.0[*group as usize]),
+            Keys::Rows(keys) => match &keys[*group as usize][i] {
+                Key::Int(int) => Some(*int),
+                _ => None,
+            },
+        };
+        let text = |group: &u32| match &self.keys {
+            Keys::Ints(..) => None,
+            Keys::Rows(keys) => match &keys[*group as usize][i] {
+                Key::Text(text) => Some(text.as_str()),
+                _ => None,
+            },
+        };
+        let order = self.order.iter();
+        match kind {
+            KeyKind::Text => order.map(text).collect::<StringArray>().into(),
+            KeyKind::Bool => order.map(|group| int(group).map(|int| int != 0)).collect::<BooleanArray>().into(),
+            KeyKind::Int => order.map(int).collect::<Int64Array>().into(),
+        }
+    }
 }
 
 impl Fold for Group {
@@ -395,28 +441,29 @@ impl Fold for Group {
             let of_integers = aggregate.column.as_ref().is_some_and(is_of_integers);
             let function = aggregate.function;
             let mut states = States::new(&aggregate, of_integers, keys.len());
-            let group = |row: usize| of_rows[row] as usize;
-            if let Some(name) = &aggregate.column {
-                let is_bound = matches!(function, Function::Min | Function::Max);
-                if function == Function::Count || function == Function::Mean {
-                    let column = part.column(name)?;
-                    for row in (0..of_rows.len()).filter(|row| column.is_valid(*row)) {
-                        states.counts[group(row)] += 1;
-                    }
-                }
-                if of_integers && is_bound {
-                    let column = part.i64(name)?;
-                    for row in (0..of_rows.len()).filter(|row| column.is_valid(*row)) {
-                        states.int(function, group(row), column.value(row));
-                    }
-                } else if function != Function::Count {
-                    let column = part.f64(name)?;
-                    for row in (0..of_rows.len()).filter(|row| column.is_valid(*row)) {
-                        states.float(function, group(row), column.value(row));
-                    }
-                }
-            } else {
-                of_rows.iter().for_each(|group| states.counts[*group as usize] += 1);
+            let groups = || of_rows.iter().map(|group| *group as usize);
+            let Some(name) = &aggregate.column else {
+                states.count(groups());
+                all.push(states);
+                integers.push(of_integers);
+                continue;
+            };
+            let column = part.column(name)?;
+            let is_whole = column.null_count() == 0;
+            let there = |row: &usize| is_whole || column.is_valid(*row);
+            if matches!(function, Function::Count | Function::Mean) {
+                states.count(groups().enumerate().filter(|(row, _)| there(row)).map(|(_, group)| group));
+            }
+            if of_integers && matches!(function, Function::Min | Function::Max) {
+                let column = part.i64(name)?;
+                let values = groups().zip(column.values().iter().copied()).enumerate();
+                states.ints(function, values.filter(|(row, _)| there(row)).map(|(_, pair)| pair));
+            } else if function != Function::Count {
+                let column = part.f64(name)?;
+                let values = groups().zip(column.values().iter().copied()).enumerate();
+                let bound = matches!(function, Function::Min | Function::Max);
+                let counts = |(row, (_, x)): &(usize, (usize, f64))| there(row) && !(bound && x.is_nan());
+                states.floats(function, values.filter(counts).map(|(_, pair)| pair));
             }
             all.push(states);
             integers.push(of_integers);
@@ -427,57 +474,38 @@ impl Fold for Group {
     fn merge(&self, partials: Vec<Groups>, task: &Task) -> Result<()> {
         // Without parts there are no rows, and none come out.
         let Some(Groups { kinds, integers, .. }) = partials.first() else { return Ok(()) };
-        let Merged { numbers, keys, order } = merged(&partials);
-        let mut columns: Vec<(&str, Column)> = Vec::new();
-        for (i, name) in self.by.iter().enumerate() {
-            let keys = order.iter().map(|group| &keys[*group][i]);
-            let int = |key: &Key| match key {
-                Key::Int(int) => Some(*int),
-                _ => None,
-            };
-            let column = match kinds[i] {
-                KeyKind::Text => {
-                    let text = |key: &Key| match key {
-                        Key::Text(text) => Some(text.clone()),
-                        _ => None,
-                    };
-                    keys.map(text).collect::<StringArray>().into()
-                }
-                KeyKind::Bool => keys.map(|key| int(key).map(|int| int != 0)).collect::<BooleanArray>().into(),
-                KeyKind::Int => keys.map(int).collect::<Int64Array>().into(),
-            };
-            columns.push((name.as_str(), column));
-        }
+        let merged = merged(&partials);
+        let count = merged.keys.len();
+        let mut columns: Vec<(&str, Column)> =
+            self.by.iter().enumerate().map(|(i, name)| (name.as_str(), merged.column(i, kinds[i]))).collect();
         for (i, (name, aggregate)) in self.aggregates().iter().enumerate() {
             let function = aggregate.function;
-            let mut all = States::new(aggregate, integers[i], keys.len());
-            for (partial, numbers) in partials.iter().zip(&numbers) {
-                for (from, group) in numbers.iter().enumerate() {
-                    all.merge(function, *group as usize, &partial.states[i], from);
-                }
+            let mut all = States::new(aggregate, integers[i], count);
+            for (partial, numbers) in partials.iter().zip(&merged.numbers) {
+                all.merge(function, &partial.states[i], numbers);
             }
-            let groups = order.iter().copied();
+            let States { counts, sums, floats, ints } = all;
+            let groups = merged.order.iter().map(|group| *group as usize);
             let column = match function {
-                Function::Count => groups.map(|group| Some(all.counts[group] as i64)).collect::<Int64Array>().into(),
-                Function::Sum => groups.map(|group| Some(all.sums[group])).collect::<Float64Array>().into(),
+                Function::Count => groups.map(|group| counts.0[group] as i64).collect::<Vec<_>>().into(),
+                Function::Sum => groups.map(|group| sums.0[group]).collect::<Vec<f64>>().into(),
                 Function::Mean => {
-                    let mean =
-                        |group: usize| (all.counts[group] > 0).then(|| all.sums[group] / all.counts[group] as f64);
+                    let mean = |group: usize| (counts.0[group] > 0).then(|| sums.0[group] / counts.0[group] as f64);
                     groups.map(mean).collect::<Float64Array>().into()
                 }
                 Function::Min | Function::Max if integers[i] => {
-                    let bound = |group: usize| (all.counts[group] > 0).then(|| all.ints[group]);
+                    let bound = |group: usize| (counts.0[group] > 0).then(|| ints.0[group]);
                     groups.map(bound).collect::<Int64Array>().into()
                 }
                 Function::Min | Function::Max => {
-                    let bound = |group: usize| Some(all.floats[group]).filter(|x| !x.is_nan());
+                    let bound = |group: usize| Some(floats.0[group]).filter(|x| !x.is_nan());
                     groups.map(bound).collect::<Float64Array>().into()
                 }
             };
             columns.push((name, column));
         }
-        task.metric("groups", keys.len() as f64);
-        task.rows("output", keys.len(), columns)
+        task.metric("groups", count as f64);
+        task.rows("output", count, columns)
     }
 }
 

@@ -18,6 +18,7 @@
 use std::collections::BTreeMap;
 
 use millrace_sdk::kernels::KeyMap;
+use millrace_sdk::keys::Numbering;
 use millrace_sdk::prelude::*;
 
 /// Which rows stay.
@@ -143,36 +144,38 @@ struct Chains {
 const END: u32 = u32::MAX;
 
 impl Join {
-    fn pairs<K: std::hash::Hash + Eq>(
+    /// Rows and their partners, from the number of the key of each row on both
+    /// sides; none for a key without a number.
+    fn pairs(
         &self,
-        left: impl Iterator<Item = Option<K>>,
-        right: impl Iterator<Item = Option<K>>,
+        left: impl Iterator<Item = Option<u32>>,
+        right: impl Iterator<Item = Option<u32>>,
     ) -> Result<(Vec<u32>, Vec<Option<u32>>)> {
-        let mut ends: KeyMap<K, (u32, u32)> = KeyMap::default();
+        let mut ends: Vec<(u32, u32)> = Vec::new();
         let mut chains = Chains { next: Vec::new() };
         for (row, key) in (0u32..).zip(right) {
             chains.next.push(END);
-            if let Some(key) = key {
-                let next = &mut chains.next;
-                ends.entry(key)
-                    .and_modify(|(_, last)| {
-                        next[*last as usize] = row;
-                        *last = row;
-                    })
-                    .or_insert((row, row));
+            match key.map(|key| key as usize) {
+                None => {}
+                // Numbers come in order, so a new one is the next.
+                Some(key) if key == ends.len() => ends.push((row, row)),
+                Some(key) => {
+                    let (_, last) = &mut ends[key];
+                    chains.next[*last as usize] = row;
+                    *last = row;
+                }
             }
         }
-        let (mut rows, mut partners) = (Vec::new(), Vec::new());
+        let (mut rows, mut partners) = (Vec::with_capacity(left.size_hint().0), Vec::with_capacity(left.size_hint().0));
         for (row, key) in (0u32..).zip(left) {
-            let found = key.and_then(|key| ends.get(&key));
-            let Some((first, _)) = found else {
+            let Some(key) = key else {
                 if self.how == How::Left {
                     rows.push(row);
                     partners.push(None);
                 }
                 continue;
             };
-            let (mut partner, mut count) = (*first, 0);
+            let (mut partner, mut count) = (ends[key as usize].0, 0);
             while partner != END {
                 count += 1;
                 if count > self.max {
@@ -200,10 +203,21 @@ impl Map for Join {
         {
             let left = part.i64(name)?;
             let right = table.parts().map(|part| part.i64(name)).collect::<Result<Vec<_>>>()?;
-            self.pairs(left.iter(), right.iter().flatten())?
+            let mut numbering = Numbering::of(&right);
+            let right: Vec<Option<u32>> =
+                right.iter().flatten().map(|key| key.map(|key| numbering.number(key))).collect();
+            self.pairs(left.iter().map(|key| numbering.find(key?)), right.into_iter())?
         } else {
-            let right = table.parts().map(|part| keys(&part, &self.on)).collect::<Result<Vec<_>>>()?;
-            self.pairs(keys(&part, &self.on)?.into_iter(), right.into_iter().flatten())?
+            let mut known: KeyMap<Vec<Key>, u32> = KeyMap::default();
+            let mut right = Vec::new();
+            for part in table.parts() {
+                for key in keys(&part, &self.on)? {
+                    let next = known.len() as u32;
+                    right.push(key.map(|key| *known.entry(key).or_insert(next)));
+                }
+            }
+            let left = keys(&part, &self.on)?;
+            self.pairs(left.iter().map(|key| known.get(key.as_ref()?).copied()), right.into_iter())?
         };
         let found = partners.iter().filter(|partner| partner.is_some()).count();
         let metrics: BTreeMap<&str, usize> =

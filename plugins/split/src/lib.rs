@@ -112,27 +112,34 @@ impl Map for Split {
     }
 }
 
-/// The place nearest to `at` where rows of equal keys are not torn apart.
-fn apart(group: &[(u64, usize, usize)], at: usize) -> usize {
-    let hash = |place: usize| group.get(place).map(|(hash, ..)| *hash);
-    let starts = |place: &usize| *place == 0 || hash(*place) != hash(*place - 1);
-    let below = (0..=at).rev().find(starts).unwrap_or(0);
-    let above = (at..=group.len()).find(starts).unwrap_or(group.len());
-    if at - below <= above - at { below } else { above }
+/// The least hash of the test, when the `train` rows with the least hashes are for
+/// training; rows of equal keys go to the side where most of them would be.
+fn first_of_test(group: &mut [(u64, u32, u32)], train: usize) -> Option<u64> {
+    if train >= group.len() {
+        return None;
+    }
+    let (below, (hash, ..), above) = group.select_nth_unstable(train);
+    let hash = *hash;
+    let equal_below = below.iter().filter(|(other, ..)| *other == hash).count();
+    let equal_above = above.iter().filter(|(other, ..)| *other == hash).count() + 1;
+    if equal_below <= equal_above {
+        return Some(hash);
+    }
+    above.iter().map(|(other, ..)| *other).filter(|other| *other > hash).min()
 }
 
 impl Whole for Split {
     fn whole(&self, task: &Task) -> Result<()> {
         let table = task.table("input")?;
         let by = self.by.as_deref().unwrap_or(&self.key);
-        let mut groups: BTreeMap<Vec<u8>, Vec<(u64, usize, usize)>> = BTreeMap::new();
+        let mut groups: BTreeMap<Vec<u8>, Vec<(u64, u32, u32)>> = BTreeMap::new();
         let mut sides = Vec::new();
         for (index, part) in table.parts().enumerate() {
             let hashes = self.hashes(&part)?;
             sides.push(vec![false; hashes.len()]);
             let mut row = 0;
             each_value(&part, by, |value| {
-                let entry = (hashes[row], index, row);
+                let entry = (hashes[row], index as u32, row as u32);
                 match groups.get_mut(value) {
                     Some(group) => group.push(entry),
                     None => drop(groups.insert(value.to_vec(), vec![entry])),
@@ -149,10 +156,10 @@ impl Whole for Split {
         }
         of_groups.push(rest);
         for mut group in of_groups {
-            group.sort_unstable();
             let train = ((1.0 - self.test) * group.len() as f64 + 1e-9) as usize;
-            for (_, part, row) in &group[apart(&group, train.min(group.len()))..] {
-                sides[*part][*row] = true;
+            let Some(first) = first_of_test(&mut group, train) else { continue };
+            for (hash, part, row) in &group {
+                sides[*part as usize][*row as usize] = *hash >= first;
             }
         }
         sides.into_iter().try_for_each(|test| self.emit(task, test))

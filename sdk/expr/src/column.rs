@@ -214,6 +214,12 @@ impl From<BinaryArray> for Column {
     }
 }
 
+impl From<Vec<i64>> for Column {
+    fn from(values: Vec<i64>) -> Self {
+        PrimitiveArray::<arrow_array::types::Int64Type>::from(values).into()
+    }
+}
+
 impl From<Vec<f64>> for Column {
     fn from(values: Vec<f64>) -> Self {
         PrimitiveArray::<arrow_array::types::Float64Type>::from(values).into()

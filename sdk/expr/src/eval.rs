@@ -12,6 +12,7 @@ use arrow_schema::{DataType, TimeUnit};
 use crate::ExprError;
 use crate::check::{Checked, Function, Op, Type, Typed, days_to_micros};
 use crate::column::{Column, Values as Stored};
+use crate::math;
 use crate::parse::{Arith, Compare, Literal, Span};
 use crate::time::{DAY_US, civil, parse_date, parse_timestamp};
 
@@ -623,11 +624,12 @@ impl Evaluator<'_> {
             F::Floor => float(libm::floor),
             F::Round => float(libm::round),
             F::Sqrt => float(libm::sqrt),
-            F::Exp => float(libm::exp),
-            F::Ln => float(libm::log),
+            // Not through a pointer: these loops vectorise.
+            F::Exp => Ok(Data::Float(first.float(span)?.map(math::exp))),
+            F::Ln => Ok(Data::Float(first.float(span)?.map(math::ln))),
             F::Log10 => float(libm::log10),
             F::Log2 => float(libm::log2),
-            F::Log1p => float(libm::log1p),
+            F::Log1p => Ok(Data::Float(first.float(span)?.map(math::log1p))),
             F::Expm1 => float(libm::expm1),
             F::Sign if ty == Type::Int => Ok(Data::Int(first.int(span)?.map(i64::signum))),
             F::Sign => float(|a| {

@@ -27,13 +27,14 @@
 //! | types | `cast(x as int64)`: boolean, int64, float64, utf8, date32, timestamp |
 //!
 //! A computed column is boolean, int64, float64, utf8, date32 or a timestamp in
-//! microseconds. The functions of numbers come from `libm` on every platform,
-//! not from the system: a guest and the host agree to the bit.
+//! microseconds. The functions of numbers come from [`math`] and `libm` on every
+//! platform, not from the system: a guest and the host agree to the bit.
 
 mod bounds;
 mod check;
 mod column;
 mod eval;
+pub mod math;
 mod parse;
 mod text;
 mod time;

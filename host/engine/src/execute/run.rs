@@ -3,6 +3,7 @@
 //! Long because it is one state machine: every method changes the states of nodes, and none
 //! of them is of use to anybody else.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -635,7 +636,9 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Starts the tasks that fit, those with the longest way behind them first.
+    /// Starts the tasks that fit: those of all parts first, which others wait for; then
+    /// part by part, so that what one step read is still at hand for the next; and of
+    /// a part those with the longest way behind them.
     fn dispatch(&mut self, jobs: &Sender<Job>, messages: &Sender<Message>) {
         if self.stopping || self.options.cancel.is_cancelled() {
             for task in std::mem::take(&mut self.ready) {
@@ -645,7 +648,10 @@ impl<'a> Run<'a> {
             }
             return;
         }
-        let rank = |task: &usize| (self.graph.nodes[self.tasks[*task].node].rank, std::cmp::Reverse(*task));
+        let rank = |task: &usize| {
+            let Task { node, part, .. } = &self.tasks[*task];
+            (part.is_none(), Reverse(*part), self.graph.nodes[*node].rank, Reverse(*task))
+        };
         self.ready.sort_by_key(rank);
         while self.running < self.options.jobs {
             // The first that fits; one that fits nowhere runs alone.

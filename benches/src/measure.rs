@@ -1,0 +1,102 @@
+//! A process, how long it took and how much memory it had; medians and tables.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+/// A finished process.
+pub struct Measured {
+    pub wall: Duration,
+    /// Most resident memory, in bytes, as looked up every few milliseconds: pages of
+    /// mapped files count.
+    pub peak: u64,
+    pub stdout: String,
+}
+
+/// Runs a command to its end.
+pub fn process(command: &mut Command) -> Result<Measured> {
+    let started = Instant::now();
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .with_context(|| format!("cannot start {command:?}"))?;
+    let mut out = child.stdout.take().context("its output")?;
+    let reader = std::thread::spawn(move || {
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut out, &mut text).map(|_| text)
+    });
+    let status = format!("/proc/{}/status", child.id());
+    let mut peak = 0;
+    let exit = loop {
+        peak = peak.max(high_water(Path::new(&status)).unwrap_or(0));
+        if let Some(exit) = child.try_wait()? {
+            break exit;
+        }
+        // Short processes are not to be measured by how often one looks.
+        std::thread::sleep(if started.elapsed() < Duration::from_millis(200) {
+            Duration::from_micros(100)
+        } else {
+            Duration::from_millis(2)
+        });
+    };
+    let wall = started.elapsed();
+    let stdout = reader.join().ok().context("a reader")??;
+    ensure!(exit.success(), "{command:?} ended with {exit}\n{stdout}");
+    Ok(Measured { wall, peak, stdout })
+}
+
+fn high_water(status: &Path) -> Option<u64> {
+    let text = std::fs::read_to_string(status).ok()?;
+    let line = text.lines().find(|line| line.starts_with("VmHWM:"))?;
+    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
+}
+
+/// Figures of one measure, by who was measured.
+#[derive(Default)]
+pub struct Table {
+    rows: Vec<(String, Vec<f64>)>,
+}
+
+impl Table {
+    /// Notes a figure.
+    pub fn add(&mut self, name: &str, figure: f64) {
+        match self.rows.iter_mut().find(|(known, _)| known == name) {
+            Some((_, figures)) => figures.push(figure),
+            None => self.rows.push((name.to_owned(), vec![figure])),
+        }
+    }
+
+    /// The median of what was noted under a name.
+    pub fn median(&self, name: &str) -> Option<f64> {
+        let (_, figures) = self.rows.iter().find(|(known, _)| known == name)?;
+        let mut figures = figures.clone();
+        figures.sort_by(f64::total_cmp);
+        figures.get(figures.len() / 2).copied()
+    }
+
+    /// A line for each name: median, least and greatest, and the ratio to one of them.
+    #[expect(clippy::print_stdout, reason = "a program for people")]
+    pub fn print(&self, title: &str, unit: &str, to: Option<&str>) {
+        println!("\n## {title}\n\n| | median {unit} | least – greatest | ratio |\n| --- | --- | --- | --- |");
+        let base = to.and_then(|name| self.median(name));
+        for (name, figures) in &self.rows {
+            let least = figures.iter().copied().fold(f64::INFINITY, f64::min);
+            let greatest = figures.iter().copied().fold(0.0, f64::max);
+            let median = self.median(name).unwrap_or_default();
+            let ratio = base.map_or_else(String::new, |base| format!("{:.2}", median / base));
+            println!("| {name} | {median:.2} | {least:.2} – {greatest:.2} | {ratio} |");
+        }
+    }
+
+    /// The same as JSON.
+    pub fn json(&self) -> Value {
+        let row = |(name, figures): &(String, Vec<f64>)| {
+            (name.clone(), json!({ "median": self.median(name), "all": figures }))
+        };
+        Value::Object(self.rows.iter().map(row).collect())
+    }
+}

@@ -1,0 +1,150 @@
+//! Functions of numbers without a branch and without a call, so that a loop over
+//! them vectorises; the same bits natively and in a guest, since they are made of
+//! additions, multiplications and divisions in a fixed order.
+
+/// `e^x`, within 2 units in the last place, for `x` up to 709; 0 below -708. No
+/// branch and no call, so that a loop over it vectorises.
+///
+/// Reduction by Cody and Waite (Software Manual for the Elementary Functions, 1980)
+/// to `|r| <= ln 2 / 2`, there the Taylor series to the 13th power, whose first
+/// term left out is below 2^-57.
+#[inline]
+pub fn exp(x: f64) -> f64 {
+    // The upper and the lower part of ln 2: `k` times the first is exact.
+    const LN2_HIGH: f64 = 6.931_471_803_691_238e-1;
+    const LN2_LOW: f64 = 1.908_214_929_270_587_7e-10;
+    let clamped = if x > 709.0 { 709.0 } else { x };
+    let clamped = if clamped < -708.0 { -708.0 } else { clamped };
+    let shifted = clamped * std::f64::consts::LOG2_E + ROUND;
+    let k = shifted - ROUND;
+    let r = (clamped - k * LN2_HIGH) - k * LN2_LOW;
+    let mut p = 1.605_904_383_682_161_3e-10;
+    for term in [
+        2.087_675_698_786_81e-9,
+        2.505_210_838_544_172e-8,
+        2.755_731_922_398_589e-7,
+        2.755_731_922_398_589e-6,
+        2.480_158_730_158_73e-5,
+        1.984_126_984_126_984e-4,
+        1.388_888_888_888_889e-3,
+        8.333_333_333_333_333e-3,
+        4.166_666_666_666_666_4e-2,
+        1.666_666_666_666_666_6e-1,
+        0.5,
+        1.0,
+        1.0,
+    ] {
+        p = p * r + term;
+    }
+    let scale = f64::from_bits(shifted.to_bits().wrapping_add(1023) << 52);
+    if x < -708.0 { 0.0 } else { p * scale }
+}
+
+/// 1.5 * 2^52: added to a small integer it leaves that in the lower bits.
+const ROUND: f64 = 6_755_399_441_055_744.0;
+
+/// `ln u + correction / u` for a finite `u > 0` that is no subnormal.
+///
+/// As in fdlibm's `e_log.c` and `s_log1p.c` (Sun Microsystems, 1993): `u = 2^k m`
+/// with `m` between `sqrt 1/2` and `sqrt 2`, and there a polynomial in
+/// `s = (m - 1) / (m + 1)`, whose error is below 2^-58.45.
+#[inline]
+fn log_with(u: f64, correction: f64) -> f64 {
+    const LN2_HIGH: f64 = 6.931_471_803_691_238e-1;
+    const LN2_LOW: f64 = 1.908_214_929_270_587_7e-10;
+    const SQRT_HALF: u64 = 0x3fe6_a09e_0000_0000;
+    const ONE: u64 = 0x3ff0_0000_0000_0000;
+    let bits = u.to_bits().wrapping_add(ONE - SQRT_HALF);
+    let exponent = (bits >> 52).wrapping_sub(1023);
+    let k = f64::from_bits(exponent.wrapping_add(ROUND.to_bits())) - ROUND;
+    let f = f64::from_bits((bits & 0x000f_ffff_ffff_ffff).wrapping_add(SQRT_HALF)) - 1.0;
+    let s = f / (2.0 + f);
+    let z = s * s;
+    let w = z * z;
+    let even = w * (3.999_999_999_940_942e-1 + w * (2.222_219_843_214_978_4e-1 + w * 1.531_383_769_920_937_3e-1));
+    let odd = z
+        * (6.666_666_666_666_735e-1
+            + w * (2.857_142_874_366_239e-1 + w * (1.818_357_216_161_805e-1 + w * 1.479_819_860_511_658_6e-1)));
+    let half = 0.5 * f * f;
+    let low = k * LN2_LOW + correction / u;
+    s * (half + (even + odd)) + low - half + f + k * LN2_HIGH
+}
+
+/// The natural logarithm, within 1 unit in the last place.
+#[inline]
+pub fn ln(x: f64) -> f64 {
+    // Subnormals are scaled up.
+    let is_small = x < f64::MIN_POSITIVE;
+    let scaled = if is_small { x * 18_014_398_509_481_984.0 } else { x };
+    let log = log_with(scaled, 0.0) - if is_small { 54.0 * std::f64::consts::LN_2 } else { 0.0 };
+    let log = if x < f64::INFINITY { log } else { x };
+    let log = if x == 0.0 { f64::NEG_INFINITY } else { log };
+    if x < 0.0 { f64::NAN } else { log }
+}
+
+/// `ln(1 + x)`, within 1 unit in the last place also where `x` is small.
+#[inline]
+pub fn log1p(x: f64) -> f64 {
+    let u = 1.0 + x;
+    // What the sum lost.
+    let lost = if u >= 2.0 { 1.0 - (u - x) } else { x - (u - 1.0) };
+    let log = log_with(u, lost);
+    let log = if x < f64::INFINITY { log } else { x };
+    let log = if x == -1.0 { f64::NEG_INFINITY } else { log };
+    // The sign of zero, which the sum above loses.
+    let log = if x == 0.0 { x } else { log };
+    if x < -1.0 { f64::NAN } else { log }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The distance in units in the last place of the true value.
+    fn off(ours: f64, theirs: f64) -> f64 {
+        let unit = f64::from_bits(theirs.abs().to_bits() + 1) - theirs.abs();
+        (ours - theirs).abs() / unit
+    }
+
+    #[test]
+    fn exp_is_within_two_units_in_the_last_place() {
+        let mut worst = 0.0f64;
+        for i in 0..2_000_000u32 {
+            let x = f64::from(i) * 0.000_7 - 700.0;
+            let (ours, theirs) = (exp(x), libm::exp(x));
+            worst = worst.max(off(ours, theirs));
+        }
+        assert!(worst <= 2.0, "{worst}");
+        assert_eq!((exp(0.0), exp(-800.0), exp(-f64::INFINITY)), (1.0, 0.0, 0.0));
+        assert!(exp(f64::NAN).is_nan());
+    }
+
+    #[test]
+    fn logarithms_are_within_two_units_of_libm() {
+        let (mut worst, mut worst1p) = (0.0f64, 0.0f64);
+        let mut x = 1e-300;
+        while x < 1e300 {
+            worst = worst.max(off(ln(x), libm::log(x)));
+            worst1p = worst1p.max(off(log1p(x), libm::log1p(x)));
+            if x < 0.999 {
+                worst1p = worst1p.max(off(log1p(-x), libm::log1p(-x)));
+            }
+            x *= 1.000_7;
+        }
+        for i in 1..2_000_000 {
+            let x = f64::from(i) * 1e-6 + 3e-7;
+            worst = worst.max(off(ln(x), libm::log(x)));
+            worst1p = worst1p.max(off(log1p(x), libm::log1p(x)));
+        }
+        assert!(worst <= 2.0 && worst1p <= 2.0, "{worst} {worst1p}");
+    }
+
+    #[test]
+    fn logarithms_have_the_usual_limits() {
+        assert_eq!((ln(1.0), ln(0.0), ln(f64::INFINITY)), (0.0, f64::NEG_INFINITY, f64::INFINITY));
+        assert!(ln(-1.0).is_nan() && ln(f64::NAN).is_nan() && log1p(f64::NAN).is_nan() && log1p(-2.0).is_nan());
+        assert_eq!((log1p(0.0), log1p(-1.0), log1p(f64::INFINITY)), (0.0, f64::NEG_INFINITY, f64::INFINITY));
+        assert_eq!((log1p(-0.0).to_bits(), log1p(1e-300)), ((-0.0f64).to_bits(), 1e-300));
+        assert!((ln(5e-324) - -744.440_071_921_381_2).abs() < 1e-12);
+    }
+}

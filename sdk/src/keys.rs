@@ -1,0 +1,168 @@
+//! Keys of groups and joins, and numbers on their way from `partial` to `merge`.
+
+use std::collections::hash_map::Entry;
+use std::marker::PhantomData;
+
+use arrow_array::Int64Array;
+use arrow_buffer::{ArrowNativeType, Buffer, ScalarBuffer};
+use serde::de::{Error as _, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::kernels::KeyMap;
+
+/// Numbers integers from 0, in the order in which they come.
+///
+/// Integers that lie close together, as keys of rows usually do, are looked up by
+/// their place in a table; others by their hash.
+#[derive(Debug, Default)]
+pub struct Numbering {
+    least: i64,
+    /// By distance from `least`: the number and 1; 0 where there is none.
+    dense: Vec<u32>,
+    sparse: KeyMap<i64, u32>,
+    keys: Vec<i64>,
+}
+
+/// Places of the table for each key that is expected.
+const SPREAD: u64 = 8;
+
+impl Numbering {
+    /// For keys between two bounds, of which so many are expected.
+    pub fn new(bounds: Option<(i64, i64)>, expected: usize) -> Self {
+        let (least, greatest) = bounds.unwrap_or((0, 0));
+        let places = (greatest as u64).wrapping_sub(least as u64).saturating_add(1);
+        let is_dense = places <= (expected as u64).saturating_mul(SPREAD).max(1024);
+        Self { least, dense: if is_dense { vec![0; places as usize] } else { Vec::new() }, ..Self::default() }
+    }
+
+    /// For the keys of these columns.
+    pub fn of<'a>(columns: impl IntoIterator<Item = &'a Int64Array>) -> Self {
+        let (mut least, mut greatest, mut rows) = (i64::MAX, i64::MIN, 0);
+        for column in columns {
+            rows += column.len();
+            for key in column.values() {
+                least = least.min(*key);
+                greatest = greatest.max(*key);
+            }
+        }
+        Self::new((rows > 0).then_some((least, greatest)), rows)
+    }
+
+    fn place(&self, key: i64) -> usize {
+        (key as u64).wrapping_sub(self.least as u64).try_into().unwrap_or(usize::MAX)
+    }
+
+    /// The number of a key, which may be new.
+    pub fn number(&mut self, key: i64) -> u32 {
+        let next = self.keys.len() as u32;
+        let place = self.place(key);
+        if let Some(known) = self.dense.get_mut(place) {
+            if *known == 0 {
+                *known = next + 1;
+                self.keys.push(key);
+            }
+            return *known - 1;
+        }
+        match self.sparse.entry(key) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(place) => {
+                self.keys.push(key);
+                *place.insert(next)
+            }
+        }
+    }
+
+    /// The number of a key, if it has one.
+    pub fn find(&self, key: i64) -> Option<u32> {
+        match self.dense.get(self.place(key)) {
+            Some(known) => known.checked_sub(1),
+            None => self.sparse.get(&key).copied(),
+        }
+    }
+
+    /// The keys, by number.
+    pub fn keys(&self) -> &[i64] {
+        &self.keys
+    }
+}
+
+/// Numbers that are written as their bytes, and not one by one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Packed<T>(pub Vec<T>);
+
+impl<T> Default for Packed<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T: ArrowNativeType> Serialize for Packed<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(Buffer::from_slice_ref(&self.0).as_slice())
+    }
+}
+
+impl<'de, T: ArrowNativeType> Deserialize<'de> for Packed<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Bytes<T>(PhantomData<T>);
+        impl<T: ArrowNativeType> Visitor<'_> for Bytes<T> {
+            type Value = Packed<T>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("the bytes of numbers")
+            }
+
+            fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<Packed<T>, E> {
+                if bytes.len() % size_of::<T>() != 0 {
+                    return Err(E::custom("half a number"));
+                }
+                // A copy, so that it lies as numbers must.
+                let len = bytes.len() / size_of::<T>();
+                Ok(Packed(ScalarBuffer::<T>::new(Buffer::from(bytes), 0, len).to_vec()))
+            }
+        }
+        deserializer.deserialize_bytes(Bytes(PhantomData)).map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_numbered_as_they_come_whether_close_or_far() {
+        for keys in [vec![5, 7, 5, 6], vec![i64::MIN, i64::MAX, i64::MIN, 0], vec![-3]] {
+            let column = Int64Array::from(keys.clone());
+            let mut numbering = Numbering::of([&column]);
+            let numbers: Vec<u32> = keys.iter().map(|key| numbering.number(*key)).collect();
+            let mut first: Vec<i64> = Vec::new();
+            for (key, number) in keys.iter().zip(numbers) {
+                if !first.contains(key) {
+                    first.push(*key);
+                }
+                assert_eq!(first[number as usize], *key);
+                assert_eq!(numbering.find(*key), Some(number));
+            }
+            assert_eq!(numbering.keys(), first);
+            assert_eq!(numbering.find(1000), None);
+            assert_eq!(numbering.find(i64::MIN + 1), None);
+        }
+        // Keys outside of what was expected are found all the same.
+        let mut numbering = Numbering::new(Some((0, 3)), 4);
+        assert_eq!((numbering.number(2), numbering.number(-9), numbering.number(2)), (0, 1, 0));
+        assert_eq!(numbering.find(-9), Some(1));
+    }
+
+    #[test]
+    fn packed_numbers_come_back() {
+        let packed = Packed(vec![1.5, f64::NAN, -0.0]);
+        let bytes = postcard::to_allocvec(&(7u8, &packed)).unwrap();
+        let (seven, back): (u8, Packed<f64>) = postcard::from_bytes(&bytes).unwrap();
+        assert_eq!(seven, 7);
+        assert_eq!(
+            back.0.iter().map(|x| x.to_bits()).collect::<Vec<_>>(),
+            packed.0.iter().map(|x| x.to_bits()).collect::<Vec<_>>()
+        );
+        assert!(postcard::from_bytes::<Packed<f64>>(&[3, 1, 2, 3]).is_err());
+    }
+}
