@@ -16,37 +16,40 @@ pub fn sigmoids(values: &mut [f64]) {
     }
 }
 
+fn lanes_sum(lanes: [f64; 8]) -> f64 {
+    let [l0, l1, l2, l3, l4, l5, l6, l7] = lanes;
+    ((l0 + l4) + (l1 + l5)) + ((l2 + l6) + (l3 + l7))
+}
+
 /// The sum of products, in eight lanes.
 pub fn dot(a: &[f64], b: &[f64]) -> f64 {
+    let len = a.len().min(b.len());
+    let ((a8, a_rest), (b8, b_rest)) = (a[..len].as_chunks::<8>(), b[..len].as_chunks::<8>());
     let mut lanes = [0.0; 8];
-    let (a8, b8) = (a.chunks_exact(8), b.chunks_exact(8));
-    let tail: f64 = a8.remainder().iter().zip(b8.remainder()).map(|(a, b)| a * b).sum();
-    for (a, b) in a8.zip(b8) {
-        for lane in 0..8 {
-            lanes[lane] += a[lane] * b[lane];
-        }
+    for (a, b) in a8.iter().zip(b8) {
+        lanes = std::array::from_fn(|lane| lanes[lane] + a[lane] * b[lane]);
     }
-    let [l0, l1, l2, l3, l4, l5, l6, l7] = lanes;
-    ((l0 + l4) + (l1 + l5)) + ((l2 + l6) + (l3 + l7)) + tail
+    lanes_sum(lanes) + a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum::<f64>()
 }
 
 /// The sum, in eight lanes.
 pub fn sum(a: &[f64]) -> f64 {
+    let (a8, rest) = a.as_chunks::<8>();
     let mut lanes = [0.0; 8];
-    let chunks = a.chunks_exact(8);
-    let tail: f64 = chunks.remainder().iter().sum();
-    for chunk in chunks {
-        for lane in 0..8 {
-            lanes[lane] += chunk[lane];
-        }
+    for a in a8 {
+        lanes = std::array::from_fn(|lane| lanes[lane] + a[lane]);
     }
-    let [l0, l1, l2, l3, l4, l5, l6, l7] = lanes;
-    ((l0 + l4) + (l1 + l5)) + ((l2 + l6) + (l3 + l7)) + tail
+    lanes_sum(lanes) + rest.iter().sum::<f64>()
 }
 
 /// `y += k * x`.
 pub fn add_scaled(y: &mut [f64], k: f64, x: &[f64]) {
-    for (y, x) in y.iter_mut().zip(x) {
+    let len = y.len().min(x.len());
+    let ((y8, y_rest), (x8, x_rest)) = (y[..len].as_chunks_mut::<8>(), x[..len].as_chunks::<8>());
+    for (y, x) in y8.iter_mut().zip(x8) {
+        *y = std::array::from_fn(|lane| y[lane] + k * x[lane]);
+    }
+    for (y, x) in y_rest.iter_mut().zip(x_rest) {
         *y += k * x;
     }
 }

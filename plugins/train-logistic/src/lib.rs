@@ -212,6 +212,12 @@ impl Whole for TrainLogistic {
             let held: Vec<bool> = (place..).take(labels.len()).map(|place| share(place) < self.validation).collect();
             place += labels.len() as u64;
             let pick = |from: &[f64], want: bool, into: &mut Vec<f64>| {
+                if self.validation == 0.0 {
+                    if !want {
+                        into.extend_from_slice(from);
+                    }
+                    return;
+                }
                 into.extend(from.iter().zip(&held).filter(|(_, held)| **held == want).map(|(value, _)| *value));
             };
             pick(&labels, false, &mut train.labels);

@@ -1,26 +1,29 @@
 //! CSV, by RFC 4180, with a header line.
 //!
-//! Types: those of the first part, and if a later value does not fit, wider
-//! ones and a second reading. So memory holds one part at a time, and the types
-//! are those of the whole file all the same.
+//! One thread finds where records end, others parse them: a part is so many lines,
+//! whoever reads it. Types are those of the first part, and if a later value does
+//! not fit, wider ones and a second reading. So memory holds few parts at a time,
+//! and the types are those of the whole file all the same.
 
 use std::collections::HashSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ::arrow::datatypes::{DataType as ArrowType, Field as ArrowField, Schema as ArrowSchema};
 use csv_core::ReadRecordResult;
 use millrace_types::{Schema, bounds};
 
 use super::infer::{Kind, RawColumn};
+use super::split::{Block, Splitter};
 use super::{ReadError, ReadOptions, ReadPart, Shaper, Sink, open::open};
 use crate::column::{arrow_type, field_from_arrow};
 
 /// A part is cut early when one of its columns has as much text.
 const PART_BYTES: usize = 256 << 20;
 /// Bytes of one record: more is a file that forgot to close a quote.
-const RECORD_BYTES: usize = 64 << 20;
+pub(super) const RECORD_BYTES: usize = 64 << 20;
 
 enum Stop {
     Error(ReadError),
@@ -37,11 +40,17 @@ impl From<ReadError> for Stop {
     }
 }
 
-pub(super) fn read(files: &[PathBuf], options: &ReadOptions, sink: &dyn Sink) -> Result<Schema, ReadError> {
+pub(super) fn read(
+    files: &[PathBuf],
+    options: &ReadOptions,
+    threads: usize,
+    sink: &dyn Sink,
+) -> Result<Schema, ReadError> {
     let mut kinds: Vec<Kind> = Vec::new();
     loop {
         let mut table = CsvTable { options, shaper: Shaper::new(options), header: None, kinds, sink };
-        match files.iter().try_for_each(|path| table.file(path)) {
+        let read = (0u64..).zip(files).try_for_each(|(number, path)| table.file(number, path, threads));
+        match read {
             Ok(()) => {
                 return table.shaper.finish(files.first(), "the file is empty: there is not even a header line");
             }
@@ -63,7 +72,7 @@ const PEEKED: usize = 1000;
 pub(super) fn peek(path: &Path, options: &ReadOptions) -> Option<Schema> {
     let mut found = None;
     let peeked = open(path, &mut |input| {
-        let mut records = Records::new(path, input, options.delimiter);
+        let mut records = Records::new(path, input, options.delimiter, 1);
         let Some(header) = records.next()? else { return Ok(()) };
         let mut table =
             CsvTable { options, shaper: Shaper::new(options), header: None, kinds: Vec::new(), sink: &Nowhere };
@@ -109,11 +118,24 @@ struct CsvTable<'a> {
     sink: &'a dyn Sink,
 }
 
+/// What the parsers of a file share.
+struct Parser<'a> {
+    number: u64,
+    path: &'a Path,
+    options: &'a ReadOptions,
+    header: &'a [String],
+    /// The columns that somebody asked for.
+    wanted: Vec<bool>,
+    missing: Vec<&'a [u8]>,
+    shaper: &'a Shaper<'a>,
+    sink: &'a dyn Sink,
+}
+
 impl CsvTable<'_> {
-    fn file(&mut self, path: &Path) -> Result<(), Stop> {
+    fn file(&mut self, number: u64, path: &Path, threads: usize) -> Result<(), Stop> {
         let mut stop = None;
         open(path, &mut |input| {
-            match self.records(path, input) {
+            match self.records(number, path, input, threads) {
                 Ok(()) => {}
                 Err(Stop::Error(error)) => return Err(error),
                 Err(widen) => stop = Some(widen),
@@ -123,41 +145,37 @@ impl CsvTable<'_> {
         stop.map_or(Ok(()), Err)
     }
 
-    fn records(&mut self, path: &Path, input: &mut dyn Read) -> Result<(), Stop> {
-        let mut records = Records::new(path, input, self.options.delimiter);
-        let Some(header) = records.next()? else { return Ok(()) };
-        let header = self.check_header(path, header)?;
-        let width = header.len();
-        let missing: HashSet<&[u8]> = self.options.missing.iter().map(|text| text.as_bytes()).collect();
-        let mut part = CsvPart { lines: Vec::new(), columns: (0..width).map(|_| RawColumn::default()).collect() };
-        let mut emitted = false;
-        while let Some(record) = records.next()? {
-            let (line, found) = (record.line, record.ends.len());
-            if found == 1 && width > 1 && record.ends[0] == 0 {
-                continue; // an empty line
-            }
-            if found != width {
-                let message = format!("{found} fields, and the header has {width}");
-                return Err(ReadError::content(path, Some(line), message).into());
-            }
-            part.lines.push(line);
-            let mut start = 0;
-            let mut largest = 0;
-            for (column, end) in part.columns.iter_mut().zip(record.ends) {
-                let field = &record.bytes[start..*end];
-                column.push(field, missing.contains(field));
-                largest = largest.max(column.bytes());
-                start = *end;
-            }
-            if part.lines.len() >= self.options.part_rows || largest >= PART_BYTES {
-                self.emit(path, &header, &mut part)?;
-                emitted = true;
-            }
-        }
-        if !part.lines.is_empty() || !emitted {
-            self.emit(path, &header, &mut part)?;
-        }
-        Ok(())
+    fn records(&mut self, number: u64, path: &Path, input: &mut dyn Read, threads: usize) -> Result<(), Stop> {
+        let mut splitter = Splitter::new(path, input, self.options.delimiter);
+        let Some(first) = splitter.next(1)? else { return Ok(()) };
+        let header = {
+            let mut bytes = first.bytes.as_slice();
+            let mut records = Records::new(path, &mut bytes, self.options.delimiter, 1);
+            let Some(header) = records.next()? else { return Ok(()) };
+            self.check_header(path, header)?
+        };
+        let options = self.options;
+        // A filter may ask for any column.
+        let all = options.columns.is_none() || options.filter.is_some();
+        let asked = |name: &String| options.columns.iter().flatten().any(|column| column == name);
+        let parser = Parser {
+            number,
+            path,
+            options,
+            wanted: header.iter().map(|name| all || asked(name)).collect(),
+            header: &header,
+            missing: options.missing.iter().map(|text| text.as_bytes()).collect(),
+            shaper: &self.shaper,
+            sink: self.sink,
+        };
+        let rows = options.part_rows.max(1);
+        // The first part says what the columns are.
+        let Some(block) = splitter.next(rows)? else {
+            return parser.empty(&self.kinds);
+        };
+        let is_known = self.shaper.schema.get().is_some();
+        parser.block(&block, &mut self.kinds, is_known)?;
+        parser.rest(&mut splitter, rows, &self.kinds, threads)
     }
 
     fn check_header(&mut self, path: &Path, record: Record<'_>) -> Result<Vec<String>, ReadError> {
@@ -195,20 +213,166 @@ impl CsvTable<'_> {
             Some(header) => fail(format!("the header is not that of the files before: {}", header.join(", "))),
         }
     }
+}
 
-    fn emit(&mut self, path: &Path, header: &[String], part: &mut CsvPart) -> Result<(), Stop> {
-        let first = self.shaper.schema.get().is_none();
-        let mut fields = Vec::with_capacity(header.len());
-        let mut arrays = Vec::with_capacity(header.len());
-        for (index, (name, raw)) in header.iter().zip(&part.columns).enumerate() {
-            let wanted = self.options.types.get(name).map(arrow_type);
-            if first && wanted.is_none() {
-                self.kinds[index] = self.kinds[index].join(raw.kind());
+impl Parser<'_> {
+    /// Parses the rest of a file, each block by whichever thread is free.
+    fn rest(&self, splitter: &mut Splitter<'_>, rows: usize, kinds: &[Kind], threads: usize) -> Result<(), Stop> {
+        let failed: Mutex<Option<(u64, Stop)>> = Mutex::default();
+        let fail = |at: u64, stop: Stop| {
+            let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+            // The first error of the file is told, however the threads were scheduled;
+            // a column that must be wider is no error, and makes all of them moot.
+            let widens = |stop: &Stop| matches!(stop, Stop::Widen { .. });
+            let is_first = failed
+                .as_ref()
+                .is_none_or(|(known, before)| (widens(&stop), u64::MAX - at) > (widens(before), u64::MAX - known));
+            if is_first {
+                *failed = Some((at, stop));
             }
-            let to = wanted.clone().unwrap_or_else(|| self.kinds[index].arrow());
+        };
+        let parse = |block: &Block| {
+            if let Err(stop) = self.block(block, &mut kinds.to_vec(), true) {
+                fail(block.number, stop);
+            }
+        };
+        let has_failed = || failed.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        let (send, receive) = sync_channel::<Block>(1);
+        let receive = Mutex::new(receive);
+        let work = || {
+            loop {
+                let block = receive.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                let Ok(block) = block else { return };
+                parse(&block);
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..threads.max(1) {
+                scope.spawn(&work);
+            }
+            while !has_failed() {
+                match splitter.next(rows) {
+                    Ok(Some(block)) => {
+                        if send.send(block).is_err() {
+                            break;
+                        }
+                    }
+                    Ok(None) => break,
+                    Err(error) => {
+                        fail(u64::MAX, error.into());
+                        break;
+                    }
+                }
+            }
+            drop(send);
+        });
+        match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some((_, stop)) => Err(stop),
+            None => Ok(()),
+        }
+    }
+
+    /// A file without rows: its schema alone.
+    fn empty(&self, kinds: &[Kind]) -> Result<(), Stop> {
+        let part = CsvPart::new(self.header.len());
+        self.emit(0, &part, &mut kinds.to_vec(), self.shaper.schema.get().is_some())
+    }
+
+    /// Parses a block. Unless the columns are known, it says what they are.
+    fn block(&self, block: &Block, kinds: &mut [Kind], mut is_known: bool) -> Result<(), Stop> {
+        let mut part = CsvPart::new(self.header.len());
+        let mut place = self.number << 44 | block.number << 20;
+        let mut emitted = false;
+        let mut is_full = |part: &mut CsvPart, largest: usize| -> Result<(), Stop> {
+            if part.lines.len() >= self.options.part_rows || largest >= PART_BYTES {
+                self.emit(place, part, kinds, is_known)?;
+                part.clear();
+                (emitted, is_known) = (true, true);
+                place += 1;
+            }
+            Ok(())
+        };
+        if memchr::memchr2(b'"', b'\r', &block.bytes).is_none() {
+            self.plain(block, &mut part, &mut is_full)?;
+        } else {
+            let mut bytes = block.bytes.as_slice();
+            let mut records = Records::new(self.path, &mut bytes, self.options.delimiter, block.line);
+            while let Some(Record { line, bytes, ends }) = records.next()? {
+                let mut start = 0;
+                let fields = ends.iter().map(|end| &bytes[std::mem::replace(&mut start, *end)..*end]);
+                let largest = self.record(line, fields, &mut part)?;
+                is_full(&mut part, largest)?;
+            }
+        }
+        if !part.lines.is_empty() || !emitted {
+            self.emit(place, &part, kinds, is_known)?;
+        }
+        Ok(())
+    }
+
+    /// A block without quotes: its fields are what lies between the delimiters.
+    fn plain(
+        &self,
+        block: &Block,
+        part: &mut CsvPart,
+        is_full: &mut dyn FnMut(&mut CsvPart, usize) -> Result<(), Stop>,
+    ) -> Result<(), Stop> {
+        let mut start = 0;
+        for (line, end) in (block.line..).zip(memchr::memchr_iter(b'\n', &block.bytes).chain([block.bytes.len()])) {
+            let record = &block.bytes[start.min(end)..end];
+            start = end + 1;
+            if record.is_empty() {
+                continue; // an empty line, or nothing behind the last line end
+            }
+            let mut from = 0;
+            let cuts = memchr::memchr_iter(self.options.delimiter, record).chain([record.len()]);
+            let fields = cuts.map(|cut| &record[std::mem::replace(&mut from, cut + 1)..cut]);
+            let largest = self.record(line, fields, part)?;
+            is_full(part, largest)?;
+        }
+        Ok(())
+    }
+
+    /// Adds a record to a part; gives the bytes of the largest column.
+    fn record<'f>(
+        &self,
+        line: u64,
+        fields: impl Iterator<Item = &'f [u8]>,
+        part: &mut CsvPart,
+    ) -> Result<usize, ReadError> {
+        let width = self.header.len();
+        let (mut found, mut largest) = (0, 0);
+        for field in fields {
+            if found < width && self.wanted[found] {
+                let column = &mut part.columns[found];
+                column.push(field, self.missing.iter().any(|missing| *missing == field));
+                largest = largest.max(column.bytes());
+            }
+            found += 1;
+        }
+        if found != width {
+            let message = format!("{found} fields, and the header has {width}");
+            return Err(ReadError::content(self.path, Some(line), message));
+        }
+        part.lines.push(line);
+        Ok(largest)
+    }
+
+    fn emit(&self, place: u64, part: &CsvPart, kinds: &mut [Kind], is_known: bool) -> Result<(), Stop> {
+        let mut fields = Vec::with_capacity(self.header.len());
+        let mut arrays = Vec::with_capacity(self.header.len());
+        for (index, (name, raw)) in self.header.iter().zip(&part.columns).enumerate() {
+            if !self.wanted[index] {
+                continue;
+            }
+            let wanted = self.options.types.get(name).map(arrow_type);
+            if !is_known && wanted.is_none() {
+                kinds[index] = kinds[index].join(raw.kind());
+            }
+            let to = wanted.clone().unwrap_or_else(|| kinds[index].arrow());
             let array = match raw.parse(&to, wanted.is_none()) {
                 // A column that was all missing so far has no type yet.
-                Ok(_) if wanted.is_none() && self.kinds[index] == Kind::Missing && raw.kind() != Kind::Missing => {
+                Ok(_) if wanted.is_none() && kinds[index] == Kind::Missing && raw.kind() != Kind::Missing => {
                     return Err(Stop::Widen { column: index, kind: raw.kind() });
                 }
                 Ok(array) => array,
@@ -226,23 +390,31 @@ impl CsvTable<'_> {
                         let wanted = self.options.types.get(name).map_or_else(String::new, ToString::to_string);
                         format!("column `{name}`: `{}` is not {wanted}, the type given for it", misfit.text)
                     };
-                    return Err(ReadError::content(path, line, message).into());
+                    return Err(ReadError::content(self.path, line, message).into());
                 }
             };
             fields.push(ArrowField::new(name, to, true));
             arrays.push(array);
         }
         let schema = Arc::new(ArrowSchema::new(fields));
-        self.shaper.emit(path, &schema, arrays, self.sink)?;
-        part.lines.clear();
-        part.columns.iter_mut().for_each(RawColumn::clear);
-        Ok(())
+        Ok(self.shaper.emit_at(place, self.path, &schema, arrays, self.sink)?)
     }
 }
 
 struct CsvPart {
     lines: Vec<u64>,
     columns: Vec<RawColumn>,
+}
+
+impl CsvPart {
+    fn new(width: usize) -> Self {
+        Self { lines: Vec::new(), columns: (0..width).map(|_| RawColumn::default()).collect() }
+    }
+
+    fn clear(&mut self) {
+        self.lines.clear();
+        self.columns.iter_mut().for_each(RawColumn::clear);
+    }
 }
 
 struct Record<'a> {
@@ -261,12 +433,12 @@ struct Records<'a> {
     used: usize,
     bytes: Vec<u8>,
     ends: Vec<usize>,
-    /// Quotes in the file so far: where all are closed, they are even.
-    quotes: usize,
+    /// Lines before the first.
+    before: u64,
 }
 
 impl<'a> Records<'a> {
-    fn new(path: &'a Path, input: &'a mut dyn Read, delimiter: u8) -> Self {
+    fn new(path: &'a Path, input: &'a mut dyn Read, delimiter: u8, first_line: u64) -> Self {
         let reader = csv_core::ReaderBuilder::new().delimiter(delimiter).build();
         Self {
             path,
@@ -277,23 +449,17 @@ impl<'a> Records<'a> {
             used: 0,
             bytes: vec![0; 4096],
             ends: vec![0; 64],
-            quotes: 0,
+            before: first_line - 1,
         }
     }
 
     fn next(&mut self) -> Result<Option<Record<'_>>, ReadError> {
-        let line = self.reader.line();
+        let line = self.before + self.reader.line();
         let (mut written, mut fields) = (0, 0);
         loop {
             if self.used == self.filled {
                 self.filled = self.input.read(&mut self.buffer).map_err(ReadError::io(self.path))?;
                 self.used = 0;
-                self.quotes += memchr::memchr_iter(b'"', &self.buffer[..self.filled]).count();
-                let open = self.filled == 0 && self.quotes % 2 == 1 && self.bytes[..written].contains(&b'\n');
-                if open {
-                    let message = "a quote is opened here and never closed";
-                    return Err(ReadError::content(self.path, Some(line), message));
-                }
             }
             let input = &self.buffer[self.used..self.filled];
             let (result, read, wrote, ended) =

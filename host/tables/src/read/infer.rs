@@ -35,31 +35,15 @@ impl Kind {
     /// What a value is. Digits that a number would lose are text: `007`, `+1`,
     /// integers beyond 64 bits, `1e400`.
     pub(super) fn of(text: &[u8]) -> Self {
-        let Some(first) = text.first() else { return Self::Text };
-        match first {
-            b'0'..=b'9' | b'-' | b'.' => {
-                let digits = text.strip_prefix(b"-").unwrap_or(text);
-                let padded = digits.len() > 1 && digits[0] == b'0' && digits[1].is_ascii_digit();
+        match number(text) {
+            Some(Number::Int(value)) if value.unsigned_abs() <= EXACT => return Self::Int,
+            Some(Number::Int(_)) => return Self::Long,
+            Some(Number::Float(_)) => return Self::Float,
+            None => {}
+        }
+        match text.first() {
+            Some(b'0'..=b'9' | b'-') => {
                 let Ok(text) = std::str::from_utf8(text) else { return Self::Text };
-                if digits.iter().all(u8::is_ascii_digit) && !digits.is_empty() {
-                    return match text.parse::<i64>() {
-                        Ok(value) if !padded && value.unsigned_abs() <= EXACT => Self::Int,
-                        Ok(_) if !padded => Self::Long,
-                        _ => Self::Text,
-                    };
-                }
-                let numeric = |b: &u8| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'E' | b'-' | b'+');
-                if !padded
-                    && digits.iter().all(numeric)
-                    && let Ok(value) = text.parse::<f64>()
-                {
-                    // What overflows or underflows is lost too.
-                    let is_zero = || {
-                        digits.iter().take_while(|b| !b.eq_ignore_ascii_case(&b'e')).all(|b| matches!(b, b'0' | b'.'))
-                    };
-                    let kept = if value == 0.0 { is_zero() } else { value.is_finite() };
-                    return if kept { Self::Float } else { Self::Text };
-                }
                 if parse_date(text).is_some() {
                     return Self::Date;
                 }
@@ -69,8 +53,7 @@ impl Kind {
                     None => Self::Text,
                 }
             }
-            b't' | b'f' | b'T' | b'F' if boolean(text).is_some() => Self::Bool,
-            b'n' | b'N' if text.eq_ignore_ascii_case(b"nan") => Self::Float,
+            Some(b't' | b'f' | b'T' | b'F') if boolean(text).is_some() => Self::Bool,
             _ => Self::Text,
         }
     }
@@ -98,6 +81,37 @@ impl Kind {
             Self::TimestampUtc => ArrowType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
         }
     }
+}
+
+enum Number {
+    Int(i64),
+    Float(f64),
+}
+
+/// A number that keeps all digits of its text.
+fn number(text: &[u8]) -> Option<Number> {
+    let digits = text.strip_prefix(b"-").unwrap_or(text);
+    match digits.first()? {
+        b'0'..=b'9' | b'.' => {}
+        b'n' | b'N' if text.eq_ignore_ascii_case(b"nan") => return Some(Number::Float(f64::NAN)),
+        _ => return None,
+    }
+    if digits[0] == b'0' && digits.get(1).is_some_and(u8::is_ascii_digit) {
+        return None;
+    }
+    // 18 digits fit whatever they are.
+    if digits.len() <= 18 && digits.iter().all(u8::is_ascii_digit) {
+        let value = digits.iter().fold(0i64, |value, digit| value * 10 + i64::from(digit - b'0'));
+        return Some(Number::Int(if digits.len() == text.len() { value } else { -value }));
+    }
+    if digits.iter().all(u8::is_ascii_digit) {
+        return std::str::from_utf8(text).ok()?.parse().ok().map(Number::Int);
+    }
+    let value: f64 = fast_float2::parse(text).ok()?;
+    // What overflows or underflows is lost too.
+    let mantissa = || digits.iter().take_while(|b| !b.eq_ignore_ascii_case(&b'e'));
+    let kept = if value == 0.0 { mantissa().all(|b| matches!(b, b'0' | b'.')) } else { value.is_finite() };
+    kept.then_some(Number::Float(value))
 }
 
 fn boolean(text: &[u8]) -> Option<bool> {
@@ -175,14 +189,15 @@ impl RawColumn {
     }
 
     fn each<T: Default + Copy>(&self, parse: impl Fn(&str) -> Option<T>) -> Result<Vec<T>, Misfit> {
+        self.each_bytes(|text| parse(std::str::from_utf8(text).ok()?))
+    }
+
+    fn each_bytes<T: Default + Copy>(&self, parse: impl Fn(&[u8]) -> Option<T>) -> Result<Vec<T>, Misfit> {
         let mut out = Vec::with_capacity(self.ends.len());
         for row in 0..self.ends.len() {
             out.push(match self.get(row) {
                 None => T::default(),
-                Some(text) => {
-                    let text = std::str::from_utf8(text).ok();
-                    text.and_then(&parse).ok_or_else(|| self.misfit(row))?
-                }
+                Some(text) => parse(text).ok_or_else(|| self.misfit(row))?,
             });
         }
         Ok(out)
@@ -192,9 +207,6 @@ impl RawColumn {
     /// taken for this type, so that a column's type never depends on where its
     /// file was cut; without it, anything that can be read as the type will do.
     pub(super) fn parse(&self, to: &ArrowType, strict: bool) -> Result<ArrayRef, Misfit> {
-        fn is(strict: bool, text: &str, kinds: &[Kind]) -> bool {
-            !strict || kinds.contains(&Kind::of(text.as_bytes()))
-        }
         let nulls = self.nulls();
         macro_rules! number {
             ($array:ident, $native:ty) => {{
@@ -205,16 +217,20 @@ impl RawColumn {
         Ok(match to {
             ArrowType::Utf8 => return self.text(nulls),
             ArrowType::Int64 if strict => {
-                let values =
-                    self.each(|text| is(strict, text, &[Kind::Int, Kind::Long]).then(|| text.parse().ok()).flatten())?;
-                Arc::new(Int64Array::new(values.into(), nulls))
-            }
-            ArrowType::Float64 => {
-                let parse = |text: &str| {
-                    if is(strict, text, &[Kind::Int, Kind::Float]) { text.trim().parse().ok() } else { None }
+                let int = |text: &[u8]| match number(text)? {
+                    Number::Int(value) => Some(value),
+                    Number::Float(_) => None,
                 };
-                Arc::new(Float64Array::new(self.each(parse)?.into(), nulls))
+                Arc::new(Int64Array::new(self.each_bytes(int)?.into(), nulls))
             }
+            ArrowType::Float64 if strict => {
+                let float = |text: &[u8]| match number(text)? {
+                    Number::Int(value) => (value.unsigned_abs() <= EXACT).then_some(value as f64),
+                    Number::Float(value) => Some(value),
+                };
+                Arc::new(Float64Array::new(self.each_bytes(float)?.into(), nulls))
+            }
+            ArrowType::Float64 => number!(Float64Array, f64),
             ArrowType::Boolean => {
                 let parse = |text: &str| match text {
                     "1" | "yes" | "Yes" if !strict => Some(true),

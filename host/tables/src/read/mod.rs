@@ -11,6 +11,7 @@ mod json;
 mod open;
 mod parquet;
 mod predicate;
+mod split;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -180,7 +181,7 @@ pub trait Sink: Sync {
 /// When a file cannot be read, or does not fit the options or the others.
 pub fn read(files: &[PathBuf], options: &ReadOptions, threads: usize, sink: &dyn Sink) -> Result<Schema, ReadError> {
     match options.format {
-        Format::Csv => csv::read(files, options, sink),
+        Format::Csv => csv::read(files, options, threads, sink),
         Format::Ndjson => json::read(files, options, sink),
         Format::Parquet => parquet::read(files, options, threads, sink),
         Format::Ipc => ipc::read(files, options, sink),

@@ -1,0 +1,231 @@
+//! Cuts CSV into blocks of whole records, without parsing more than it must.
+//!
+//! Quotes are followed as the parser does it (csv-core): one at the beginning of a
+//! field opens, one inside closes unless it is doubled, and one in the middle of
+//! an unquoted field is a character like others.
+
+use std::io::Read;
+use std::path::Path;
+
+use super::ReadError;
+use super::csv::RECORD_BYTES;
+
+/// Bytes that are read at a time.
+const CHUNK: usize = 1 << 20;
+/// A block is cut early when it has as many bytes.
+const BLOCK_BYTES: usize = 256 << 20;
+
+/// Whole records.
+pub(super) struct Block {
+    /// Which of the file, from 0.
+    pub(super) number: u64,
+    /// Line of its first record, from 1.
+    pub(super) line: u64,
+    pub(super) bytes: Vec<u8>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Before the first byte of a field.
+    Start,
+    Unquoted,
+    Quoted,
+    /// Behind a quote inside of quotes: its end, or the first of two.
+    Closing,
+}
+
+/// Reads blocks one after the other.
+pub(super) struct Splitter<'a> {
+    path: &'a Path,
+    input: &'a mut dyn Read,
+    delimiter: u8,
+    /// Read, and in no block yet.
+    buffer: Vec<u8>,
+    /// Bytes of the buffer that were looked at.
+    scanned: usize,
+    state: State,
+    number: u64,
+    /// Of the first byte of the buffer.
+    line: u64,
+    at_end: bool,
+}
+
+impl<'a> Splitter<'a> {
+    pub(super) fn new(path: &'a Path, input: &'a mut dyn Read, delimiter: u8) -> Self {
+        Self {
+            path,
+            input,
+            delimiter,
+            buffer: Vec::new(),
+            scanned: 0,
+            state: State::Start,
+            number: 0,
+            line: 1,
+            at_end: false,
+        }
+    }
+
+    fn fill(&mut self) -> Result<(), ReadError> {
+        let start = self.buffer.len();
+        self.buffer.resize(start + CHUNK, 0);
+        let mut filled = start;
+        while filled < self.buffer.len() {
+            match self.input.read(&mut self.buffer[filled..]).map_err(ReadError::io(self.path))? {
+                0 => {
+                    self.at_end = true;
+                    break;
+                }
+                read => filled += read,
+            }
+        }
+        self.buffer.truncate(filled);
+        Ok(())
+    }
+
+    /// The next block of so many lines of records, or what is left of the file.
+    pub(super) fn next(&mut self, lines: usize) -> Result<Option<Block>, ReadError> {
+        let mut found = 0;
+        // Behind the last whole record.
+        let mut end = 0;
+        loop {
+            if self.scan(lines, &mut found, &mut end) || (self.scanned >= BLOCK_BYTES && end > 0) {
+                break;
+            }
+            if self.scanned - end > RECORD_BYTES {
+                let message = "a record of more than 64 MiB; a quote is opened there and never closed?";
+                return Err(ReadError::content(self.path, Some(self.line + newlines(&self.buffer[..end])), message));
+            }
+            if self.at_end {
+                if self.state == State::Quoted {
+                    let message = "a quote is opened here and never closed";
+                    let line = self.line + newlines(&self.buffer[..end]);
+                    return Err(ReadError::content(self.path, Some(line), message));
+                }
+                end = self.buffer.len();
+                break;
+            }
+            self.fill()?;
+        }
+        if end == 0 {
+            return Ok(None);
+        }
+        let rest = self.buffer.split_off(end);
+        let bytes = std::mem::replace(&mut self.buffer, rest);
+        let block = Block { number: self.number, line: self.line, bytes };
+        self.scanned = 0;
+        self.state = State::Start;
+        self.number += 1;
+        self.line += newlines(&block.bytes);
+        Ok(Some(block))
+    }
+
+    /// Looks at what was not looked at. Whether there are as many lines as wanted.
+    fn scan(&mut self, lines: usize, found: &mut usize, end: &mut usize) -> bool {
+        while self.scanned < self.buffer.len() {
+            let to = self.buffer.len().min(self.scanned + CHUNK);
+            let piece = &self.buffer[self.scanned..to];
+            if self.state != State::Quoted && self.state != State::Closing && memchr::memchr(b'"', piece).is_none() {
+                // Without quotes every line is a record.
+                for at in memchr::memchr_iter(b'\n', piece) {
+                    *found += 1;
+                    *end = self.scanned + at + 1;
+                    if *found == lines {
+                        return true;
+                    }
+                }
+                self.state = match piece.last() {
+                    Some(b'\n' | b'\r') => State::Start,
+                    Some(last) if *last == self.delimiter => State::Start,
+                    Some(_) => State::Unquoted,
+                    None => self.state,
+                };
+                self.scanned = to;
+                continue;
+            }
+            for (at, byte) in piece.iter().enumerate() {
+                self.state = match (self.state, byte) {
+                    (State::Quoted, b'"') => State::Closing,
+                    (State::Quoted, _) => State::Quoted,
+                    (State::Start, b'"') | (State::Closing, b'"') => State::Quoted,
+                    (_, b'\n') => {
+                        *found += 1;
+                        *end = self.scanned + at + 1;
+                        if *found == lines {
+                            return true;
+                        }
+                        State::Start
+                    }
+                    (_, b'\r') => State::Start,
+                    (_, byte) if *byte == self.delimiter => State::Start,
+                    _ => State::Unquoted,
+                };
+            }
+            self.scanned = to;
+        }
+        false
+    }
+}
+
+fn newlines(bytes: &[u8]) -> u64 {
+    memchr::memchr_iter(b'\n', bytes).count() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn blocks(text: &[u8], lines: usize) -> Vec<(u64, Vec<u8>)> {
+        let mut input = text;
+        let mut splitter = Splitter::new(Path::new("x.csv"), &mut input, b',');
+        let mut blocks = Vec::new();
+        while let Ok(Some(block)) = splitter.next(lines) {
+            blocks.push((block.line, block.bytes));
+        }
+        blocks
+    }
+
+    #[test]
+    fn a_line_end_in_quotes_ends_no_record() {
+        let text = b"a,b\n1,\"x\ny\"\n2,5\" tv\n3,\"\"\"\n\"\n4,z";
+        let found: Vec<String> = blocks(text, 1)
+            .into_iter()
+            .map(|(line, bytes)| format!("{line} {}", String::from_utf8(bytes).unwrap()))
+            .collect();
+        assert_eq!(found, ["1 a,b\n", "2 1,\"x\ny\"\n", "4 2,5\" tv\n", "5 3,\"\"\"\n\"\n", "7 4,z"]);
+    }
+
+    proptest! {
+        /// Blocks parsed one by one are the records of the whole.
+        #[test]
+        fn blocks_are_whole_records(text in "[a,\"\r\n]{0,60}", lines in 1usize..4) {
+            let records = |bytes: &[u8]| {
+                let mut reader = csv_core::Reader::new();
+                let (mut out, mut ends, mut records) = (vec![0; 200], vec![0; 200], Vec::new());
+                let mut rest = bytes;
+                let (mut written, mut fields) = (0, 0);
+                loop {
+                    let (result, read, wrote, ended) = reader.read_record(rest, &mut out[written..], &mut ends[fields..]);
+                    rest = &rest[read..];
+                    written += wrote;
+                    fields += ended;
+                    match result {
+                        csv_core::ReadRecordResult::Record => {
+                            records.push((out[..written].to_vec(), ends[..fields].to_vec()));
+                            (written, fields) = (0, 0);
+                        }
+                        csv_core::ReadRecordResult::End => return records,
+                        _ => {}
+                    }
+                }
+            };
+            let found = blocks(text.as_bytes(), lines);
+            let whole: Vec<u8> = found.iter().flat_map(|(_, bytes)| bytes.clone()).collect();
+            // An open quote at the end is an error, and then the last block is missing.
+            prop_assume!(whole.len() == text.len());
+            let parsed: Vec<_> = found.iter().flat_map(|(_, bytes)| records(bytes)).collect();
+            prop_assert_eq!(parsed, records(text.as_bytes()));
+        }
+    }
+}
