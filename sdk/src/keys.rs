@@ -113,7 +113,7 @@ impl<'de, T: ArrowNativeType> Deserialize<'de> for Packed<T> {
             }
 
             fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<Packed<T>, E> {
-                if bytes.len() % size_of::<T>() != 0 {
+                if !bytes.len().is_multiple_of(size_of::<T>()) {
                     return Err(E::custom("half a number"));
                 }
                 // A copy, so that it lies as numbers must.

@@ -248,7 +248,7 @@ impl Parser<'_> {
         };
         std::thread::scope(|scope| {
             for _ in 0..threads.max(1) {
-                scope.spawn(&work);
+                scope.spawn(work);
             }
             while !has_failed() {
                 match splitter.next(rows) {
@@ -345,7 +345,7 @@ impl Parser<'_> {
         for field in fields {
             if found < width && self.wanted[found] {
                 let column = &mut part.columns[found];
-                column.push(field, self.missing.iter().any(|missing| *missing == field));
+                column.push(field, self.missing.contains(&field));
                 largest = largest.max(column.bytes());
             }
             found += 1;
