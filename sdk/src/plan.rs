@@ -123,6 +123,15 @@ impl Plan {
         self.outputs.push(Output { port: port.to_owned(), fields: None, inputs: Vec::new() });
     }
 
+    /// Reads the columns that a param lists; all that is wrong with them is kept.
+    pub fn read_all(&mut self, port: &str, columns: &[String], kind: Kind, param: &str) {
+        self.unique(param, columns);
+        for (i, name) in columns.iter().enumerate() {
+            let read = self.read(port, name, kind, &format!("{param}[{i}]"));
+            self.keep(read);
+        }
+    }
+
     /// Refuses a list that names a column twice.
     pub fn unique(&mut self, param: &str, names: &[String]) {
         for (i, name) in names.iter().enumerate() {

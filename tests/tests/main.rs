@@ -9,6 +9,7 @@ mod commands;
 mod determinism;
 mod diagnostics;
 mod evil;
+mod features;
 mod readme;
 mod sandbox;
 mod sources;

@@ -42,11 +42,7 @@ impl Step for EncodeFit {
     }
 
     fn plan(&self, plan: &mut Plan) -> Result<()> {
-        plan.unique("columns", &self.columns);
-        for (i, name) in self.columns.iter().enumerate() {
-            let read = plan.read("input", name, Kind::Text, &format!("columns[{i}]"));
-            plan.keep(read);
-        }
+        plan.read_all("input", &self.columns, Kind::Text, "columns");
         Ok(())
     }
 }

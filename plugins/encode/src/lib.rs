@@ -59,11 +59,7 @@ impl Step for Encode {
     }
 
     fn plan(&self, plan: &mut Plan) -> Result<()> {
-        plan.unique("columns", &self.columns);
-        for (i, name) in self.columns.iter().enumerate() {
-            let read = plan.read("input", name, Kind::Text, &format!("columns[{i}]"));
-            plan.keep(read);
-        }
+        plan.read_all("input", &self.columns, Kind::Text, "columns");
         match self.method {
             Method::OneHot => plan.output_at_run_time("output"),
             Method::Codes => {

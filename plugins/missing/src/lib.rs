@@ -60,10 +60,7 @@ impl Step for Missing {
             let filled = read.and_then(|field| Ok((name, self.filled(&field)?.data_type())));
             types.extend(plan.keep(filled));
         }
-        for (i, name) in self.drop.iter().enumerate() {
-            let read = plan.read("input", name, Kind::Any, &format!("drop[{i}]"));
-            plan.keep(read);
-        }
+        plan.read_all("input", &self.drop, Kind::Any, "drop");
         let output = plan.output("output").pass_all("input")?;
         for (name, data_type) in types {
             output.add(name, data_type);

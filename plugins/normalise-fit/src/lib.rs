@@ -61,11 +61,7 @@ impl Step for NormaliseFit {
     }
 
     fn plan(&self, plan: &mut Plan) -> Result<()> {
-        plan.unique("columns", &self.columns);
-        for (i, name) in self.columns.iter().enumerate() {
-            let read = plan.read("input", name, Kind::Number, &format!("columns[{i}]"));
-            plan.keep(read);
-        }
+        plan.read_all("input", &self.columns, Kind::Number, "columns");
         Ok(())
     }
 }

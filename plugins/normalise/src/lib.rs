@@ -27,11 +27,7 @@ impl Step for Normalise {
     }
 
     fn plan(&self, plan: &mut Plan) -> Result<()> {
-        plan.unique("columns", &self.columns);
-        for (i, name) in self.columns.iter().enumerate() {
-            let read = plan.read("input", name, Kind::Number, &format!("columns[{i}]"));
-            plan.keep(read);
-        }
+        plan.read_all("input", &self.columns, Kind::Number, "columns");
         let output = plan.output("output").pass_all("input")?;
         for name in &self.columns {
             output.add(name, DataType::Float64);

@@ -40,12 +40,7 @@ impl Step for Predict {
             plan.keep(found);
         }
         match &self.features {
-            Some(features) => {
-                for (i, name) in features.iter().enumerate() {
-                    let read = plan.read("table", name, Kind::Number, &format!("features[{i}]"));
-                    plan.keep(read);
-                }
-            }
+            Some(features) => plan.read_all("table", features, Kind::Number, "features"),
             None => {
                 let number = |field: &Field| field.data_type().is_numeric() || *field.data_type() == DataType::Boolean;
                 let fields =

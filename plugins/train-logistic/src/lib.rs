@@ -74,17 +74,9 @@ impl Step for TrainLogistic {
             let found = plan.field("input", name, &format!("exclude[{i}]"));
             plan.keep(found);
         }
-        for (i, name) in self.categories.iter().enumerate() {
-            let read = plan.read("input", name, Kind::Number, &format!("categories[{i}]"));
-            plan.keep(read);
-        }
+        plan.read_all("input", &self.categories, Kind::Number, "categories");
         match &self.features {
-            Some(features) => {
-                for (i, name) in features.iter().enumerate() {
-                    let read = plan.read("input", name, Kind::Number, &format!("features[{i}]"));
-                    plan.keep(read);
-                }
-            }
+            Some(features) => plan.read_all("input", features, Kind::Number, "features"),
             None => {
                 let schema = plan.schema("input")?;
                 for field in schema.fields().iter().filter(|field| self.is_feature(field)) {
