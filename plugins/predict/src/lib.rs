@@ -86,9 +86,10 @@ impl Map for Predict {
                 return Err(Error::new("the model has categories without name or weights"));
             };
             let weights: Vec<f64> = weights.iter().filter_map(Value::as_f64).collect();
-            for (z, code) in z.iter_mut().zip(part.i64(name)?.iter()) {
+            for (z, code) in z.iter_mut().zip(part.f64(name)?.iter()) {
                 // A code that was not seen in training has no weight.
-                *z += code.and_then(|code| weights.get(usize::try_from(code).ok()?)).unwrap_or(&0.0);
+                let place = code.filter(|code| *code >= 0.0).map(|code| code as usize);
+                *z += place.and_then(|place| weights.get(place)).unwrap_or(&0.0);
             }
         }
         let mut probabilities = z;

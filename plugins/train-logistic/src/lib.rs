@@ -158,9 +158,11 @@ impl Rows {
 }
 
 /// The codes of a column, as places of weights.
-fn codes(column: &Int64Array, name: &str) -> Result<Vec<u32>> {
-    let code = |(row, code): (usize, Option<i64>)| {
-        code.and_then(|code| u32::try_from(code).ok().filter(|code| *code < CODES)).ok_or_else(|| {
+fn codes(column: &Float64Array, name: &str) -> Result<Vec<u32>> {
+    let code = |(row, code): (usize, Option<f64>)| {
+        // Codes are small: a float holds them.
+        let found = code.map(|code| (code, code as u32)).filter(|(code, found)| f64::from(*found) == *code);
+        found.map(|(_, found)| found).filter(|found| *found < CODES).ok_or_else(|| {
             let found = code.map_or_else(|| "missing".to_owned(), |code| code.to_string());
             let message = format!("the code is {found}, and must be from 0 to {}", CODES - 1);
             Error::new(message).in_column(name).at_row(row)
@@ -220,7 +222,7 @@ impl Whole for TrainLogistic {
                 pick(&values, true, &mut held_out.columns[i]);
             }
             for (i, name) in self.categories.iter().enumerate() {
-                for (code, held) in codes(&part.i64(name)?, name)?.into_iter().zip(&held) {
+                for (code, held) in codes(&part.f64(name)?, name)?.into_iter().zip(&held) {
                     let rows = if *held { &mut held_out } else { &mut train };
                     rows.codes[i].push(code);
                 }
