@@ -12,6 +12,7 @@ mod worker;
 
 pub(crate) use run::Artifacts;
 
+use std::mem::ManuallyDrop;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -103,38 +104,41 @@ pub fn execute(options: &Options, emit: &mut dyn FnMut(Event)) -> Result<Summary
     let store = options.store.with_index(name.update(path.as_os_str().as_encoded_bytes()).finalize().as_bytes());
     let jobs = options.jobs.clamp(1, millrace_wasm::SLOTS as usize - 1);
     let options = &Options { store, jobs, ..options.clone() };
-    let Loaded { pipeline, graph, components } = load(options)?;
+    // Not given back piece by piece: with thousands of steps that takes a tenth of a
+    // run that finds everything, and a process runs one pipeline.
+    let loaded = ManuallyDrop::new(load(options)?);
+    let Loaded { pipeline, graph, components } = &*loaded;
     let data = StoreData::shared(&options.store);
     let id = history::new_id();
     emit(Event::RunStarted { run: id.clone(), pipeline: pipeline.name.clone(), instances: graph.nodes.len() });
-    let found = find_sources(options, &graph)?;
+    let found = find_sources(options, graph)?;
     if found.iter().any(|found| !found.is_known()) {
         // Names that are not there are told of before anything is read.
         let peeked = found.iter().map(|found| found.peek().map(|schema| Table { schema, parts: Vec::new() }));
         if let Some(tables) = peeked.collect::<Option<Vec<_>>>() {
             let tables = tables.into_iter().map(Arc::new).collect();
             let mut silent = |_| {};
-            run::Run::new(options, &pipeline, &graph, &components, data.clone(), tables, None, &mut silent)
+            run::Run::new(options, pipeline, graph, components, data.clone(), tables, None, &mut silent)
                 .check_names()
                 .map_err(RunError::Invalid)?;
         }
     }
-    let sources = read_sources(options, &graph, found, &data, emit)?;
+    let sources = read_sources(options, graph, found, &data, emit)?;
 
     let last = match options.mode {
         Mode::Plan => History::open(&options.store).last_of(&pipeline.file.path),
         Mode::Run => None,
     };
-    let mut run = run::Run::new(options, &pipeline, &graph, &components, data.clone(), sources, last, emit);
+    let mut run = run::Run::new(options, pipeline, graph, components, data.clone(), sources, last, emit);
     run.plan_all().map_err(RunError::Invalid)?;
     run.work_off();
     let mut finished = run.finish();
 
     if options.mode == Mode::Run {
-        let exported = crate::export::exports(&options.store, &data, &graph, &finished.artifacts, finished.emit);
+        let exported = crate::export::exports(&options.store, &data, graph, &finished.artifacts, finished.emit);
         finished.summary.ok &= exported;
         finished.summary.wall_ms = started.elapsed().as_secs_f64() * 1000.0;
-        let record = RunRecord::new(id, &pipeline, &finished.summary, finished.tasks);
+        let record = RunRecord::new(id, pipeline, &finished.summary, finished.tasks);
         let system = |error: millrace_store::StoreError| RunError::System(error.to_string());
         record.write(&options.store).map_err(system)?;
     }

@@ -845,11 +845,6 @@ impl<'a> Run<'a> {
                     let blob = self.metrics_blob(index).map(Artifact::Blob);
                     made.extend(PortName::new("metrics").ok().zip(blob));
                 }
-                let digests = made.iter().map(|(port, artifact)| (port.to_string(), self.keep(artifact)));
-                let digests: BTreeMap<String, String> = digests.collect();
-                if !digests.is_empty() {
-                    self.summary.outputs.insert(node.label.clone(), digests);
-                }
                 let choices = node.used.manifest.outputs.iter().filter(|port| port.kind == PortKind::Blob);
                 if let [port] = choices.collect::<Vec<_>>().as_slice()
                     && let Some(choice) = self.choice(index, &port.name)
@@ -859,24 +854,52 @@ impl<'a> Run<'a> {
             }
             nodes.push(made);
         }
+        let digests = kept(self.options, &nodes);
+        for (node, digests) in self.graph.nodes.iter().zip(digests).filter(|(_, digests)| !digests.is_empty()) {
+            self.summary.outputs.insert(node.label.clone(), digests);
+        }
         let graph_matrix = self.graph.nodes.iter().map(|node| node.matrix.clone()).collect();
         let artifacts = Artifacts { sources: self.sources, nodes, chosen, graph_matrix };
         Finished { summary: self.summary, tasks: self.history, artifacts, emit: self.emit }
     }
+}
 
-    /// Keeps the record of a table, so that it can be shown by its digest.
-    fn keep(&self, artifact: &Artifact) -> String {
-        if let Artifact::Table(table) = artifact {
-            let digest = table.digest();
-            let store = &self.options.store;
-            if self.options.mode == Mode::Run && !store.has_record(millrace_types::wire::Kind::Table, digest.as_bytes())
-            {
-                let _ = store.put_record(millrace_types::wire::Kind::Table, digest.as_bytes(), &**table);
-            }
-            return digest.to_string();
-        }
-        artifact.digest_text()
+/// Nodes that a thread takes at a time, when their tables are kept.
+const KEPT_AT_ONCE: usize = 256;
+
+/// Digests of all outputs, by node. The record of each table is kept, so that it can
+/// be shown by its digest.
+fn kept(options: &Options, nodes: &[Vec<(PortName, Artifact)>]) -> Vec<BTreeMap<String, String>> {
+    let of_node = |made: &Vec<(PortName, Artifact)>| -> BTreeMap<String, String> {
+        made.iter().map(|(port, artifact)| (port.to_string(), keep(options, artifact))).collect()
+    };
+    if nodes.len() <= KEPT_AT_ONCE || options.jobs == 1 {
+        return nodes.iter().map(of_node).collect();
     }
+    let pieces: Vec<&[_]> = nodes.chunks(nodes.len().div_ceil(options.jobs).max(KEPT_AT_ONCE)).collect();
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = pieces
+            .iter()
+            .map(|piece| (piece, scope.spawn(move || piece.iter().map(of_node).collect::<Vec<_>>())))
+            .collect();
+        // A thread that was lost has its part done here.
+        let join = |(piece, thread): (&&[_], std::thread::ScopedJoinHandle<'_, Vec<_>>)| {
+            thread.join().unwrap_or_else(|_| piece.iter().map(of_node).collect())
+        };
+        threads.into_iter().flat_map(join).collect()
+    })
+}
+
+fn keep(options: &Options, artifact: &Artifact) -> String {
+    if let Artifact::Table(table) = artifact {
+        let digest = table.digest();
+        let store = &options.store;
+        if options.mode == Mode::Run && !store.has_record(millrace_types::wire::Kind::Table, digest.as_bytes()) {
+            let _ = store.put_record(millrace_types::wire::Kind::Table, digest.as_bytes(), &**table);
+        }
+        return digest.to_string();
+    }
+    artifact.digest_text()
 }
 
 fn work(
