@@ -6,7 +6,9 @@
 //! outputs of a task are functions of its inputs.
 
 mod key;
+mod outputs;
 mod run;
+mod say;
 mod state;
 mod worker;
 

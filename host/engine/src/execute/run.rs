@@ -16,15 +16,17 @@ use millrace_wasm::{Failure, Mode as StepMode, PlanInput, PortKind, TaskSpec};
 use serde_json::Value;
 
 use super::key::{self, Seen, SeenPort};
+use super::outputs::kept;
+use super::say::{explain, near_limits};
 use super::state::{NodeState, OutputState, Parts, Progress, TableState, TableView, artifacts};
 use super::worker::{Job, Outcome, compute, lookup, now};
 use super::{Mode, Options};
 use crate::assemble::{self, InputTable};
 use crate::components::Components;
 use crate::data::StoreData;
-use crate::diagnostic::{Diagnostic, Place};
-use crate::event::{Event, NearLimit, Status, Summary};
-use crate::graph::{Graph, Item, Node};
+use crate::diagnostic::Diagnostic;
+use crate::event::{Event, Status, Summary};
+use crate::graph::{Graph, Item};
 use crate::history::{RunRecord, TaskRecord};
 use crate::pipeline::{CachePolicy, Pipeline};
 use crate::why::{MissReason, differences};
@@ -864,44 +866,6 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Nodes that a thread takes at a time, when their tables are kept.
-const KEPT_AT_ONCE: usize = 256;
-
-/// Digests of all outputs, by node. The record of each table is kept, so that it can
-/// be shown by its digest.
-fn kept(options: &Options, nodes: &[Vec<(PortName, Artifact)>]) -> Vec<BTreeMap<String, String>> {
-    let of_node = |made: &Vec<(PortName, Artifact)>| -> BTreeMap<String, String> {
-        made.iter().map(|(port, artifact)| (port.to_string(), keep(options, artifact))).collect()
-    };
-    if nodes.len() <= KEPT_AT_ONCE || options.jobs == 1 {
-        return nodes.iter().map(of_node).collect();
-    }
-    let pieces: Vec<&[_]> = nodes.chunks(nodes.len().div_ceil(options.jobs).max(KEPT_AT_ONCE)).collect();
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = pieces
-            .iter()
-            .map(|piece| (piece, scope.spawn(move || piece.iter().map(of_node).collect::<Vec<_>>())))
-            .collect();
-        // A thread that was lost has its part done here.
-        let join = |(piece, thread): (&&[_], std::thread::ScopedJoinHandle<'_, Vec<_>>)| {
-            thread.join().unwrap_or_else(|_| piece.iter().map(of_node).collect())
-        };
-        threads.into_iter().flat_map(join).collect()
-    })
-}
-
-fn keep(options: &Options, artifact: &Artifact) -> String {
-    if let Artifact::Table(table) = artifact {
-        let digest = table.digest();
-        let store = &options.store;
-        if options.mode == Mode::Run && !store.has_record(millrace_types::wire::Kind::Table, digest.as_bytes()) {
-            let _ = store.put_record(millrace_types::wire::Kind::Table, digest.as_bytes(), &**table);
-        }
-        return digest.to_string();
-    }
-    artifact.digest_text()
-}
-
 fn work(
     jobs: &Mutex<Receiver<Job>>,
     results: &Sender<Message>,
@@ -925,33 +889,5 @@ fn work(
         if results.send(Message::Ended(task, outcome)).is_err() {
             return;
         }
-    }
-}
-
-fn near_limits(cost: &Cost, limits: &millrace_types::Limits) -> Vec<NearLimit> {
-    let percent = |used: u64, limit: u64| used.saturating_mul(100).checked_div(limit).unwrap_or(0);
-    let all = [
-        ("memory", percent(cost.peak_memory_bytes, limits.memory.0)),
-        ("fuel", percent(cost.fuel, limits.fuel.0)),
-        ("time", percent(cost.wall_us, limits.time.as_micros() as u64)),
-    ];
-    let near = all.into_iter().filter(|(_, percent)| *percent >= 90);
-    near.map(|(limit, percent)| NearLimit { limit, percent }).collect()
-}
-
-/// A problem that a step found, where it is written.
-fn explain(node: &Node, step: &crate::pipeline::Step, problem: millrace_wasm::Problem) -> Diagnostic {
-    let place: Place = match &problem.param {
-        Some(path) => step.params.place(path).unwrap_or(&step.place).clone(),
-        None => step.place.clone(),
-    };
-    let place = match problem.span {
-        Some((start, end)) => crate::source::narrow(&place, (start as usize, end as usize)),
-        None => place,
-    };
-    let error = Diagnostic::new(format!("{}: {}", node.step, problem.message)).at(&place, "here");
-    match &problem.missing {
-        Some(missing) => error.suggest(missing, problem.candidates.iter().map(String::as_str)),
-        None => error,
     }
 }
