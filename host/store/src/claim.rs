@@ -2,8 +2,7 @@
 //!
 //! A claim is a lock on one of a fixed number of files, chosen by the key. A file
 //! for each key would have to be made and removed for each task, and file systems
-//! are slow at just that (ext4 looks for an inode that was not freed lately: half
-//! of the time of a run of small tasks). Two keys that share a file wait for each
+//! are slow at just that (ext4 looks for an inode that was not freed lately). Two keys that share a file wait for each
 //! other, which is rare and costs time only: whoever holds one claim never waits
 //! for another.
 

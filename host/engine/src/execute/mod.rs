@@ -106,8 +106,8 @@ pub fn execute(options: &Options, emit: &mut dyn FnMut(Event)) -> Result<Summary
     let store = options.store.with_index(name.update(path.as_os_str().as_encoded_bytes()).finalize().as_bytes());
     let jobs = options.jobs.clamp(1, millrace_wasm::SLOTS as usize - 1);
     let options = &Options { store, jobs, ..options.clone() };
-    // Not given back piece by piece: with thousands of steps that takes a tenth of a
-    // run that finds everything, and a process runs one pipeline.
+    // Not given back piece by piece: there are thousands of pieces, and a process runs
+    // one pipeline.
     let loaded = ManuallyDrop::new(load(options)?);
     let Loaded { pipeline, graph, components } = &*loaded;
     let data = StoreData::shared(&options.store);
