@@ -147,12 +147,14 @@ impl CsvTable<'_> {
 
     fn records(&mut self, number: u64, path: &Path, input: &mut dyn Read, threads: usize) -> Result<(), Stop> {
         let mut splitter = Splitter::new(path, input, self.options.delimiter);
-        let Some(first) = splitter.next(1)? else { return Ok(()) };
-        let header = {
+        let header = loop {
+            let Some(first) = splitter.next(1)? else { return Ok(()) };
             let mut bytes = first.bytes.as_slice();
-            let mut records = Records::new(path, &mut bytes, self.options.delimiter, 1);
-            let Some(header) = records.next()? else { return Ok(()) };
-            self.check_header(path, header)?
+            let mut records = Records::new(path, &mut bytes, self.options.delimiter, first.line);
+            // Empty lines before the header are no header.
+            if let Some(header) = records.next()? {
+                break self.check_header(path, header)?;
+            }
         };
         let options = self.options;
         // A filter may ask for any column.
@@ -179,7 +181,7 @@ impl CsvTable<'_> {
     }
 
     fn check_header(&mut self, path: &Path, record: Record<'_>) -> Result<Vec<String>, ReadError> {
-        let fail = |message: String| Err(ReadError::content(path, Some(1), message));
+        let fail = |message: String| Err(ReadError::content(path, Some(record.line), message));
         let mut names = Vec::with_capacity(record.ends.len());
         let mut start = 0;
         for end in record.ends {

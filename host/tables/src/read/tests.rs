@@ -122,6 +122,16 @@ fn bad_files_say_what_and_where() {
     );
 }
 
+/// Also before the header, and with quotes further down, where another reader reads.
+#[test]
+fn empty_lines_are_no_records() {
+    let expected = [(2, vec!["1 3".into(), "2 4".into()])];
+    for text in ["\n\na,b\n1,2\n\n3,4\n\n", "\r\n\r\na,b\r\n\r\n1,2\r\n3,4", "\na,b\n\n1,\"2\"\n3,4\n\n"] {
+        let (_, seen) = read_text("t.csv", text.as_bytes(), &options(Format::Csv)).unwrap();
+        assert_eq!(seen.parts, expected, "{text:?}");
+    }
+}
+
 #[test]
 fn a_header_alone_is_a_table_without_parts() {
     let (schema, seen) = csv("a,b\n");
