@@ -209,6 +209,11 @@ mod tests {
         };
         let truth = [Some("one".to_owned()), Some("two".to_owned())];
         assert_eq!(found(&whole), truth);
+        // Each record is whole, and has the other's name.
+        let mut swapped = whole.clone();
+        let (first, second) = (HEADER + 1, HEADER + ENTRY + 1);
+        (0..32).for_each(|byte| swapped.swap(first + byte, second + byte));
+        assert_eq!(found(&swapped), [None, None]);
         for at in 0..whole.len() {
             let mut flipped = whole.clone();
             flipped[at] ^= 1;

@@ -555,6 +555,24 @@ mod tests {
         assert_eq!(*out.column("output", "last").data_type(), DataType::Int64);
     }
 
+    /// A part in which a group has no value says nothing of its bounds.
+    #[test]
+    fn what_a_part_does_not_know_does_not_count() {
+        let part = |x: Option<i64>| {
+            let user = Int64Array::from(vec![Some(1)]);
+            table(vec![("user", Arc::new(user) as ArrayRef), ("x", Arc::new(Int64Array::from(vec![x])))])
+        };
+        let params = json!({ "by": ["user"], "columns": { "least": "min(x)", "greatest": "max(x)" } });
+        let bounds = |parts: Vec<Option<i64>>| {
+            let harness = Harness::<Group>::new(params.clone()).parts("input", parts.into_iter().map(part).collect());
+            let out = harness.run().unwrap();
+            (out.numbers("output", "least"), out.numbers("output", "greatest"))
+        };
+        assert_eq!(bounds(vec![None, Some(5), None]), (vec![Some(5.0)], vec![Some(5.0)]));
+        assert_eq!(bounds(vec![Some(-5), None]), (vec![Some(-5.0)], vec![Some(-5.0)]));
+        assert_eq!(bounds(vec![None, None]), (vec![None], vec![None]));
+    }
+
     #[test]
     fn several_columns_make_a_key() {
         let out = group(json!({ "by": ["name", "user"], "columns": { "n": "count()" } })).run().unwrap();

@@ -212,17 +212,20 @@ mod tests {
     /// With as many groups as rows, rounding each by itself would leave no train.
     #[test]
     fn small_groups_share_the_rounding_and_equal_keys_stay_together() {
-        let ids = |column: &str, label: &str| {
+        let ids_of = |column: &str, label: &str, test: f64| {
             let keys = Int64Array::from_iter_values((0..1000).map(|row| row / 4));
             let rows = Int64Array::from_iter_values(0..1000);
             let input = table(vec![("key", Arc::new(keys) as ArrayRef), ("row", Arc::new(rows))]);
-            let params = json!({ "key": column, "by": label, "test": 0.2 });
+            let params = json!({ "key": column, "by": label, "test": test });
             let out = Harness::<Split>::new(params).table("input", input).run().unwrap();
             let keys = |port| out.numbers(port, "key").into_iter().map(|key| key.unwrap() as i64).collect::<Vec<_>>();
             (keys("train"), keys("test"))
         };
-        assert_eq!(ids("row", "row").1.len(), 200);
-        let (train, test) = ids("key", "key");
+        assert_eq!(ids_of("row", "row", 0.2).1.len(), 200);
+        // A key has four rows: one that the boundary would tear goes where most of it is.
+        assert_eq!(ids_of("key", "key", 0.201).0.len(), 800);
+        assert_eq!(ids_of("key", "key", 0.203).0.len(), 796);
+        let (train, test) = ids_of("key", "key", 0.2);
         assert_eq!(train.iter().find(|key| test.contains(key)), None);
         assert_eq!(train.len() + test.len(), 1000);
     }
