@@ -30,6 +30,10 @@ use bindings::exports::millrace::step::step::Guest;
 use bindings::millrace::step::host;
 use bindings::millrace::step::types as wit;
 
+/// Begins with the heap that the linker laid out; the one of std lets memory grow first.
+#[global_allocator]
+static HEAP: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
 /// A step as a component.
 pub struct Component<S>(PhantomData<S>);
 

@@ -73,7 +73,7 @@ pub use error::{Error, Result};
 pub use millrace_expr as expr;
 pub use millrace_expr::Column;
 pub use millrace_sdk_macros::{Choice, Params};
-pub use params::Params;
+pub use params::{Params, float_text};
 pub use plan::{Kind, Output, Plan, type_name};
 pub use serde_json as json;
 pub use step::{Entry, Fold, Manifest, Map, Mode, Port, Ports, Step, Whole};

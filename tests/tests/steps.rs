@@ -104,3 +104,20 @@ params = { where = "t like '%1%'" }
     sandbox.run(&[]);
     assert_eq!(sandbox.read("out.csv"), "x,t,v\n10,t10,v\n12,t12,\n14,t14,v\n16,t16,v\n18,t18,\n");
 }
+
+/// Small components compile fast and travel well. What works with expressions, hashes of
+/// rows or groups has more in it.
+#[test]
+fn a_numeric_step_has_less_than_300_kb() {
+    let large = ["derive", "filter", "group", "join", "missing", "select"];
+    let mut seen = 0;
+    for entry in std::fs::read_dir(crate::sandbox::repository().join("target/components")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        let size = path.metadata().unwrap().len();
+        let most = if large.contains(&name) { 750_000 } else { 300_000 };
+        assert!(size < most, "{name} has {size} bytes");
+        seen += 1;
+    }
+    assert!(seen >= 17, "{seen} components");
+}

@@ -52,7 +52,8 @@ pub enum BuildError {
 /// When it is no such module.
 pub fn component_of(module: &[u8]) -> Result<Vec<u8>, String> {
     let module = crate::names::shorten(module).map_err(|error| error.to_string())?;
-    let encode = || wit_component::ComponentEncoder::default().validate(true).module(&module)?.encode();
+    let encode =
+        || wit_component::ComponentEncoder::default().debug_names(false).validate(true).module(&module)?.encode();
     encode().map_err(|error| format!("{error:#}"))
 }
 

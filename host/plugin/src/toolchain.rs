@@ -42,6 +42,10 @@ pub struct ToolchainError {
     pub missing: Vec<String>,
 }
 
+/// Bytes of heap that a guest begins with. To let memory grow costs the host some 50 µs
+/// for each task, for all threads wait meanwhile; small tasks get by with this.
+const HEAP: u32 = 1 << 20;
+
 const TARGET: &str = "wasm32-unknown-unknown";
 
 fn output(command: &mut Command) -> Option<String> {
@@ -131,7 +135,7 @@ impl Toolchain {
     /// folders whose names must not get into a component, lest its bytes depend
     /// on where it was built.
     pub fn command(&self, remap: &[(PathBuf, &str)]) -> Command {
-        let mut flags = vec!["-Ctarget-feature=+simd128".to_owned()];
+        let mut flags = vec!["-Ctarget-feature=+simd128".to_owned(), format!("-Clink-arg=--initial-heap={HEAP}")];
         flags.extend(remap.iter().map(|(path, name)| format!("--remap-path-prefix={}={name}", path.display())));
         let (mut command, linker) = match self {
             Self::Rustup { cargo } => (Command::new(cargo), None),

@@ -12,6 +12,7 @@
 //! `true_positives` … at the threshold, `rows`. The definitions are those of
 //! scikit-learn.
 
+use millrace_sdk::float_text;
 use millrace_sdk::prelude::*;
 
 /// Params of `std:evaluate`.
@@ -56,7 +57,7 @@ impl Fold for Evaluate {
         let part = task.part("input")?;
         let (labels, scores) = (complete(&part, &self.label)?, complete(&part, &self.score)?);
         if let Some(row) = labels.iter().position(|label| *label != 0.0 && *label != 1.0) {
-            let message = format!("the label is {}, and must be 0 or 1", labels[row]);
+            let message = format!("the label is {}, and must be 0 or 1", float_text(labels[row]));
             return Err(Error::new(message).in_column(&self.label).at_row(row));
         }
         let mut rows: Vec<(f64, bool)> = scores.into_iter().zip(labels.into_iter().map(|label| label > 0.5)).collect();

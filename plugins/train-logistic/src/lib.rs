@@ -17,6 +17,7 @@
 //! The blob `model` is JSON: `{"kind":"logistic","label":…,"intercept":…,"features":[{"name":…,"weight":…}],
 //! "categories":[{"name":…,"weights":[…]}]}`.
 
+use millrace_sdk::float_text;
 use millrace_sdk::kernels::{add_scaled, dot, hash, sigmoids, sum};
 use millrace_sdk::prelude::*;
 
@@ -163,7 +164,7 @@ fn codes(column: &Float64Array, name: &str) -> Result<Vec<u32>> {
         // Codes are small: a float holds them.
         let found = code.map(|code| (code, code as u32)).filter(|(code, found)| f64::from(*found) == *code);
         found.map(|(_, found)| found).filter(|found| *found < CODES).ok_or_else(|| {
-            let found = code.map_or_else(|| "missing".to_owned(), |code| code.to_string());
+            let found = code.map_or_else(|| "missing".to_owned(), float_text);
             let message = format!("the code is {found}, and must be from 0 to {}", CODES - 1);
             Error::new(message).in_column(name).at_row(row)
         })
@@ -199,7 +200,7 @@ impl Whole for TrainLogistic {
         for part in table.parts() {
             let labels = finite(&part.f64(&self.label)?, &self.label)?;
             if let Some(row) = labels.iter().position(|label| *label != 0.0 && *label != 1.0) {
-                let message = format!("the label is {}, and must be 0 or 1", labels[row]);
+                let message = format!("the label is {}, and must be 0 or 1", float_text(labels[row]));
                 return Err(Error::new(message).in_column(&self.label).at_row(row));
             }
             let share = |place: u64| (hash(self.seed, &place.to_le_bytes()) >> 11) as f64 / 9_007_199_254_740_992.0;
