@@ -193,3 +193,34 @@ fn a_column_that_is_nowhere_is_told_of_before_the_source_is_read() {
     sandbox.write("pipeline.toml", pipeline.replace("tenur ", "tenure "));
     assert!(sandbox.refused().contains("1 fields, and the header has 2"));
 }
+
+/// What is certain whatever the rest of a file says is told of before it is read, and
+/// nothing else is.
+#[test]
+fn types_that_cannot_fit_are_told_of_before_the_source_is_read() {
+    let pipeline = |step: &str, path: &str| {
+        format!(
+            "[sources.s]\npath = \"{path}\"\n[sources.other]\npath = \"rows.ndjson\"\n[steps.f]\ninput = \"s\"\n{step}\n"
+        )
+    };
+    let needs = |column: &str| format!("uses = \"std:normalise-fit\"\nparams = {{ columns = [\"{column}\"] }}");
+    let sandbox = Sandbox::with("");
+    sandbox.write("rows.ndjson", "{\"x\": 1}\n");
+    // The third line is ragged: whoever reads it says so.
+    sandbox.write("in.csv", "name,n,none\nAda,1,\n1\n");
+    sandbox.write("pipeline.toml", pipeline(&needs("name"), "in.csv"));
+    let text = sandbox.refused();
+    assert!(text.contains("column `name` is utf8, and a number is needed") && !text.contains("fields"), "{text}");
+    // A column of numbers may turn out to be text, and one without values anything.
+    let upper = |column: &str| format!("uses = \"std:derive\"\nparams = {{ columns = {{ y = \"upper({column})\" }} }}");
+    for step in [needs("n"), upper("n"), needs("none"), upper("none")] {
+        sandbox.write("pipeline.toml", pipeline(&step, "in.csv"));
+        let text = sandbox.refused();
+        assert!(text.contains("the header has 3"), "{step}: {text}");
+    }
+    // Unless the pipeline says what it is.
+    let typed = pipeline(&upper("n"), "in.csv\"\ntypes = { n = \"int64\" }\nformat = \"csv");
+    sandbox.write("pipeline.toml", typed);
+    let text = sandbox.refused();
+    assert!(text.contains("upper") && !text.contains("fields"), "{text}");
+}

@@ -80,7 +80,7 @@ pub(crate) fn exports(
     data: &StoreData,
     graph: &Graph,
     made: &Artifacts,
-    emit: &mut dyn FnMut(Event),
+    emit: &mut (dyn FnMut(Event) + Send),
 ) -> bool {
     let mut ok = true;
     for export in &graph.exports {

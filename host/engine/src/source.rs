@@ -140,10 +140,10 @@ pub(crate) struct Found {
 }
 
 impl Found {
-    /// The schema, if it is known or can be told without reading everything.
-    pub(crate) fn peek(&self) -> Option<Schema> {
+    /// The schemas that it may have, as far as that can be told without reading everything.
+    pub(crate) fn peek(&self) -> Vec<Schema> {
         match &self.known {
-            Some(table) => Some(table.schema.clone()),
+            Some(table) => vec![table.schema.clone()],
             None => read::peek(&self.files, &self.options),
         }
     }

@@ -1,12 +1,13 @@
 //! The run loop: plans what can be planned, looks up what has a key, admits what
 //! fits, runs it, and hands what came out to whoever waits for it.
 //!
-//! One thread decides everything (`Run`), in the order in which results arrive;
-//! the others only compute. What is decided never depends on that order: keys and
+//! One thread at a time decides (`Run`), in the order in which results arrive; apart
+//! from that they compute. What is decided never depends on that order: keys and
 //! outputs of a task are functions of its inputs.
 
 mod key;
 mod outputs;
+mod planning;
 mod run;
 mod say;
 mod state;
@@ -20,7 +21,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use millrace_store::Store;
-use millrace_types::Table;
+use millrace_types::{Schema, Table};
 use millrace_wasm::Cancel;
 
 use crate::components::Components;
@@ -98,7 +99,7 @@ pub fn load(options: &Options) -> Result<Loaded, RunError> {
 /// # Errors
 /// When it could not begin. A step that fails is no error here: the summary says
 /// that not all is well.
-pub fn execute(options: &Options, emit: &mut dyn FnMut(Event)) -> Result<Summary, RunError> {
+pub fn execute(options: &Options, emit: &mut (dyn FnMut(Event) + Send)) -> Result<Summary, RunError> {
     let started = Instant::now();
     // The records that this pipeline's last run used, in one read.
     let path = std::path::absolute(&options.pipeline).unwrap_or_else(|_| options.pipeline.clone());
@@ -109,21 +110,15 @@ pub fn execute(options: &Options, emit: &mut dyn FnMut(Event)) -> Result<Summary
     // Not given back piece by piece: there are thousands of pieces, and a process runs
     // one pipeline.
     let loaded = ManuallyDrop::new(load(options)?);
-    let Loaded { pipeline, graph, components } = &*loaded;
+    let Loaded { pipeline, graph, .. } = &*loaded;
     let data = StoreData::shared(&options.store);
     let id = history::new_id();
     emit(Event::RunStarted { run: id.clone(), pipeline: pipeline.name.clone(), instances: graph.nodes.len() });
     let found = find_sources(options, graph)?;
     if found.iter().any(|found| !found.is_known()) {
-        // Names that are not there are told of before anything is read.
-        let peeked = found.iter().map(|found| found.peek().map(|schema| Table { schema, parts: Vec::new() }));
-        if let Some(tables) = peeked.collect::<Option<Vec<_>>>() {
-            let tables = tables.into_iter().map(Arc::new).collect();
-            let mut silent = |_| {};
-            run::Run::new(options, pipeline, graph, components, data.clone(), tables, None, &mut silent)
-                .check_names()
-                .map_err(RunError::Invalid)?;
-        }
+        // What is certainly wrong is told of before anything is read.
+        let possible: Vec<Vec<Schema>> = found.iter().map(Found::peek).collect();
+        planning::check(options, &loaded, &possible).map_err(RunError::Invalid)?;
     }
     let sources = read_sources(options, graph, found, &data, emit)?;
 
@@ -131,9 +126,10 @@ pub fn execute(options: &Options, emit: &mut dyn FnMut(Event)) -> Result<Summary
         Mode::Plan => History::open(&options.store).last_of(&pipeline.file.path),
         Mode::Run => None,
     };
-    let mut run = run::Run::new(options, pipeline, graph, components, data.clone(), sources, last, emit);
+    let sources = sources.into_iter().map(Some).collect();
+    let mut run = run::Run::new(options, &loaded, sources, last, emit);
     run.plan_all().map_err(RunError::Invalid)?;
-    run.work_off();
+    worker::work_off(&mut run, &data);
     let mut finished = run.finish();
 
     if options.mode == Mode::Run {
@@ -163,7 +159,7 @@ fn read_sources(
     graph: &Graph,
     found: Vec<Found>,
     data: &Arc<StoreData>,
-    emit: &mut dyn FnMut(Event),
+    emit: &mut (dyn FnMut(Event) + Send),
 ) -> Result<Vec<Arc<Table>>, RunError> {
     let read = |source, found| source::read(&options.store, data, source, found, options.jobs);
     let results: Vec<_> = if found.len() == 1 {

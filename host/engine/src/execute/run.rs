@@ -4,31 +4,28 @@
 //! of them is of use to anybody else.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
 
 use millrace_types::action_record::OutputRecord;
 use millrace_types::{
     ActionKey, ActionRecord, Artifact, BlobRef, CanonicalJson, Cost, KeyParts, LogLine, Phase, PortName, Table,
 };
-use millrace_wasm::{Failure, Mode as StepMode, PlanInput, PortKind, TaskSpec};
+use millrace_wasm::{Failure, Mode as StepMode, PortKind, TaskSpec};
 use serde_json::Value;
 
 use super::key::{self, Seen, SeenPort};
 use super::outputs::kept;
-use super::say::{explain, near_limits};
+use super::say::near_limits;
 use super::state::{NodeState, OutputState, Parts, Progress, TableState, TableView, artifacts};
-use super::worker::{Job, Outcome, compute, lookup, now};
-use super::{Mode, Options};
+use super::worker::{Job, Outcome, Progressed, lookup, now};
+use super::{Loaded, Mode, Options};
 use crate::assemble::{self, InputTable};
-use crate::components::Components;
-use crate::data::StoreData;
-use crate::diagnostic::Diagnostic;
 use crate::event::{Event, Status, Summary};
 use crate::graph::{Graph, Item};
 use crate::history::{RunRecord, TaskRecord};
-use crate::pipeline::{CachePolicy, Pipeline};
+use crate::pipeline::CachePolicy;
 use crate::why::{MissReason, differences};
 
 /// A task that was made.
@@ -43,37 +40,34 @@ struct Task {
     tables: Vec<(PortName, millrace_types::Schema, Vec<Arc<millrace_types::Part>>)>,
 }
 
-enum Message {
-    Started(usize),
-    Progressed(usize, u64, u64),
-    Ended(usize, Outcome),
-}
-
 pub(super) struct Run<'a> {
-    options: &'a Options,
-    pipeline: &'a Pipeline,
-    graph: &'a Graph,
-    components: &'a Components,
-    data: Arc<StoreData>,
-    sources: Vec<Arc<Table>>,
+    pub(super) options: &'a Options,
+    pub(super) loaded: &'a Loaded,
+    pub(super) graph: &'a Graph,
+    /// Those that are known: all of them, once anything runs.
+    sources: Vec<Option<Arc<Table>>>,
     last: Option<RunRecord>,
-    emit: &'a mut dyn FnMut(Event),
-    nodes: Vec<NodeState>,
+    emit: &'a mut (dyn FnMut(Event) + Send),
+    pub(super) nodes: Vec<NodeState>,
     /// Nodes that wait for something of a node.
     behind: Vec<Vec<usize>>,
     work: VecDeque<usize>,
     tasks: Vec<Task>,
-    ready: Vec<usize>,
+    /// Tasks to compute, the most urgent last.
+    ready: BTreeSet<(Urgency, usize)>,
     /// Tasks of one key: the first runs, the others take its record.
     in_flight: HashMap<ActionKey, Vec<usize>>,
     running: usize,
     memory: u64,
     stopping: bool,
-    /// Whether the schemas of sources are guesses.
-    provisional: bool,
     summary: Summary,
     history: Vec<TaskRecord>,
 }
+
+/// What goes first, the greater the sooner: tasks of all parts, which others wait for;
+/// then part by part, so that what one step read is still at hand for the next; and of
+/// a part those with the longest way behind them.
+type Urgency = (bool, Reverse<Option<usize>>, u32, Reverse<usize>);
 
 /// What a run leaves.
 pub(super) struct Finished<'a> {
@@ -81,12 +75,12 @@ pub(super) struct Finished<'a> {
     pub(super) tasks: Vec<TaskRecord>,
     /// By node: what it produced.
     pub(super) artifacts: Artifacts,
-    pub(super) emit: &'a mut dyn FnMut(Event),
+    pub(super) emit: &'a mut (dyn FnMut(Event) + Send),
 }
 
 /// What sources and nodes hold at the end.
 pub(crate) struct Artifacts {
-    pub(crate) sources: Vec<Arc<Table>>,
+    pub(crate) sources: Vec<Option<Arc<Table>>>,
     pub(crate) nodes: Vec<Vec<(PortName, Artifact)>>,
     /// The node that a choice came out as, by node that chooses.
     pub(crate) chosen: HashMap<usize, BTreeMap<String, Value>>,
@@ -100,7 +94,7 @@ impl Artifacts {
             self.nodes[node].iter().find(|(name, _)| name == port).map(|(_, artifact)| artifact.clone())
         };
         match item {
-            Item::Source(index) => self.sources.get(*index).cloned().map(Artifact::Table),
+            Item::Source(index) => self.sources[*index].clone().map(Artifact::Table),
             Item::Output { node, port } => of(*node, port),
             Item::Chosen { choice, candidates, port, .. } => {
                 let wanted = self.chosen.get(choice)?;
@@ -117,17 +111,14 @@ fn matches(matrix: &BTreeMap<String, Value>, wanted: &BTreeMap<String, Value>) -
 }
 
 impl<'a> Run<'a> {
-    #[expect(clippy::too_many_arguments, reason = "called once, by `execute`, which has just these")]
     pub(super) fn new(
         options: &'a Options,
-        pipeline: &'a Pipeline,
-        graph: &'a Graph,
-        components: &'a Components,
-        data: Arc<StoreData>,
-        sources: Vec<Arc<Table>>,
+        loaded: &'a Loaded,
+        sources: Vec<Option<Arc<Table>>>,
         last: Option<RunRecord>,
-        emit: &'a mut dyn FnMut(Event),
+        emit: &'a mut (dyn FnMut(Event) + Send),
     ) -> Self {
+        let graph = &loaded.graph;
         let mut behind = vec![Vec::new(); graph.nodes.len()];
         for (index, node) in graph.nodes.iter().enumerate() {
             let before: std::collections::BTreeSet<usize> =
@@ -136,10 +127,8 @@ impl<'a> Run<'a> {
         }
         Self {
             options,
-            pipeline,
+            loaded,
             graph,
-            components,
-            data,
             sources,
             last,
             emit,
@@ -147,94 +136,21 @@ impl<'a> Run<'a> {
             behind,
             work: (0..graph.nodes.len()).collect(),
             tasks: Vec::new(),
-            ready: Vec::new(),
+            ready: BTreeSet::new(),
             in_flight: HashMap::new(),
             running: 0,
             memory: 0,
             stopping: false,
-            provisional: false,
             summary: Summary { ok: true, ..Summary::default() },
             history: Vec::new(),
         }
     }
 
-    /// Plans with schemas whose types are guesses: what counts are names that are
-    /// nowhere.
-    pub(super) fn check_names(mut self) -> Result<(), Vec<Diagnostic>> {
-        self.provisional = true;
-        self.plan_all()
-    }
-
-    /// Plans every node whose inputs have known schemas, before anything runs.
-    pub(super) fn plan_all(&mut self) -> Result<(), Vec<Diagnostic>> {
-        let mut errors = Vec::new();
-        for node in 0..self.nodes.len() {
-            errors.extend(self.plan(node).err().unwrap_or_default());
-        }
-        // One mistake in a step with a matrix is one mistake.
-        let mut seen: Vec<Diagnostic> = Vec::new();
-        errors.retain(|error| {
-            !seen.contains(error) && {
-                seen.push(error.clone());
-                true
-            }
-        });
-        if errors.is_empty() { Ok(()) } else { Err(errors) }
-    }
-
-    /// Plans a node if it can be: `Ok(false)` when an input is not known enough.
-    fn plan(&mut self, index: usize) -> Result<bool, Vec<Diagnostic>> {
-        if self.nodes[index].plan.is_some() {
-            return Ok(true);
-        }
-        let node = &self.graph.nodes[index];
-        let mut inputs = Vec::with_capacity(node.inputs.len());
-        for input in &node.inputs {
-            let Some((_, item)) = input.items.first() else { continue };
-            let schema = match input.port.kind {
-                PortKind::Blob => None,
-                PortKind::Table => match self.table(item) {
-                    Some(view) => Some(view.schema.clone()),
-                    None => return Ok(false),
-                },
-            };
-            inputs.push(PlanInput { port: input.port.name.clone(), schema });
-        }
-        let step = &self.pipeline.steps[node.definition];
-        let refused = |error: millrace_wasm::ComponentError| {
-            let message = format!("`{}` cannot be used: {error}", node.used.uses);
-            vec![Diagnostic::new(message).at(&step.uses.1, "this component")]
-        };
-        let planned = self.components.plan(&node.used, node.params.as_str(), &inputs).map_err(refused)?;
-        if self.provisional
-            && let Err(problems) = &planned
-            && problems.iter().all(|problem| problem.missing.is_none())
-        {
-            return Ok(false);
-        }
-        let plan = planned
-            .map_err(|problems| problems.into_iter().map(|problem| explain(node, step, problem)).collect::<Vec<_>>())?;
-        let state = &mut self.nodes[index];
-        for port in &node.used.manifest.outputs {
-            let output = match port.kind {
-                PortKind::Blob => OutputState::Blob(None),
-                PortKind::Table => {
-                    let fields = plan.outputs.iter().find(|(name, _)| *name == port.name).and_then(|(_, f)| f.clone());
-                    let schema = fields.as_ref().map(|fields| assemble::schema(fields));
-                    OutputState::Table(TableState { fields, schema, ..TableState::default() })
-                }
-            };
-            state.outputs.push((port.name.clone(), output));
-        }
-        state.plan = Some(Arc::new(plan));
-        Ok(true)
-    }
-
     /// What is known of the table that an item stands for.
-    fn table(&self, item: &Item) -> Option<TableView<'_>> {
+    pub(super) fn table(&self, item: &Item) -> Option<TableView<'_>> {
         match item {
             Item::Source(index) => {
-                let table = &self.sources[*index];
+                let table = self.sources[*index].as_ref()?;
                 Some(TableView { schema: &table.schema, parts: Parts::All(&table.parts), complete: true })
             }
             Item::Output { node, port } => match self.nodes[*node].output(port)? {
@@ -293,53 +209,64 @@ impl<'a> Run<'a> {
         state.metrics_blob
     }
 
-    /// Does what can be done, until nothing can.
-    pub(super) fn work_off(&mut self) {
-        let (jobs, store, components, cancel) =
-            (self.options.jobs, &self.options.store, self.components, &self.options.cancel);
-        let data = self.data.clone();
-        std::thread::scope(|scope| {
-            let (to_workers, from_main) = channel::<Job>();
-            let (to_main, from_workers) = channel::<Message>();
-            let from_main = Arc::new(Mutex::new(from_main));
-            let mut workers = 0;
-            loop {
-                while let Some(node) = self.work.pop_front() {
-                    self.advance(node);
+    /// Makes and looks up the tasks that can be, then takes the next one that has to be
+    /// computed and for which there is room.
+    pub(super) fn next(&mut self, progress: &Sender<Progressed>) -> Option<Job> {
+        while let Some(node) = self.work.pop_front() {
+            self.advance(node);
+        }
+        if self.stopping || self.options.cancel.is_cancelled() {
+            for (_, task) in std::mem::take(&mut self.ready) {
+                for task in self.in_flight.remove(&self.tasks[task].key).unwrap_or_default() {
+                    self.finish_task(task, Status::Skipped, Cost::default(), Vec::new(), None);
                 }
-                self.dispatch(&to_workers, &to_main);
-                if self.running == 0 {
-                    break;
-                }
-                // A thread for each task that runs, and no more.
-                while workers < jobs.min(self.running) {
-                    workers += 1;
-                    let (jobs, results, data) = (from_main.clone(), to_main.clone(), data.clone());
-                    scope.spawn(move || work(&jobs, &results, store, &data, components, cancel));
-                }
-                self.receive(&from_workers);
             }
-            drop(to_workers);
-        });
+            return None;
+        }
+        // The first that fits; one that fits nowhere runs alone.
+        let fits = |(_, task): &&(Urgency, usize)| {
+            let memory = self.graph.nodes[self.tasks[*task].node].limits.memory.0;
+            self.running == 0 || self.memory.saturating_add(memory) <= self.options.memory
+        };
+        let place = *self.ready.iter().rev().find(fits)?;
+        self.ready.remove(&place);
+        let index = place.1;
+        let task = &mut self.tasks[index];
+        let (parts, mut spec) = (task.parts.take()?, task.spec.take()?);
+        let node = &self.graph.nodes[task.node];
+        self.memory += node.limits.memory.0;
+        self.running += 1;
+        let progress = progress.clone();
+        spec.progress = Some(Arc::new(move |done, total| {
+            let _ = progress.send(Progressed { task: index, done, total });
+        }));
+        let may_hit = node.cache == CachePolicy::On;
+        let job = Job { task: index, key: task.key, parts, spec, used: node.used.clone(), may_hit };
+        (self.emit)(Event::TaskStarted { step: node.label.clone(), part: task.part });
+        Some(job)
+    }
+
+    /// Whether there are tasks that nobody computes yet.
+    pub(super) fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Whether nobody computes anything.
+    pub(super) fn is_idle(&self) -> bool {
+        self.running == 0
+    }
+
+    pub(super) fn progressed(&mut self, Progressed { task, done, total }: Progressed) {
+        let event = Event::TaskProgressed { step: self.label(task), part: self.tasks[task].part, done, total };
+        (self.emit)(event);
+    }
+
+    /// Gives up what could not be begun.
+    pub(super) fn close(&mut self) {
         for node in 0..self.nodes.len() {
             if self.nodes[node].progress == Progress::Open {
                 self.give_up(node);
             }
-        }
-    }
-
-    fn receive(&mut self, messages: &Receiver<Message>) {
-        match messages.recv() {
-            Ok(Message::Started(task)) => {
-                let event = Event::TaskStarted { step: self.label(task), part: self.tasks[task].part };
-                (self.emit)(event);
-            }
-            Ok(Message::Progressed(task, done, total)) => {
-                let event = Event::TaskProgressed { step: self.label(task), part: self.tasks[task].part, done, total };
-                (self.emit)(event);
-            }
-            Ok(Message::Ended(task, outcome)) => self.ended(task, outcome),
-            Err(_) => self.running = 0,
         }
     }
 
@@ -533,7 +460,8 @@ impl<'a> Run<'a> {
             Some(others) => others.push(task),
             None => {
                 self.in_flight.insert(key, vec![task]);
-                self.ready.push(task);
+                let urgency = (part.is_none(), Reverse(part), node.rank, Reverse(task));
+                self.ready.insert((urgency, task));
             }
         }
     }
@@ -638,50 +566,8 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Starts the tasks that fit: those of all parts first, which others wait for; then
-    /// part by part, so that what one step read is still at hand for the next; and of
-    /// a part those with the longest way behind them.
-    fn dispatch(&mut self, jobs: &Sender<Job>, messages: &Sender<Message>) {
-        if self.stopping || self.options.cancel.is_cancelled() {
-            for task in std::mem::take(&mut self.ready) {
-                for task in self.in_flight.remove(&self.tasks[task].key).unwrap_or_default() {
-                    self.finish_task(task, Status::Skipped, Cost::default(), Vec::new(), None);
-                }
-            }
-            return;
-        }
-        let rank = |task: &usize| {
-            let Task { node, part, .. } = &self.tasks[*task];
-            (part.is_none(), Reverse(*part), self.graph.nodes[*node].rank, Reverse(*task))
-        };
-        self.ready.sort_by_key(rank);
-        while self.running < self.options.jobs {
-            // The first that fits; one that fits nowhere runs alone.
-            let fits = |task: &usize| {
-                let memory = self.graph.nodes[self.tasks[*task].node].limits.memory.0;
-                self.running == 0 || self.memory.saturating_add(memory) <= self.options.memory
-            };
-            let Some(place) = self.ready.iter().rposition(fits) else { return };
-            let index = self.ready.remove(place);
-            let task = &mut self.tasks[index];
-            let (Some(parts), Some(mut spec)) = (task.parts.take(), task.spec.take()) else { continue };
-            let node = &self.graph.nodes[task.node];
-            self.memory += node.limits.memory.0;
-            self.running += 1;
-            let sender = Mutex::new(messages.clone());
-            spec.progress = Some(Arc::new(move |done, total| {
-                let sender = sender.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                let _ = sender.send(Message::Progressed(index, done, total));
-            }));
-            let may_hit = node.cache == CachePolicy::On;
-            let job = Job { task: index, key: task.key, parts, spec, used: node.used.clone(), may_hit };
-            if jobs.send(job).is_err() {
-                self.running -= 1;
-            }
-        }
-    }
-
-    fn ended(&mut self, task: usize, outcome: Outcome) {
+    /// Takes in what became of a task.
+    pub(super) fn ended(&mut self, task: usize, outcome: Outcome) {
         self.running -= 1;
         self.memory -= self.graph.nodes[self.tasks[task].node].limits.memory.0;
         let key = self.tasks[task].key;
@@ -863,31 +749,5 @@ impl<'a> Run<'a> {
         let graph_matrix = self.graph.nodes.iter().map(|node| node.matrix.clone()).collect();
         let artifacts = Artifacts { sources: self.sources, nodes, chosen, graph_matrix };
         Finished { summary: self.summary, tasks: self.history, artifacts, emit: self.emit }
-    }
-}
-
-fn work(
-    jobs: &Mutex<Receiver<Job>>,
-    results: &Sender<Message>,
-    store: &millrace_store::Store,
-    data: &Arc<StoreData>,
-    components: &Components,
-    cancel: &millrace_wasm::Cancel,
-) {
-    loop {
-        let job = jobs.lock().unwrap_or_else(std::sync::PoisonError::into_inner).recv();
-        let Ok(job) = job else { return };
-        let task = job.task;
-        let _ = results.send(Message::Started(task));
-        // A bug of ours in one task must not take the run with it.
-        let compute = std::panic::AssertUnwindSafe(|| compute(job, store, data, components, cancel));
-        let outcome = std::panic::catch_unwind(compute).unwrap_or_else(|_| Outcome::Failed {
-            failure: Failure::Host { message: "the host panicked: please report this".to_owned() },
-            cost: Cost::default(),
-            log: Vec::new(),
-        });
-        if results.send(Message::Ended(task, outcome)).is_err() {
-            return;
-        }
     }
 }

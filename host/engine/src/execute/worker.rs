@@ -1,6 +1,12 @@
 //! Where tasks are computed: threads that are made when there is something to do.
+//!
+//! Whoever has computed a task takes what came of it into the run's state, under the
+//! one lock of it, and with the next task in hand lets go: nothing is handed from
+//! thread to thread while there is work. What is decided never depends on who decides.
 
-use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::Scope;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use millrace_store::Store;
@@ -8,6 +14,7 @@ use millrace_types::wire::Kind;
 use millrace_types::{ActionKey, ActionRecord, Cost, KeyParts, LogLine};
 use millrace_wasm::{Cancel, Data, Failure, Produced, TaskOutcome, TaskSpec};
 
+use super::run::Run;
 use crate::components::{Components, Used};
 use crate::data::StoreData;
 
@@ -84,5 +91,98 @@ pub(super) fn compute(
                 Err(error) => host(error.to_string()),
             }
         }
+    }
+}
+
+/// How far a task says that it is.
+pub(super) struct Progressed {
+    pub(super) task: usize,
+    pub(super) done: u64,
+    pub(super) total: u64,
+}
+
+/// What the workers of a run share.
+struct Shared<'s, 'a> {
+    run: Mutex<(&'s mut Run<'a>, Staff)>,
+    /// Something may be ready, or nothing ever will be.
+    changed: Condvar,
+    data: &'s Arc<StoreData>,
+}
+
+#[derive(Default)]
+struct Staff {
+    hired: usize,
+    waiting: usize,
+}
+
+/// Wakes everybody when a worker leaves, however it does.
+struct Leaving<'s>(&'s Condvar);
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.0.notify_all();
+    }
+}
+
+/// Does what can be done, until nothing can.
+pub(super) fn work_off(run: &mut Run<'_>, data: &Arc<StoreData>) {
+    let (to_screen, progress) = channel::<Progressed>();
+    let staff = Staff { hired: 1, waiting: 0 };
+    let shared = Shared { run: Mutex::new((run, staff)), changed: Condvar::new(), data };
+    std::thread::scope(|scope| {
+        let first = &shared;
+        scope.spawn(move || work(first, scope, to_screen));
+        // Until the last worker has dropped its end.
+        for progressed in progress {
+            shared.run.lock().unwrap_or_else(PoisonError::into_inner).0.progressed(progressed);
+        }
+    });
+    shared.run.into_inner().unwrap_or_else(PoisonError::into_inner).0.close();
+}
+
+fn work<'scope, 's, 'a>(
+    shared: &'scope Shared<'s, 'a>,
+    scope: &'scope Scope<'scope, '_>,
+    to_screen: Sender<Progressed>,
+) {
+    let _leaving = Leaving(&shared.changed);
+    // A lock that somebody died with: the scope tells of it.
+    let Ok(mut guard) = shared.run.lock() else { return };
+    let (options, components) = (guard.0.options, &guard.0.loaded.components);
+    loop {
+        let (run, staff) = &mut *guard;
+        let Some(job) = run.next(&to_screen) else {
+            if run.is_idle() {
+                return;
+            }
+            staff.waiting += 1;
+            let Ok(woken) = shared.changed.wait(guard) else { return };
+            guard = woken;
+            guard.1.waiting -= 1;
+            continue;
+        };
+        // One more, who brings in the next if there is still something left.
+        if run.has_ready() {
+            if staff.waiting > 0 {
+                shared.changed.notify_one();
+            } else if staff.hired < options.jobs {
+                staff.hired += 1;
+                let to_screen = to_screen.clone();
+                scope.spawn(move || work(shared, scope, to_screen));
+            }
+        }
+        drop(guard);
+        let task = job.task;
+        // A bug of ours in one task must not take the run with it.
+        let compute = || compute(job, &options.store, shared.data, components, &options.cancel);
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(compute));
+        let outcome = outcome.unwrap_or_else(|_| Outcome::Failed {
+            failure: Failure::Host { message: "the host panicked: please report this".to_owned() },
+            cost: Cost::default(),
+            log: Vec::new(),
+        });
+        let Ok(locked) = shared.run.lock() else { return };
+        guard = locked;
+        guard.0.ended(task, outcome);
     }
 }

@@ -68,9 +68,9 @@ pub(super) fn read(
 /// Records that say what the columns probably are.
 const PEEKED: usize = 1000;
 
-/// The schema, by the header and the first records.
-pub(super) fn peek(path: &Path, options: &ReadOptions) -> Option<Schema> {
-    let mut found = None;
+/// The schemas that it may have, by the header and the first records.
+pub(super) fn peek(path: &Path, options: &ReadOptions) -> Vec<Schema> {
+    let mut found = Vec::new();
     let peeked = open(path, &mut |input| {
         let mut records = Records::new(path, input, options.delimiter, 1);
         let Some(header) = records.next()? else { return Ok(()) };
@@ -89,14 +89,17 @@ pub(super) fn peek(path: &Path, options: &ReadOptions) -> Option<Schema> {
                 start = *end;
             }
         }
-        let fields = names.iter().zip(kinds).map(|(name, kind)| {
-            let to = options.types.get(name).map_or_else(|| kind.arrow(), arrow_type);
-            field_from_arrow(&ArrowField::new(name, to, true)).ok()
-        });
-        found = fields.collect::<Option<_>>().map(|fields| Schema { fields });
+        for widening in [|kind| kind, Kind::wider, |_| Kind::Text] {
+            let fields = names.iter().zip(&kinds).map(|(name, kind)| {
+                let to = options.types.get(name).map_or_else(|| widening(*kind).arrow(), arrow_type);
+                field_from_arrow(&ArrowField::new(name, to, true)).ok()
+            });
+            found.extend(fields.collect::<Option<_>>().map(|fields| Schema { fields }));
+        }
         Ok(())
     });
-    peeked.ok().and(found)
+    found.dedup();
+    if peeked.is_ok() { found } else { Vec::new() }
 }
 
 struct Nowhere;

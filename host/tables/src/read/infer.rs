@@ -70,6 +70,15 @@ impl Kind {
         }
     }
 
+    /// What further values may make of it, short of text.
+    pub(super) fn wider(self) -> Self {
+        match self {
+            Self::Missing | Self::Int => Self::Float,
+            Self::Date => Self::Timestamp,
+            other => other,
+        }
+    }
+
     pub(super) fn arrow(self) -> ArrowType {
         match self {
             Self::Missing | Self::Text => ArrowType::Utf8,

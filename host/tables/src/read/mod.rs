@@ -19,7 +19,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ::arrow::array::ArrayRef;
-use ::arrow::datatypes::SchemaRef;
+use ::arrow::datatypes::{Field as ArrowField, FieldRef, SchemaRef};
 use millrace_types::{DataType, Schema};
 
 use crate::column::{Column, ColumnError, field_from_arrow};
@@ -188,18 +188,32 @@ pub fn read(files: &[PathBuf], options: &ReadOptions, threads: usize, sink: &dyn
     }
 }
 
-/// The columns that a table of these files will have, as far as its beginning tells:
-/// the names for certain, the types perhaps not. Nothing, where that is unknown
-/// before everything was read; mistakes are left to the reading.
-pub fn peek(files: &[PathBuf], options: &ReadOptions) -> Option<Schema> {
-    let schema = match options.format {
-        Format::Csv => csv::peek(files.first()?, options),
-        Format::Parquet => parquet::peek(files.first()?),
-        Format::Ndjson | Format::Ipc => None,
-    }?;
-    let Some(columns) = &options.columns else { return Some(schema) };
-    let fields = columns.iter().map(|name| Some(schema.find(name)?.1.clone())).collect::<Option<_>>()?;
-    Some(Schema { fields })
+/// The schemas that a table of these files may have, as far as header, footer or
+/// beginning tell: the names for certain, and where the types are guesses from the first
+/// records, the guess, then that with wider numbers and times, then with text. None,
+/// where names are unknown before everything was read; mistakes are left to the reading.
+pub fn peek(files: &[PathBuf], options: &ReadOptions) -> Vec<Schema> {
+    let Some(path) = files.first() else { return Vec::new() };
+    let schemas = match options.format {
+        Format::Csv => csv::peek(path, options),
+        Format::Parquet => parquet::peek(path).into_iter().collect(),
+        Format::Ipc => ipc::peek(path).into_iter().collect(),
+        Format::Ndjson => Vec::new(),
+    };
+    let Some(columns) = &options.columns else { return schemas };
+    let chosen = |schema: Schema| {
+        let fields = columns.iter().map(|name| Some(schema.find(name)?.1.clone())).collect::<Option<_>>()?;
+        Some(Schema { fields })
+    };
+    schemas.into_iter().filter_map(chosen).collect()
+}
+
+/// A schema as it crosses, of what a file says of itself.
+fn unpacked(schema: &::arrow::datatypes::Schema) -> Option<Schema> {
+    let field = |field: &FieldRef| {
+        field_from_arrow(&ArrowField::new(field.name(), predicate::unpacked(field.data_type()), true)).ok()
+    };
+    Some(Schema { fields: schema.fields().iter().map(field).collect::<Option<_>>()? })
 }
 
 /// Arrow arrays to a part: unpacks what does not cross, filters, projects.

@@ -21,7 +21,6 @@ use millrace_expr::Column;
 use millrace_types::Schema;
 
 use super::{ReadError, ReadOptions, Shaper, Sink, predicate};
-use crate::column::field_from_arrow;
 
 pub(super) fn read(
     files: &[PathBuf],
@@ -41,10 +40,7 @@ pub(super) fn read(
 /// The schema, from the end of the file.
 pub(super) fn peek(path: &Path) -> Option<Schema> {
     let probe = ParquetRecordBatchReaderBuilder::try_new(File::open(path).ok()?).ok()?;
-    let unpacked = |field: &Arc<ArrowField>| {
-        field_from_arrow(&ArrowField::new(field.name(), predicate::unpacked(field.data_type()), true)).ok()
-    };
-    Some(Schema { fields: probe.schema().fields().iter().map(unpacked).collect::<Option<_>>()? })
+    super::unpacked(probe.schema())
 }
 
 /// What all row groups of a file share.
