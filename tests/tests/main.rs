@@ -14,3 +14,4 @@ mod readme;
 mod sandbox;
 mod sources;
 mod steps;
+mod wasi;

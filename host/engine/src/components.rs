@@ -59,6 +59,11 @@ impl Components {
         engine.as_ref().map_err(|reason| ComponentError::Link { reason: reason.clone() })
     }
 
+    /// The store that they are kept in.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// The component that `uses` names, written in a file of `folder`.
     ///
     /// # Errors

@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use crate::components::{Components, Used};
 use crate::diagnostic::{Diagnostic, Place};
+use crate::grants::Granted;
 use crate::pipeline::{CachePolicy, Pick, Pipeline, Reference, Scope, Source, Step, substitute};
 
 /// Where an item on a port comes from.
@@ -67,6 +68,8 @@ pub struct Node {
     pub used: Arc<Used>,
     /// What a task of it may use.
     pub limits: Limits,
+    /// What else it may see.
+    pub(crate) granted: Arc<Granted>,
     /// When a hit counts.
     pub cache: CachePolicy,
     /// What is connected, in the order of port names.
@@ -166,7 +169,10 @@ pub fn build(
     let Some(order) = builder.order() else { return Err(builder.errors) };
     for index in order {
         if let Some(used) = &used[index] {
-            builder.step(index, used);
+            match Granted::find(components.store(), &pipeline.steps[index]) {
+                Ok(granted) => builder.step(index, used, &Arc::new(granted)),
+                Err(errors) => builder.errors.extend(errors),
+            }
         }
     }
     // What a step with a mistake left out must not look like another mistake.
@@ -267,7 +273,7 @@ impl Builder<'_> {
         Some(order)
     }
 
-    fn step(&mut self, index: usize, used: &Arc<Used>) {
+    fn step(&mut self, index: usize, used: &Arc<Used>, granted: &Arc<Granted>) {
         let step = &self.pipeline.steps[index];
         let manifest = &used.manifest;
         for (i, (name, _, place)) in step.matrix.iter().enumerate() {
@@ -353,6 +359,7 @@ impl Builder<'_> {
                 params: CanonicalJson::new(&params),
                 used: used.clone(),
                 limits,
+                granted: granted.clone(),
                 cache: step.cache,
                 inputs,
                 rank: 0,

@@ -21,6 +21,7 @@ pub mod diagnostic;
 pub mod event;
 mod execute;
 mod export;
+mod grants;
 mod graph;
 pub mod history;
 pub mod pipeline;

@@ -77,7 +77,12 @@ pub enum Difference {
         /// That there are.
         of: usize,
     },
-    /// The key says nothing more: grants, phase.
+    /// A granted folder or variable is not as it was, or is granted now or no longer.
+    Grant {
+        /// `read:FOLDER` or `env:NAME`.
+        name: String,
+    },
+    /// The key says nothing more.
     Other,
 }
 
@@ -114,6 +119,10 @@ pub fn differences(old: &KeyParts, new: &KeyParts) -> Vec<Difference> {
             _ => out.push(Difference::Connection { port: port.to_string() }),
         }
     }
+    let names: BTreeSet<_> = old.grants.iter().chain(&new.grants).map(|(name, _)| name).collect();
+    let of = |parts: &KeyParts, name: &str| parts.grants.iter().find(|(known, _)| known == name).map(|(_, d)| *d);
+    let changed = names.into_iter().filter(|name| of(old, name) != of(new, name));
+    out.extend(changed.map(|name| Difference::Grant { name: name.clone() }));
     if out.is_empty() && old != new {
         out.push(Difference::Other);
     }

@@ -38,5 +38,8 @@ pub const PLAN_FUEL: u64 = 1_000_000_000;
 /// Depth of an expression.
 pub const EXPRESSION_DEPTH: usize = 200;
 
+/// Files, folders and links in a folder that a step is granted.
+pub const GRANTED_FILES: usize = 100_000;
+
 /// Bytes of the copies of records that one pipeline may have.
 pub const INDEX_BYTES: u64 = 1 << 30;

@@ -8,9 +8,10 @@ use millrace_types::action_key::WORLD_VERSION;
 use millrace_types::{ByteSize, ColumnName, ComponentDigest, Cost, Field, Fuel, Limits, PortName, Schema, bounds};
 use serde::{Deserialize, Serialize};
 use wasmtime::component::{
-    Component as Compiled, ComponentExportIndex, ComponentNamedList, InstancePre, Lift, Lower, Resource,
+    Component as Compiled, ComponentExportIndex, ComponentNamedList, InstancePre, Lift, Linker, Lower, Resource,
 };
 use wasmtime::{Store, Trap, UpdateDeadline, WasmBacktrace};
+use wasmtime_wasi::{I32Exit, ResourceTableError};
 
 use crate::compile::load_or_compile;
 use crate::engine::{Cancel, Engine};
@@ -18,6 +19,7 @@ use crate::limits::{Limiter, Stop};
 use crate::outcome::{Failure, TaskOutcome};
 use crate::output::{EmitError, OutputField};
 use crate::task::{Data, DataError, Running, TaskSpec, TaskState, cut};
+use crate::wasi::{self, Wasi};
 use crate::world::{
     PortSchema, TaskRep, WitFailure, WitField, WitManifest, WitMode, WitPortKind, WitProblem, WitStepPlan,
 };
@@ -168,6 +170,7 @@ pub struct Component {
     describe: ComponentExportIndex,
     plan: ComponentExportIndex,
     run: ComponentExportIndex,
+    has_wasi: bool,
 }
 
 fn one_line(error: &wasmtime::Error) -> String {
@@ -194,8 +197,10 @@ impl Engine {
         let code = load_or_compile(self, bytes, compiled)
             .map_err(|error| ComponentError::NotAComponent { reason: one_line(&error) })?;
         self.check_world(&code)?;
-        let pre =
-            self.linker.instantiate_pre(&code).map_err(|error| ComponentError::Link { reason: one_line(&error) })?;
+        let unlinked = |error: wasmtime::Error| ComponentError::Link { reason: one_line(&error) };
+        let has_wasi = code.component_type().imports(&self.inner).any(|(name, _)| wasi::is_wasi(name));
+        let linker = if has_wasi { &self.linker_with_wasi(&code).map_err(unlinked)? } else { &*self.linker };
+        let pre = linker.instantiate_pre(&code).map_err(unlinked)?;
         let step = format!("millrace:step/step@{WORLD_VERSION}");
         let step = code.get_export_index(None, &step).ok_or(ComponentError::NotAStep)?;
         let function = |name: &str| code.get_export_index(Some(&step), name).ok_or(ComponentError::NotAStep);
@@ -206,7 +211,21 @@ impl Engine {
             describe: function("describe")?,
             plan: function("plan")?,
             run: function("run")?,
+            has_wasi,
         })
+    }
+
+    /// The step world, WASI, and for what else of WASI a component imports a trap.
+    fn linker_with_wasi(&self, code: &Compiled) -> wasmtime::Result<Linker<TaskState>> {
+        let mut linker = (*self.linker).clone();
+        wasi::link(&mut linker)?;
+        let ours = |name: &str| wasi::is_wasi(name) || name.starts_with("millrace:step/");
+        let ty = code.component_type();
+        if let Some((name, _)) = ty.imports(&self.inner).find(|(name, _)| !ours(name)) {
+            return Err(wasmtime::format_err!("it imports `{name}`, which is neither of the step world nor of WASI"));
+        }
+        wasi::stub(&mut linker, code, &self.inner)?;
+        Ok(linker)
     }
 
     fn check_world(&self, code: &Compiled) -> Result<(), ComponentError> {
@@ -233,7 +252,13 @@ impl Component {
 
     fn store(&self, limits: &Limits, cancel: &Cancel, task: Option<Running>) -> wasmtime::Result<Store<TaskState>> {
         let limiter = Limiter::new(limits.memory.0, limits.time, cancel.clone());
-        let mut store = Store::new(&self.engine.inner, TaskState { limiter, task, panic: None });
+        let mut wasi = None;
+        if self.has_wasi {
+            let spec = task.as_ref().map(|task| &task.spec);
+            let made = spec.map_or_else(|| Ok(Wasi::closed(&[0; 32])), |spec| Wasi::new(&spec.seed, &spec.grants));
+            wasi = Some(Box::new(made?));
+        }
+        let mut store = Store::new(&self.engine.inner, TaskState { limiter, task, panic: None, wasi });
         store.limiter(|state| &mut state.limiter);
         store.set_fuel(limits.fuel.0)?;
         store.set_hostcall_fuel(bounds::CALL_BYTES);
@@ -395,12 +420,15 @@ impl Component {
         let answer: wasmtime::Result<Result<(), WitFailure>> =
             self.call(&mut store, &self.run, (Resource::<TaskRep>::new_borrow(0),));
         let fuel = limits.fuel.0.saturating_sub(store.get_fuel().unwrap_or(0));
-        let TaskState { limiter, task, panic } = store.into_data();
+        let TaskState { limiter, task, panic, wasi } = store.into_data();
         let Some(running) = task else {
             let result = Err(Failure::Host { message: "a task lost its state: please report this".to_owned() });
             return TaskOutcome { result, metrics: Vec::new(), log: Vec::new(), cost: Cost::default() };
         };
-        let Running { outputs, metrics, log, bytes_read, bytes_written, .. } = running;
+        let Running { outputs, metrics, mut log, bytes_read, bytes_written, .. } = running;
+        let printed = wasi.map(|wasi| wasi.into_log()).unwrap_or_default();
+        let room = bounds::LOG_LINES.saturating_sub(log.len());
+        log.extend(printed.into_iter().take(room));
         let result = match answer {
             Ok(Ok(())) => outputs.finish().map_err(emit_failure),
             Ok(Err(WitFailure { message, column, row })) => {
@@ -540,6 +568,12 @@ fn failure(error: &wasmtime::Error, limits: &Limits, panic: Option<String>) -> F
     }
     if let Some(misuse) = error.downcast_ref::<EmitError>() {
         return emit_failure(misuse.clone());
+    }
+    if let Some(I32Exit(code)) = error.downcast_ref() {
+        return Failure::Trap { message: format!("it ended itself with the exit code {code}"), backtrace };
+    }
+    if let Some(ResourceTableError::Full) = error.downcast_ref() {
+        return Failure::Misuse { message: "it holds too many streams, files or waits at a time".to_owned() };
     }
     if let Some(data) = error.downcast_ref::<DataError>() {
         return Failure::Host { message: data.0.clone() };

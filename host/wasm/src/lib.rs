@@ -13,10 +13,11 @@ mod limits;
 mod outcome;
 mod output;
 mod task;
+mod wasi;
 mod world;
 
 pub use component::{Component, ComponentError, Manifest, Mode, PlanInput, Port, PortKind, Problem, StepPlan};
 pub use engine::{Cancel, Engine, SLOTS};
 pub use outcome::{Failure, Produced, TaskOutcome};
 pub use output::{OutputField, OutputPlan};
-pub use task::{Data, DataError, InputItem, Progress, TablePart, TaskInput, TaskSpec};
+pub use task::{Data, DataError, Grants, InputItem, Progress, TablePart, TaskInput, TaskSpec};

@@ -10,6 +10,7 @@ use millrace_types::{BlobRef, Chunk, Field, Limits, LogLine, Phase, PortName, St
 
 use crate::limits::Limiter;
 use crate::output::{OutputPlan, Outputs};
+use crate::wasi::Wasi;
 
 /// Something that the host needed for a task did not work.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -85,8 +86,21 @@ pub struct TaskInput {
     pub items: Vec<InputItem>,
 }
 
+/// What a component with WASI may see, besides what every task is given.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Grants {
+    /// Folders to read: the name under which the guest sees it, and where it is.
+    pub read: Vec<(String, std::path::PathBuf)>,
+    /// Variables: name and value.
+    pub env: Vec<(String, String)>,
+}
+
 /// All that a task is given.
 pub struct TaskSpec {
+    /// Of the key: random bytes that a component with WASI asks for follow from it.
+    pub seed: [u8; 32],
+    /// What else it may see.
+    pub grants: Grants,
     /// Canonical JSON.
     pub params: String,
     /// Which function of the step.
@@ -109,6 +123,15 @@ pub(crate) struct TaskState {
     /// None while a component describes itself or plans.
     pub(crate) task: Option<Running>,
     pub(crate) panic: Option<String>,
+    /// Of a component that imports it.
+    pub(crate) wasi: Option<Box<Wasi>>,
+}
+
+impl TaskState {
+    /// What the guest sees of the world: nothing, unless something was put there.
+    pub(crate) fn wasi(&mut self) -> &mut Wasi {
+        self.wasi.get_or_insert_with(|| Box::new(Wasi::closed(&[0; 32])))
+    }
 }
 
 /// A task while it runs.

@@ -96,6 +96,11 @@ fn difference(difference: &Difference) -> String {
         Difference::Blob { port, instance: Some(instance) } => format!("the blob of {instance} on `{port}` changed"),
         Difference::Connection { port } => format!("something else is connected to `{port}`"),
         Difference::Partials { changed, of } => format!("the results of {changed} of {of} parts changed"),
+        Difference::Grant { name } => {
+            let (kind, name) = name.split_once(':').unwrap_or(("", name));
+            let what = if kind == "env" { "variable" } else { "folder" };
+            format!("the granted {what} `{name}` changed")
+        }
         Difference::Other => "something else in its key changed".to_owned(),
     }
 }

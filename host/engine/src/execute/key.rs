@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use millrace_types::{
-    BlobRef, CanonicalJson, ColumnParts, Content, InputParts, ItemParts, KeyParts, Part, Phase, PortName, Schema,
+    ActionKey, BlobRef, CanonicalJson, ColumnParts, Content, InputParts, ItemParts, KeyParts, Part, Phase, PortName,
+    Schema,
 };
 use millrace_wasm::{InputItem, OutputPlan, PortKind, StepPlan, TablePart, TaskInput, TaskSpec};
 
@@ -24,7 +25,7 @@ pub(super) struct SeenPort {
     pub(super) items: Vec<(Option<CanonicalJson>, Seen)>,
 }
 
-/// Key parts and spec of a task. `partials` stand in for the mapped port when
+/// Key parts, key and spec of a task. `partials` stand in for the mapped port when
 /// they are merged.
 pub(super) fn task(
     node: &Node,
@@ -32,7 +33,7 @@ pub(super) fn task(
     phase: Phase,
     seen: &[SeenPort],
     partials: Option<(&PortName, Vec<BlobRef>)>,
-) -> (KeyParts, TaskSpec) {
+) -> (KeyParts, ActionKey, TaskSpec) {
     let mut inputs = Vec::with_capacity(seen.len());
     let mut specs = Vec::with_capacity(seen.len());
     for SeenPort { port, items } in seen {
@@ -86,7 +87,12 @@ pub(super) fn task(
             OutputPlan::Table { port: port.name.clone(), fields: planned.and_then(|(_, fields)| fields.clone()) }
         }
     });
+    let grants = node.granted.digests.clone();
+    let parts = KeyParts { component: node.used.digest, params: node.params.clone(), phase, inputs, grants };
+    let key = parts.key();
     let spec = TaskSpec {
+        seed: *key.as_bytes(),
+        grants: node.granted.grants.clone(),
         params: node.params.as_str().to_owned(),
         phase,
         inputs: specs,
@@ -95,7 +101,5 @@ pub(super) fn task(
         limits: node.limits,
         progress: None,
     };
-    let parts =
-        KeyParts { component: node.used.digest, params: node.params.clone(), phase, inputs, grants: Vec::new() };
-    (parts, spec)
+    (parts, key, spec)
 }

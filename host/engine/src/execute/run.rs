@@ -241,7 +241,15 @@ impl<'a> Run<'a> {
             let _ = progress.send(Progressed { task: index, done, total });
         }));
         let may_hit = node.cache == CachePolicy::On;
-        let job = Job { task: index, key: task.key, parts, spec, used: node.used.clone(), may_hit };
+        let job = Job {
+            task: index,
+            key: task.key,
+            parts,
+            spec,
+            used: node.used.clone(),
+            granted: node.granted.clone(),
+            may_hit,
+        };
         (self.emit)(Event::TaskStarted { step: node.label.clone(), part: task.part });
         Some(job)
     }
@@ -412,8 +420,7 @@ impl<'a> Run<'a> {
     ) {
         let node = &self.graph.nodes[index];
         let Some(plan) = self.nodes[index].plan.clone() else { return };
-        let (parts, spec) = key::task(node, &plan, phase, &seen, partials);
-        let key = parts.key();
+        let (parts, key, spec) = key::task(node, &plan, phase, &seen, partials);
         let tables = seen.into_iter().filter_map(|SeenPort { port, mut items }| match (items.len(), items.pop()) {
             (1, Some((_, Seen::Table { schema, parts }))) => Some((port, schema, parts)),
             _ => None,

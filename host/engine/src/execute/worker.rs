@@ -17,6 +17,7 @@ use millrace_wasm::{Cancel, Data, Failure, Produced, TaskOutcome, TaskSpec};
 use super::run::Run;
 use crate::components::{Components, Used};
 use crate::data::StoreData;
+use crate::grants::Granted;
 
 /// A task to compute.
 pub(super) struct Job {
@@ -25,6 +26,7 @@ pub(super) struct Job {
     pub(super) parts: KeyParts,
     pub(super) spec: TaskSpec,
     pub(super) used: Arc<Used>,
+    pub(super) granted: Arc<Granted>,
     /// Whether a record that somebody else makes meanwhile will do.
     pub(super) may_hit: bool,
 }
@@ -63,7 +65,7 @@ pub(super) fn compute(
         cost: Cost::default(),
         log: Vec::new(),
     };
-    let Job { key, parts, spec, used, may_hit, .. } = job;
+    let Job { key, parts, spec, used, granted, may_hit, .. } = job;
     let _claim = match store.claim(&key) {
         Ok(claim) => claim,
         Err(error) => return host(error.to_string()),
@@ -81,6 +83,10 @@ pub(super) fn compute(
     let data: Arc<dyn Data> = data.clone();
     let TaskOutcome { result, metrics, log, mut cost } = component.run(spec, data, cancel);
     cost.wall_us = started.elapsed().as_micros() as u64;
+    if let Some(name) = granted.changed(store) {
+        let message = format!("the granted folder `{name}` changed while this ran: run again");
+        return Outcome::Failed { failure: Failure::Host { message }, cost, log };
+    }
     match result {
         Err(failure) => Outcome::Failed { failure, cost, log },
         Ok(Produced { outputs, partial }) => {

@@ -94,8 +94,19 @@ pub struct Step {
     pub matrix: Vec<(String, Vec<Value>, Place)>,
     /// Its limits.
     pub limits: PartialLimits,
+    /// What else a component with WASI may see.
+    pub grants: StepGrants,
     /// When a hit counts.
     pub cache: CachePolicy,
+}
+
+/// What a step is granted besides its inputs.
+#[derive(Debug, Clone, Default)]
+pub struct StepGrants {
+    /// Folders to read, relative to the step's.
+    pub read: Vec<(String, Place)>,
+    /// Names of variables.
+    pub env: Vec<(String, Place)>,
 }
 
 /// A file to write.

@@ -11,7 +11,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::value::{Entry, Reader};
-use super::{CachePolicy, Export, Located, Param, PartialLimits, Pipeline, Source, Step};
+use super::{CachePolicy, Export, Located, Param, PartialLimits, Pipeline, Source, Step, StepGrants};
 use crate::diagnostic::{Diagnostic, Place, SourceFile};
 
 /// Reads a pipeline file and what it includes.
@@ -57,7 +57,8 @@ const PIPELINE: [&str; 2] = ["name", "doc"];
 const PARAM: [&str; 5] = ["type", "default", "min", "max", "doc"];
 const SOURCE: [&str; 10] =
     ["path", "format", "columns", "where", "missing", "types", "part_rows", "delimiter", "allow_empty", "doc"];
-const STEP: [&str; 8] = ["uses", "input", "inputs", "params", "matrix", "limits", "cache", "doc"];
+const STEP: [&str; 9] = ["uses", "input", "inputs", "params", "matrix", "limits", "grants", "cache", "doc"];
+const GRANTS: [&str; 2] = ["read", "env"];
 const LIMITS: [&str; 3] = ["memory", "fuel", "time"];
 
 fn read_file(file: &Arc<SourceFile>, pipeline: &mut Pipeline, errors: &mut Vec<Diagnostic>, open: &mut Vec<PathBuf>) {
@@ -267,6 +268,7 @@ fn read_step(reader: &mut Reader<'_>, (key, value): Entry<'_, '_>) -> Option<Ste
         params: Located { value: serde_json::json!({}), places: [(String::new(), place)].into() },
         matrix: Vec::new(),
         limits: PartialLimits::default(),
+        grants: StepGrants::default(),
         cache: CachePolicy::On,
     };
     for (key, value) in table {
@@ -291,6 +293,7 @@ fn read_step(reader: &mut Reader<'_>, (key, value): Entry<'_, '_>) -> Option<Ste
             }
             "matrix" => read_matrix(reader, value, &mut step.matrix),
             "limits" => read_limits(reader, value, &mut step.limits),
+            "grants" => read_grants(reader, value, &mut step.grants),
             "cache" => step.cache = read_cache(reader, value),
             "doc" => {}
             _ => reader.unknown("a step", key, &STEP),
@@ -304,6 +307,24 @@ fn read_step(reader: &mut Reader<'_>, (key, value): Entry<'_, '_>) -> Option<Ste
         }
     }
     Some(step)
+}
+
+fn read_grants(reader: &mut Reader<'_>, value: &Spanned<DeValue<'_>>, grants: &mut StepGrants) {
+    for (key, value) in reader.table("`grants`", value).into_iter().flatten() {
+        let granted = match key.get_ref().as_ref() {
+            "read" => &mut grants.read,
+            "env" => &mut grants.env,
+            _ => {
+                reader.unknown("`grants`", key, &GRANTS);
+                continue;
+            }
+        };
+        *granted = reader.texts(&format!("`{}`", key.get_ref()), value).unwrap_or_default();
+        let twice = (1..granted.len()).find(|i| granted[..*i].iter().any(|(name, _)| *name == granted[*i].0));
+        if let Some((name, place)) = twice.map(|i| &granted[i]) {
+            reader.error(place.range.clone(), format!("`{name}` is granted twice"), "here");
+        }
+    }
 }
 
 fn read_matrix(

@@ -110,6 +110,8 @@ struct StepFile {
     matrix: Option<Table<Vec<Value>>>,
     /// What a task of the step may use.
     limits: Option<LimitsFile>,
+    /// What a component with WASI may see besides.
+    grants: Option<GrantsFile>,
     /// `on`, `off`, or `{ max-age = "7d" }`.
     cache: Option<CacheFile>,
     /// For people.
@@ -126,6 +128,16 @@ struct LimitsFile {
     fuel: Option<String>,
     /// Such as `60s`.
     time: Option<String>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+#[expect(dead_code, reason = "a description, never made")]
+struct GrantsFile {
+    /// Folders to read, relative to this file. All that is in them is in the key.
+    read: Option<Vec<String>>,
+    /// Variables of the environment. Their values are in the key.
+    env: Option<Vec<String>>,
 }
 
 #[derive(JsonSchema)]

@@ -1,0 +1,126 @@
+//! What a step is granted besides its inputs: folders and variables, by digest.
+//!
+//! A component with WASI can see all of a folder that it is granted, so all of it is in
+//! the key of its tasks: names, bytes, and where links point.
+
+use std::path::{Path, PathBuf};
+
+use millrace_store::Store;
+use millrace_types::{BlobDigest, bounds};
+use millrace_wasm::Grants;
+
+use crate::diagnostic::Diagnostic;
+use crate::pipeline::Step;
+
+/// Grants of a step with the digests of what they were when the run began.
+#[derive(Debug, Default)]
+pub(crate) struct Granted {
+    /// As the guest is given them.
+    pub(crate) grants: Grants,
+    /// As the key has them, by name.
+    pub(crate) digests: Vec<(String, BlobDigest)>,
+}
+
+impl Granted {
+    /// Looks at what a step is granted.
+    ///
+    /// # Errors
+    /// A folder that is not there, or has something in it that no step could read.
+    pub(crate) fn find(store: &Store, step: &Step) -> Result<Self, Vec<Diagnostic>> {
+        let mut found = Self::default();
+        let mut errors = Vec::new();
+        for (name, place) in &step.grants.env {
+            // That there is none is something to see, too.
+            let value = std::env::var_os(name);
+            let bytes = value.as_ref().map(|value| value.as_encoded_bytes());
+            let digest = blake3::hash(&postcard::to_allocvec(&bytes).unwrap_or_default());
+            match value.map(std::ffi::OsString::into_string) {
+                Some(Ok(value)) => found.grants.env.push((name.clone(), value)),
+                Some(Err(_)) => {
+                    let error = Diagnostic::new(format!("the value of `{name}` is not UTF-8"));
+                    errors.push(error.at(place, "granted here"));
+                }
+                None => {}
+            }
+            found.digests.push((format!("env:{name}"), digest.into()));
+        }
+        for (name, place) in &step.grants.read {
+            let folder = step.folder.join(name);
+            match digest(store, &folder) {
+                Ok(digest) => {
+                    found.digests.push((format!("read:{name}"), digest));
+                    found.grants.read.push((guest_name(name).to_owned(), folder));
+                }
+                Err(message) => {
+                    let error = Diagnostic::new(format!("`{name}` cannot be granted: {message}"));
+                    errors.push(error.at(place, "granted here"));
+                }
+            }
+        }
+        found.digests.sort();
+        if errors.is_empty() { Ok(found) } else { Err(errors) }
+    }
+
+    /// Says which folder is not as it was when the run began: what a task saw of it, its
+    /// key does not know.
+    pub(crate) fn changed(&self, store: &Store) -> Option<&str> {
+        let is_same = |(name, folder): &&(String, PathBuf)| {
+            let known = |(known, _): &&(String, BlobDigest)| {
+                known.strip_prefix("read:").is_some_and(|known| guest_name(known) == name)
+            };
+            let before = self.digests.iter().find(known).map(|(_, digest)| *digest);
+            before.is_some() && digest(store, folder).ok() == before
+        };
+        self.grants.read.iter().find(|grant| !is_same(grant)).map(|(name, _)| name.as_str())
+    }
+}
+
+/// The name of a folder without the slash at its end.
+fn guest_name(name: &str) -> &str {
+    let trimmed = name.trim_end_matches('/');
+    if trimmed.is_empty() { name } else { trimmed }
+}
+
+#[derive(serde::Serialize)]
+enum Entry {
+    Folder,
+    File([u8; 32]),
+    Link(Vec<u8>),
+}
+
+/// The digest of all that is in a folder.
+fn digest(store: &Store, folder: &Path) -> Result<BlobDigest, String> {
+    let fail = |path: &Path, error: &dyn std::fmt::Display| format!("`{}`: {error}", path.display());
+    if !std::fs::metadata(folder).map_err(|error| fail(folder, &error))?.is_dir() {
+        return Err("it is not a folder; grant the folder that it is in".to_owned());
+    }
+    let mut entries = Vec::new();
+    let mut open = vec![PathBuf::new()];
+    while let Some(inner) = open.pop() {
+        let path = folder.join(&inner);
+        for entry in std::fs::read_dir(&path).map_err(|error| fail(&path, &error))? {
+            let entry = entry.map_err(|error| fail(&path, &error))?;
+            let (path, inner) = (entry.path(), inner.join(entry.file_name()));
+            let kind = entry.file_type().map_err(|error| fail(&path, &error))?;
+            let found = if kind.is_dir() {
+                open.push(inner.clone());
+                Entry::Folder
+            } else if kind.is_symlink() {
+                let target = std::fs::read_link(&path).map_err(|error| fail(&path, &error))?;
+                Entry::Link(target.as_os_str().as_encoded_bytes().to_vec())
+            } else if kind.is_file() {
+                Entry::File(*store.source_digest(&path).map_err(|error| error.to_string())?.as_bytes())
+            } else {
+                return Err(fail(&path, &"it is neither a file nor a folder nor a link"));
+            };
+            entries.push((inner.as_os_str().as_encoded_bytes().to_vec(), found));
+            if entries.len() > bounds::GRANTED_FILES {
+                return Err(format!("it has more than {} files", bounds::GRANTED_FILES));
+            }
+        }
+    }
+    entries.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+    let bytes = postcard::to_allocvec(&entries).map_err(|error| error.to_string())?;
+    let mut hasher = blake3::Hasher::new_derive_key("millrace 2026-11 granted folder");
+    Ok(hasher.update(&bytes).finalize().into())
+}
