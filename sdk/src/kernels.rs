@@ -1,35 +1,70 @@
 //! Loops that steps share, with the same bits natively and in a guest: sums run
-//! in a fixed order over eight lanes, functions come from `libm`.
+//! in a fixed order over lanes, and a product with its sum is rounded once where it says
+//! so, and twice elsewhere.
 
-/// `1 / (1 + e^-x)`, without overflow.
-#[inline]
-pub fn sigmoid(x: f64) -> f64 {
-    let e = crate::expr_math::exp(-x.abs());
-    let upper = 1.0 / (1.0 + e);
-    if x >= 0.0 { upper } else { e * upper }
+use crate::pair::Pair;
+
+/// Each value by `1 / (1 + e^-x)`, within 3 units in the last place; 0 below -708.
+pub fn sigmoids(values: &mut [f64]) {
+    let (fours, rest) = values.as_chunks_mut::<4>();
+    for four in fours {
+        *four = Pair::join(Pair::of(four).map(sigmoid));
+    }
+    // As if there were more: where a value stands must not change it.
+    let mut four = [0.0; 4];
+    four[..rest.len()].copy_from_slice(rest);
+    four = Pair::join(Pair::of(&four).map(sigmoid));
+    rest.copy_from_slice(&four[..rest.len()]);
 }
 
-/// Each value by its [`sigmoid`].
-pub fn sigmoids(values: &mut [f64]) {
-    for value in values {
-        *value = sigmoid(*value);
-    }
+#[inline(always)]
+fn sigmoid(x: Pair) -> Pair {
+    let (one, least) = (Pair::both(1.0), Pair::both(-708.0));
+    let t = x.negative_abs();
+    let e = exp(t.at_least(least)).zero_where_less(t, least);
+    let upper = one.over(e.plus(one));
+    upper.or_where_negative(e.times(upper), x)
+}
+
+/// `e^t` for `t` from -708 to 0: reduction and series as in [`crate::expr_math::exp`], by
+/// Estrin's scheme, so that its terms do not wait for each other.
+#[inline(always)]
+fn exp(t: Pair) -> Pair {
+    const TERMS: [f64; 14] = [
+        1.0,
+        1.0,
+        0.5,
+        1.666_666_666_666_666_6e-1,
+        4.166_666_666_666_666_4e-2,
+        8.333_333_333_333_333e-3,
+        1.388_888_888_888_889e-3,
+        1.984_126_984_126_984e-4,
+        2.480_158_730_158_73e-5,
+        2.755_731_922_398_589e-6,
+        2.755_731_922_398_589e-7,
+        2.505_210_838_544_172e-8,
+        2.087_675_698_786_81e-9,
+        1.605_904_383_682_161_3e-10,
+    ];
+    const LN2_HIGH: f64 = 6.931_471_803_691_238e-1;
+    const LN2_LOW: f64 = 1.908_214_929_270_587_7e-10;
+    // 1.5 * 2^52: added to a small integer it leaves that in the lower bits.
+    let round = Pair::both(6_755_399_441_055_744.0);
+    let shifted = t.fused(Pair::both(std::f64::consts::LOG2_E), round);
+    let k = shifted.minus(round);
+    let r = k.fused(Pair::both(-LN2_LOW), k.fused(Pair::both(-LN2_HIGH), t));
+    let r2 = r.times(r);
+    let r4 = r2.times(r2);
+    let two = |i: usize| r.fused(Pair::both(TERMS[2 * i + 1]), Pair::both(TERMS[2 * i]));
+    let four = |i: usize| two(2 * i + 1).fused(r2, two(2 * i));
+    let low = four(1).fused(r4, four(0));
+    let high = two(6).fused(r4, four(2));
+    high.fused(r4.times(r4), low).times(shifted.power_of_two())
 }
 
 fn lanes_sum(lanes: [f64; 8]) -> f64 {
     let [l0, l1, l2, l3, l4, l5, l6, l7] = lanes;
     ((l0 + l4) + (l1 + l5)) + ((l2 + l6) + (l3 + l7))
-}
-
-/// The sum of products, in eight lanes.
-pub fn dot(a: &[f64], b: &[f64]) -> f64 {
-    let len = a.len().min(b.len());
-    let ((a8, a_rest), (b8, b_rest)) = (a[..len].as_chunks::<8>(), b[..len].as_chunks::<8>());
-    let mut lanes = [0.0; 8];
-    for (a, b) in a8.iter().zip(b8) {
-        lanes = std::array::from_fn(|lane| lanes[lane] + a[lane] * b[lane]);
-    }
-    lanes_sum(lanes) + a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum::<f64>()
 }
 
 /// The sum, in eight lanes.
@@ -42,16 +77,86 @@ pub fn sum(a: &[f64]) -> f64 {
     lanes_sum(lanes) + rest.iter().sum::<f64>()
 }
 
-/// `y += k * x`.
-pub fn add_scaled(y: &mut [f64], k: f64, x: &[f64]) {
-    let len = y.len().min(x.len());
-    let ((y8, y_rest), (x8, x_rest)) = (y[..len].as_chunks_mut::<8>(), x[..len].as_chunks::<8>());
-    for (y, x) in y8.iter_mut().zip(x8) {
-        *y = std::array::from_fn(|lane| y[lane] + k * x[lane]);
+/// To each of `y` the products of its row with the weights: `y[i] += w[0] * x[0][i] +
+/// w[1] * x[1][i] + …`, added in this order, each product and its sum rounded once.
+///
+/// # Panics
+/// When a column is shorter than `y`, or there are not as many weights as columns.
+pub fn add_products(y: &mut [f64], weights: &[f64], columns: &[&[f64]]) {
+    assert_eq!(weights.len(), columns.len(), "a weight for each column");
+    let (fours, rest) = columns.as_chunks::<4>();
+    let (weights4, weights_rest) = weights.as_chunks::<4>();
+    fours.iter().zip(weights4).for_each(|(columns, weights)| add_some(y, *weights, *columns));
+    rest.iter().zip(weights_rest).for_each(|(column, weight)| add_some(y, [*weight], [*column]));
+}
+
+/// Reads a word of each 64 bytes, so that what is computed with them finds them in the
+/// cache: many reads wait at the same time here, and one after the other behind sums.
+pub fn fetch(columns: &[&[f64]]) {
+    let mut all = 0;
+    for column in columns {
+        let (lines, _) = column.as_chunks::<8>();
+        all = lines.iter().fold(all, |all, line| all ^ line[0].to_bits());
     }
-    for (y, x) in y_rest.iter_mut().zip(x_rest) {
-        *y += k * x;
+    std::hint::black_box(all);
+}
+
+/// Columns that are looked at together: `y` is read and written once for all of them.
+fn add_some<const N: usize>(y: &mut [f64], weights: [f64; N], columns: [&[f64]; N]) {
+    let columns = columns.map(|column| column[..y.len()].as_chunks::<4>());
+    let (y4, y_rest) = y.as_chunks_mut::<4>();
+    let pairs = weights.map(Pair::both);
+    for (i, y) in y4.iter_mut().enumerate() {
+        let [mut low, mut high] = Pair::of(y);
+        for ((x, _), weight) in columns.iter().zip(pairs) {
+            let [x_low, x_high] = Pair::of(&x[i]);
+            low = x_low.fused(weight, low);
+            high = x_high.fused(weight, high);
+        }
+        *y = Pair::join([low, high]);
     }
+    for (i, y) in y_rest.iter_mut().enumerate() {
+        for ((_, x), weight) in columns.iter().zip(pairs) {
+            *y = Pair::both(x[i]).fused(weight, Pair::both(*y)).first();
+        }
+    }
+}
+
+/// To each of `sums` the product of its column with `b`, in four lanes, each product and
+/// its sum rounded once.
+///
+/// # Panics
+/// When a column is shorter than `b`, or there are not as many sums as columns.
+pub fn add_dots(sums: &mut [f64], columns: &[&[f64]], b: &[f64]) {
+    assert_eq!(sums.len(), columns.len(), "a sum for each column");
+    let (fours, rest) = columns.as_chunks::<4>();
+    let (sums4, sums_rest) = sums.as_chunks_mut::<4>();
+    for (sums, columns) in sums4.iter_mut().zip(fours) {
+        let dots = some_dots(*columns, b);
+        sums.iter_mut().zip(dots).for_each(|(sum, dot)| *sum += dot);
+    }
+    for (sum, column) in sums_rest.iter_mut().zip(rest) {
+        *sum += some_dots([*column], b)[0];
+    }
+}
+
+fn some_dots<const N: usize>(columns: [&[f64]; N], b: &[f64]) -> [f64; N] {
+    let columns = columns.map(|column| column[..b.len()].as_chunks::<4>());
+    let (b4, b_rest) = b.as_chunks::<4>();
+    let mut lanes = [[Pair::both(0.0); 2]; N];
+    for (i, b) in b4.iter().enumerate() {
+        let [b_low, b_high] = Pair::of(b);
+        for ((x, _), lanes) in columns.iter().zip(&mut lanes) {
+            let [x_low, x_high] = Pair::of(&x[i]);
+            *lanes = [x_low.fused(b_low, lanes[0]), x_high.fused(b_high, lanes[1])];
+        }
+    }
+    std::array::from_fn(|n| {
+        let [l0, l1, l2, l3] = Pair::join(lanes[n]);
+        let rest = columns[n].1.iter().zip(b_rest);
+        let fused = |sum, (x, b): (&f64, &f64)| Pair::both(*x).fused(Pair::both(*b), Pair::both(sum)).first();
+        ((l0 + l2) + (l1 + l3)) + rest.fold(0.0, fused)
+    })
 }
 
 /// A hash of bytes with a seed, spread over all 64 bits: FNV-1a, finished as in
@@ -150,9 +255,55 @@ mod tests {
     fn lanes_sum_to_what_a_loop_sums_to() {
         let a: Vec<f64> = (0..1003).map(|i| f64::from(i) * 0.5).collect();
         assert_eq!(sum(&a), a.iter().sum::<f64>());
-        assert_eq!(dot(&a, &a), a.iter().map(|x| x * x).sum::<f64>());
-        assert_eq!((sigmoid(0.0), sigmoid(1000.0), sigmoid(-1000.0)), (0.5, 1.0, 0.0));
-        assert!(sigmoid(f64::NAN).is_nan());
+    }
+
+    #[test]
+    fn sigmoids_are_exact_to_the_last_places() {
+        let mut known = [0.0, 1000.0, -1000.0, f64::INFINITY, f64::NEG_INFINITY, f64::NAN, -0.0];
+        sigmoids(&mut known);
+        assert_eq!(known[..5], [0.5, 1.0, 0.0, 1.0, 0.0]);
+        assert!(known[5].is_nan() && known[6] == 0.5);
+        let all: Vec<f64> = (0..200_000).map(|i| f64::from(i - 100_000) * 0.007_031).collect();
+        let mut found = all.clone();
+        sigmoids(&mut found);
+        for (x, found) in all.iter().zip(&found) {
+            // Where the other form would lose digits, this one does not.
+            let expected = if *x >= 0.0 { 1.0 / (1.0 + (-x).exp()) } else { x.exp() / (1.0 + x.exp()) };
+            let ulp = f64::from_bits(expected.to_bits() + 1) - expected;
+            assert!((found - expected).abs() <= 3.0 * ulp, "{x}: {found} {expected}");
+        }
+        // Alone as among others.
+        for (x, found) in all.iter().zip(&found).step_by(997) {
+            let mut alone = [*x];
+            sigmoids(&mut alone);
+            assert_eq!(alone[0].to_bits(), found.to_bits());
+        }
+    }
+
+    #[test]
+    fn products_of_any_number_of_columns_are_those_of_one_after_the_other() {
+        let column = |seed: u64| -> Vec<f64> { (0..103).map(|i| hash_int(seed, i) as f64 / 1e19 - 0.7).collect() };
+        let columns: Vec<Vec<f64>> = (0..11).map(column).collect();
+        let columns: Vec<&[f64]> = columns.iter().map(Vec::as_slice).collect();
+        let weights: Vec<f64> = (0..11).map(|i| f64::from(i) * 0.3 - 1.0).collect();
+        for (rows, many) in [(103, 11), (103, 4), (100, 9), (3, 5), (0, 11), (103, 0)] {
+            let start: Vec<f64> = column(77)[..rows].to_vec();
+            let mut y = start.clone();
+            add_products(&mut y, &weights[..many], &columns[..many]);
+            for row in 0..rows {
+                let all = (0..many).fold(start[row], |sum, i| columns[i][row].mul_add(weights[i], sum));
+                assert_eq!(y[row].to_bits(), all.to_bits());
+            }
+            let mut sums = vec![1.0; many];
+            add_dots(&mut sums, &columns[..many], &start);
+            for (i, sum) in sums.iter().enumerate() {
+                let mut alone = [1.0];
+                add_dots(&mut alone, &columns[i..=i], &start);
+                assert_eq!(sum.to_bits(), alone[0].to_bits());
+                let plain: f64 = 1.0 + start.iter().zip(columns[i]).map(|(a, b)| a * b).sum::<f64>();
+                assert!((sum - plain).abs() < 1e-12);
+            }
+        }
     }
 
     #[test]

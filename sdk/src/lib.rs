@@ -56,6 +56,7 @@ mod error;
 pub mod expr_math;
 pub mod kernels;
 pub mod keys;
+mod pair;
 pub mod params;
 mod plan;
 mod step;
@@ -68,6 +69,7 @@ pub mod guest;
 pub mod testing;
 
 pub use arrow_array;
+pub use arrow_buffer;
 pub use arrow_schema;
 pub use error::{Error, Result};
 pub use millrace_expr as expr;

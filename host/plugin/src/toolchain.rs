@@ -135,7 +135,8 @@ impl Toolchain {
     /// folders whose names must not get into a component, lest its bytes depend
     /// on where it was built.
     pub fn command(&self, remap: &[(PathBuf, &str)]) -> Command {
-        let mut flags = vec!["-Ctarget-feature=+simd128".to_owned(), format!("-Clink-arg=--initial-heap={HEAP}")];
+        let mut flags =
+            vec!["-Ctarget-feature=+simd128,+relaxed-simd".to_owned(), format!("-Clink-arg=--initial-heap={HEAP}")];
         flags.extend(remap.iter().map(|(path, name)| format!("--remap-path-prefix={}={name}", path.display())));
         let (mut command, linker) = match self {
             Self::Rustup { cargo } => (Command::new(cargo), None),

@@ -9,7 +9,7 @@
 //! Which columns a model needs is known when there is one, so without `features`
 //! the step may read all numbers.
 
-use millrace_sdk::kernels::{add_scaled, sigmoids};
+use millrace_sdk::kernels::{add_products, sigmoids};
 use millrace_sdk::prelude::*;
 
 /// Params of `std:predict`.
@@ -55,6 +55,9 @@ impl Step for Predict {
     }
 }
 
+/// Rows that are looked at together, so that sums stay in the cache.
+const BLOCK: usize = 2048;
+
 impl Map for Predict {
     fn map(&self, task: &Task) -> Result<()> {
         let model: Value = task.json("model")?;
@@ -65,6 +68,7 @@ impl Map for Predict {
         };
         let part = task.part("table")?;
         let mut z = vec![intercept; part.rows()];
+        let (mut weights, mut columns) = (Vec::new(), Vec::new());
         for feature in features {
             let (Some(name), Some(weight)) = (feature["name"].as_str(), feature["weight"].as_f64()) else {
                 return Err(Error::new("the model has a feature without name or weight"));
@@ -79,7 +83,13 @@ impl Map for Predict {
                 let message = format!("column `{name}` has a missing value; fill it with `std:missing`");
                 return Err(Error::new(message).in_column(name).at_row(row));
             }
-            add_scaled(&mut z, weight, column.values());
+            weights.push(weight);
+            columns.push(column);
+        }
+        for (block, z) in z.chunks_mut(BLOCK).enumerate() {
+            let rows = block * BLOCK..block * BLOCK + z.len();
+            let columns: Vec<&[f64]> = columns.iter().map(|column| &column.values()[rows.clone()]).collect();
+            add_products(z, &weights, &columns);
         }
         for category in model["categories"].as_array().into_iter().flatten() {
             let (Some(name), Some(weights)) = (category["name"].as_str(), category["weights"].as_array()) else {

@@ -17,8 +17,11 @@
 //! The blob `model` is JSON: `{"kind":"logistic","label":…,"intercept":…,"features":[{"name":…,"weight":…}],
 //! "categories":[{"name":…,"weights":[…]}]}`.
 
+use std::ops::Range;
+
+use millrace_sdk::arrow_buffer::ScalarBuffer;
 use millrace_sdk::float_text;
-use millrace_sdk::kernels::{add_scaled, dot, hash, sigmoids, sum};
+use millrace_sdk::kernels::{add_dots, add_products, fetch, hash, sigmoids, sum};
 use millrace_sdk::prelude::*;
 
 /// Params of `std:train-logistic`.
@@ -93,69 +96,85 @@ impl Step for TrainLogistic {
 /// from the product to the gradient.
 const BLOCK: usize = 2048;
 
-/// Rows by column.
+/// The rows of one part, by column.
 struct Rows {
-    columns: Vec<Vec<f64>>,
+    columns: Vec<ScalarBuffer<f64>>,
     codes: Vec<Vec<u32>>,
-    labels: Vec<f64>,
+    labels: ScalarBuffer<f64>,
 }
 
 impl Rows {
-    fn new(columns: usize, categories: usize) -> Self {
-        Self { columns: vec![Vec::new(); columns], codes: vec![Vec::new(); categories], labels: Vec::new() }
+    /// Those of a mask.
+    fn pick(&self, mask: &[bool], want: bool) -> Self {
+        fn picked<T: Copy>(values: &[T], mask: &[bool], want: bool) -> Vec<T> {
+            values.iter().zip(mask).filter(|(_, is)| **is == want).map(|(value, _)| *value).collect()
+        }
+        Self {
+            columns: self.columns.iter().map(|column| picked(column, mask, want).into()).collect(),
+            codes: self.codes.iter().map(|codes| picked(codes, mask, want)).collect(),
+            labels: picked(&self.labels, mask, want).into(),
+        }
     }
 
-    /// Calls `each` with every block: its rows and their probabilities.
-    fn blocks(&self, model: &Model, mut each: impl FnMut(std::ops::Range<usize>, &mut [f64])) {
+    /// Calls `each` with every block: the values of its columns, which of the rows it is,
+    /// and their probabilities.
+    fn blocks(&self, model: &Model, mut each: impl FnMut(&[&[f64]], Range<usize>, &mut [f64])) {
         let mut z = vec![0.0; BLOCK];
         for start in (0..self.labels.len()).step_by(BLOCK) {
             let rows = start..(start + BLOCK).min(self.labels.len());
             let z = &mut z[..rows.len()];
+            let columns: Vec<&[f64]> = self.columns.iter().map(|column| &column[rows.clone()]).collect();
+            fetch(&columns);
             z.fill(model.intercept);
-            for (column, weight) in self.columns.iter().zip(&model.weights) {
-                add_scaled(z, *weight, &column[rows.clone()]);
-            }
+            add_products(z, &model.weights, &columns);
             for (codes, weights) in self.codes.iter().zip(&model.of_codes) {
                 for (z, code) in z.iter_mut().zip(&codes[rows.clone()]) {
                     *z += weights[*code as usize];
                 }
             }
             sigmoids(z);
-            each(rows, z);
+            each(&columns, rows, z);
         }
     }
+}
 
-    /// The gradient of the mean log-loss.
-    fn gradient(&self, model: &Model) -> Model {
-        let mut gradient = model.zero();
-        self.blocks(model, |rows, residuals| {
-            for (residual, label) in residuals.iter_mut().zip(&self.labels[rows.clone()]) {
+fn count(parts: &[Rows]) -> usize {
+    parts.iter().map(|rows| rows.labels.len()).sum()
+}
+
+/// The gradient of the log-loss, summed over all rows.
+fn gradient(parts: &[Rows], model: &Model) -> Model {
+    let mut gradient = model.zero();
+    for part in parts {
+        part.blocks(model, |columns, rows, residuals| {
+            for (residual, label) in residuals.iter_mut().zip(&part.labels[rows.clone()]) {
                 *residual -= label;
             }
-            for (gradient, column) in gradient.weights.iter_mut().zip(&self.columns) {
-                *gradient += dot(&column[rows.clone()], residuals);
-            }
-            for (gradient, codes) in gradient.of_codes.iter_mut().zip(&self.codes) {
+            add_dots(&mut gradient.weights, columns, residuals);
+            for (gradient, codes) in gradient.of_codes.iter_mut().zip(&part.codes) {
                 for (residual, code) in residuals.iter().zip(&codes[rows.clone()]) {
                     gradient[*code as usize] += residual;
                 }
             }
             gradient.intercept += sum(residuals);
         });
-        gradient
     }
+    gradient
+}
 
-    fn loss(&self, model: &Model) -> f64 {
-        let mut loss = 0.0;
-        self.blocks(model, |rows, probabilities| {
-            for (p, label) in probabilities.iter_mut().zip(&self.labels[rows]) {
+/// The mean log-loss.
+fn loss(parts: &[Rows], model: &Model) -> f64 {
+    let mut loss = 0.0;
+    for part in parts {
+        part.blocks(model, |_, rows, probabilities| {
+            for (p, label) in probabilities.iter_mut().zip(&part.labels[rows]) {
                 let right = if *label > 0.5 { *p } else { 1.0 - *p };
                 *p = -millrace_sdk::expr_math::ln(right.max(1e-15));
             }
             loss += sum(probabilities);
         });
-        loss / self.labels.len().max(1) as f64
     }
+    loss / count(parts).max(1) as f64
 }
 
 /// The codes of a column, as places of weights.
@@ -175,14 +194,16 @@ fn codes(column: &Float64Array, name: &str) -> Result<Vec<u32>> {
 /// More codes are a mistake: a key is no category.
 const CODES: u32 = 1 << 24;
 
-fn finite(values: &Float64Array, name: &str) -> Result<Vec<f64>> {
-    match values.iter().position(|value| !value.is_some_and(f64::is_finite)) {
-        None => Ok(values.values().to_vec()),
-        Some(row) => {
-            let message = format!("column `{name}` has a value that is missing, NaN or infinite; fill or filter it");
-            Err(Error::new(message).in_column(name).at_row(row))
-        }
+fn finite(values: &Float64Array, name: &str) -> Result<ScalarBuffer<f64>> {
+    // Of all at once, without a branch: what is neither NaN nor infinite has another exponent.
+    const EXPONENT: u64 = 0x7ff0_0000_0000_0000;
+    let is_odd = |odd, value: &f64| odd | (value.to_bits() & EXPONENT == EXPONENT);
+    if values.null_count() == 0 && !values.values().iter().fold(false, is_odd) {
+        return Ok(values.values().clone());
     }
+    let row = values.iter().position(|value| !value.is_some_and(f64::is_finite)).unwrap_or_default();
+    let message = format!("column `{name}` has a value that is missing, NaN or infinite; fill or filter it");
+    Err(Error::new(message).in_column(name).at_row(row))
 }
 
 impl Whole for TrainLogistic {
@@ -194,8 +215,7 @@ impl Whole for TrainLogistic {
                 table.fields().iter().filter(|field| self.is_feature(field)).map(|field| field.name().clone()).collect()
             }
         };
-        let mut train = Rows::new(features.len(), self.categories.len());
-        let mut held_out = Rows::new(features.len(), self.categories.len());
+        let (mut train, mut held_out) = (Vec::new(), Vec::new());
         let mut place = 0u64;
         for part in table.parts() {
             let labels = finite(&part.f64(&self.label)?, &self.label)?;
@@ -203,36 +223,23 @@ impl Whole for TrainLogistic {
                 let message = format!("the label is {}, and must be 0 or 1", float_text(labels[row]));
                 return Err(Error::new(message).in_column(&self.label).at_row(row));
             }
+            let columns = features.iter().map(|name| finite(&part.f64(name)?, name)).collect::<Result<_>>()?;
+            let codes = self.categories.iter().map(|name| codes(&part.f64(name)?, name)).collect::<Result<_>>()?;
+            let rows = Rows { columns, codes, labels };
+            if self.validation == 0.0 {
+                train.push(rows);
+                continue;
+            }
             let share = |place: u64| (hash(self.seed, &place.to_le_bytes()) >> 11) as f64 / 9_007_199_254_740_992.0;
-            let held: Vec<bool> = (place..).take(labels.len()).map(|place| share(place) < self.validation).collect();
-            place += labels.len() as u64;
-            let pick = |from: &[f64], want: bool, into: &mut Vec<f64>| {
-                if self.validation == 0.0 {
-                    if !want {
-                        into.extend_from_slice(from);
-                    }
-                    return;
-                }
-                into.extend(from.iter().zip(&held).filter(|(_, held)| **held == want).map(|(value, _)| *value));
-            };
-            pick(&labels, false, &mut train.labels);
-            pick(&labels, true, &mut held_out.labels);
-            for (i, name) in features.iter().enumerate() {
-                let values = finite(&part.f64(name)?, name)?;
-                pick(&values, false, &mut train.columns[i]);
-                pick(&values, true, &mut held_out.columns[i]);
-            }
-            for (i, name) in self.categories.iter().enumerate() {
-                for (code, held) in codes(&part.f64(name)?, name)?.into_iter().zip(&held) {
-                    let rows = if *held { &mut held_out } else { &mut train };
-                    rows.codes[i].push(code);
-                }
-            }
+            let held: Vec<bool> = (place..).take(part.rows()).map(|place| share(place) < self.validation).collect();
+            place += part.rows() as u64;
+            train.push(rows.pick(&held, false));
+            held_out.push(rows.pick(&held, true));
         }
-        if train.labels.is_empty() {
+        if count(&train) == 0 {
             return Err(Error::new("there are no rows to learn from"));
         }
-        let model = self.descend(task, &train, &held_out)?;
+        let model = self.descend(task, features.len(), &train, &held_out)?;
         let weights: Vec<Value> = features
             .iter()
             .zip(&model.weights)
@@ -271,14 +278,16 @@ impl Model {
 }
 
 impl TrainLogistic {
-    fn descend(&self, task: &Task, train: &Rows, held_out: &Rows) -> Result<Model> {
-        let rows = train.labels.len() as f64;
-        let watches = !held_out.labels.is_empty();
-        let size =
-            |i: usize| train.codes[i].iter().chain(&held_out.codes[i]).max().map_or(0, |code| *code as usize + 1);
+    fn descend(&self, task: &Task, features: usize, train: &[Rows], held_out: &[Rows]) -> Result<Model> {
+        let rows = count(train) as f64;
+        let watches = count(held_out) > 0;
+        let size = |i: usize| {
+            let all = train.iter().chain(held_out).flat_map(|rows| &rows.codes[i]);
+            all.max().map_or(0, |code| *code as usize + 1)
+        };
         let mut model = Model {
-            weights: vec![0.0; train.columns.len()],
-            of_codes: (0..train.codes.len()).map(|i| vec![0.0; size(i)]).collect(),
+            weights: vec![0.0; features],
+            of_codes: (0..self.categories.len()).map(|i| vec![0.0; size(i)]).collect(),
             intercept: 0.0,
         };
         let mut best = (f64::INFINITY, 0, model.clone());
@@ -287,7 +296,7 @@ impl TrainLogistic {
             *weight -= self.learning_rate * (gradient / rows + self.l2 * *weight);
         };
         for epoch in 1..=self.epochs {
-            let gradient = train.gradient(&model);
+            let gradient = gradient(train, &model);
             let pairs = model.weights.iter_mut().zip(gradient.weights);
             pairs.for_each(|(weight, gradient)| step(weight, gradient));
             let pairs = model.of_codes.iter_mut().flatten().zip(gradient.of_codes.into_iter().flatten());
@@ -301,7 +310,7 @@ impl TrainLogistic {
             }
             epochs = epoch;
             if watches {
-                let loss = held_out.loss(&model);
+                let loss = loss(held_out, &model);
                 if loss < best.0 - 1e-7 {
                     best = (loss, epoch, model.clone());
                 } else if epoch - best.1 >= self.patience {
@@ -314,7 +323,7 @@ impl TrainLogistic {
         }
         let model = if watches { best.2 } else { model };
         task.metric("epochs", f64::from(epochs));
-        task.metric("train_loss", train.loss(&model));
+        task.metric("train_loss", loss(train, &model));
         if watches {
             task.metric("validation_loss", best.0);
         }
