@@ -14,7 +14,8 @@ cargo xtask demo        build everything, run examples/churn, run it again from 
 cargo xtask build       the standard steps, and the host with them inside: target/release/host
 cargo xtask components  the standard steps alone: target/components/*.wasm
 cargo xtask test        build, then every test
-cargo xtask check       what CI runs: fmt, clippy, doc, tidy, test
+cargo xtask check       what CI runs: fmt, clippy, doc, tidy, deny, test
+cargo xtask deny        licences, sources and known defects of what is depended on
 cargo xtask bench NAME  measures beside the peers: `dag` (tasks cached and cold) or `features` (3 M rows)
 cargo xtask toolchain   which compiler for WebAssembly is used, or what is missing
 ";
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         Some("test") => test(),
         Some("check") => check(),
         Some("tidy") => tidy::check(),
+        Some("deny") => deny(),
         Some("bench") => bench(&arguments[1..]),
         Some("toolchain") => setup::toolchain().map(|found| println!("{found:#?}")),
         _ => {
@@ -99,10 +101,33 @@ fn check() -> Result<()> {
     tidy::check()?;
     components::build()?;
     run(cargo().args(["clippy", "--release", "--workspace", "--all-targets", "--", "--deny", "warnings"]))?;
+    deny()?;
     run(cargo()
         .args(["doc", "--release", "--workspace", "--no-deps", "--quiet"])
         .env("RUSTDOCFLAGS", "--deny warnings"))?;
     test()
+}
+
+/// Holds the dependencies against `deny.toml`, with a `cargo-deny` of our own when the
+/// machine has none. Advisories are looked at where their database can be had.
+fn deny() -> Result<()> {
+    let own = target().join("tools/bin/cargo-deny");
+    let has = Command::new("cargo-deny").arg("--version").output().is_ok_and(|found| found.status.success());
+    if !has && !own.exists() {
+        let version = ["--version", "0.20.2", "--locked", "--quiet"];
+        run(cargo().args(["install", "cargo-deny"]).args(version).arg("--root").arg(target().join("tools")))?;
+    }
+    let deny = || {
+        let mut command = Command::new(if has { "cargo-deny".as_ref() } else { own.as_os_str() });
+        command.current_dir(root()).args(["--log-level", "error"]);
+        command
+    };
+    run(deny().args(["check", "licenses", "bans", "sources"]))?;
+    if deny().args(["fetch", "db"]).output().is_ok_and(|fetched| fetched.status.success()) {
+        return run(deny().args(["check", "advisories"]));
+    }
+    println!("advisories were not looked at: their database cannot be had from here");
+    Ok(())
 }
 
 fn bench(arguments: &[String]) -> Result<()> {

@@ -113,74 +113,108 @@ fn dot(drawing: &Drawing) -> String {
     out
 }
 
-/// Layers by the longest way from a source; in a layer, boxes near what they read.
-fn svg(drawing: &Drawing) -> String {
-    const WIDTH: usize = 180;
-    const HEIGHT: usize = 46;
-    const GAP: usize = 28;
-    const DROP: usize = 54;
-    let count = drawing.boxes.len();
-    let mut layer = vec![0; count];
-    for _ in 0..count {
+const WIDTH: f64 = 180.0;
+const HEIGHT: f64 = 46.0;
+const GAP: f64 = 28.0;
+const DROP: f64 = 54.0;
+
+/// Where boxes are, and the ways of arrows: an arrow that passes a layer has a place of
+/// its own there, so that it goes by the boxes and not behind them.
+struct Layout {
+    /// Middles of boxes, then of the places where arrows pass.
+    x: Vec<f64>,
+    layer: Vec<usize>,
+    /// For each arrow the places that it goes through, from box to box.
+    ways: Vec<Vec<usize>>,
+    width: f64,
+}
+
+/// Layers by the longest way from a source; in a layer, things near what is before them.
+fn layout(drawing: &Drawing) -> Layout {
+    let boxes = drawing.boxes.len();
+    let mut layer = vec![0; boxes];
+    for _ in 0..boxes {
         for (from, to, _) in &drawing.arrows {
             layer[*to] = layer[*to].max(layer[*from] + 1);
         }
     }
-    let layers = layer.iter().max().map_or(0, |most| most + 1);
-    let mut column = vec![0.0f64; count];
-    let mut widest = 1;
-    for current in 0..layers {
-        let mut members: Vec<usize> = (0..count).filter(|i| layer[*i] == current).collect();
-        let near = |i: usize| {
-            let before: Vec<f64> =
-                drawing.arrows.iter().filter(|(_, to, _)| *to == i).map(|(from, ..)| column[*from]).collect();
-            before.iter().sum::<f64>() / before.len().max(1) as f64
-        };
-        let places: BTreeMap<usize, f64> = members.iter().map(|i| (*i, near(*i))).collect();
-        members.sort_by(|a, b| places[a].total_cmp(&places[b]).then(a.cmp(b)));
-        widest = widest.max(members.len());
-        let shift = (members.len() as f64 - 1.0) / 2.0;
-        for (place, i) in members.into_iter().enumerate() {
-            column[i] = place as f64 - shift;
+    let mut ways = Vec::new();
+    for (from, to, _) in &drawing.arrows {
+        let mut way = vec![*from];
+        for passed in layer[*from] + 1..layer[*to] {
+            way.push(layer.len());
+            layer.push(passed);
+        }
+        way.push(*to);
+        ways.push(way);
+    }
+    let steps: Vec<(usize, usize)> = ways.iter().flat_map(|way| way.windows(2).map(|two| (two[0], two[1]))).collect();
+    let room = |i: usize| if i < boxes { WIDTH + GAP } else { GAP };
+    let mut x = vec![0.0f64; layer.len()];
+    let mut width = 0.0f64;
+    for current in 0..layer.iter().max().map_or(0, |most| most + 1) {
+        let mut members: Vec<(f64, usize)> = Vec::new();
+        for member in (0..layer.len()).filter(|i| layer[*i] == current) {
+            let before: Vec<f64> = steps.iter().filter(|(_, to)| *to == member).map(|(from, _)| x[*from]).collect();
+            members.push((before.iter().sum::<f64>() / before.len().max(1) as f64, member));
+        }
+        members.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        let all: f64 = members.iter().map(|(_, i)| room(*i)).sum();
+        width = width.max(all);
+        let mut left = -all / 2.0;
+        for (_, i) in members {
+            x[i] = left + room(i) / 2.0;
+            left += room(i);
         }
     }
-    let width = widest * (WIDTH + GAP) + GAP;
-    let height = layers * (HEIGHT + DROP);
-    let x = |i: usize| (width as f64 / 2.0 + column[i] * (WIDTH + GAP) as f64).round();
-    let y = |i: usize| (layer[i] * (HEIGHT + DROP) + GAP / 2) as f64;
+    x.iter_mut().for_each(|x| *x = (*x + width / 2.0 + GAP / 2.0).round());
+    Layout { x, layer, ways, width: width + GAP }
+}
+
+fn svg(drawing: &Drawing) -> String {
+    let Layout { x, layer, ways, width } = layout(drawing);
+    let layers = layer.iter().max().map_or(0, |most| most + 1);
+    let height = layers as f64 * (HEIGHT + DROP);
+    let y = |i: usize| layer[i] as f64 * (HEIGHT + DROP) + GAP / 2.0;
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" font-family=\"sans-serif\" font-size=\"12\">\n\
          <defs><marker id=\"tip\" viewBox=\"0 0 8 8\" refX=\"7\" refY=\"4\" markerWidth=\"7\" markerHeight=\"7\" orient=\"auto\"><path d=\"M0 0L8 4L0 8z\" fill=\"#667\"/></marker></defs>"
     );
-    for (from, to, label) in &drawing.arrows {
-        let (x1, y1, x2, y2) = (x(*from), y(*from) + HEIGHT as f64, x(*to), y(*to));
-        let middle = (y1 + y2) / 2.0;
-        let _ = write!(
-            out,
-            "\n<path d=\"M{x1} {y1}C{x1} {middle} {x2} {middle} {x2} {y2}\" fill=\"none\" stroke=\"#667\" marker-end=\"url(#tip)\"/>"
-        );
-        if !label.is_empty() {
+    for ((_, _, label), way) in drawing.arrows.iter().zip(&ways) {
+        let mut path = format!("M{} {}", x[way[0]], y(way[0]) + HEIGHT);
+        for two in way.windows(2) {
+            let (from, to, y1, y2) = (x[two[0]], x[two[1]], y(two[0]) + HEIGHT, y(two[1]));
+            let middle = (y1 + y2) / 2.0;
+            let _ = write!(path, "C{from} {middle} {to} {middle} {to} {y2}");
+            // Past the boxes of this layer.
+            if two[1] >= drawing.boxes.len() {
+                let _ = write!(path, "V{}", y2 + HEIGHT);
+            }
+        }
+        let _ = write!(out, "\n<path d=\"{path}\" fill=\"none\" stroke=\"#667\" marker-end=\"url(#tip)\"/>");
+        if let (false, [.., before, last]) = (label.is_empty(), way.as_slice()) {
             let _ = write!(
                 out,
-                "\n<text x=\"{}\" y=\"{middle}\" fill=\"#667\" font-size=\"10\" text-anchor=\"middle\">{}</text>",
-                (x1 + x2) / 2.0,
+                "\n<text x=\"{}\" y=\"{}\" fill=\"#667\" font-size=\"10\" text-anchor=\"middle\">{}</text>",
+                (x[*before] + x[*last]) / 2.0,
+                y(*last) - DROP / 2.0,
                 escape(label)
             );
         }
     }
     for (i, (name, detail, source)) in drawing.boxes.iter().enumerate() {
         let (fill, round) = if *source { ("#e8f1ff", 20) } else { ("#f6f7f9", 6) };
-        let left = x(i) - WIDTH as f64 / 2.0;
+        let left = x[i] - WIDTH / 2.0;
         let _ = write!(
             out,
             "\n<rect x=\"{left}\" y=\"{}\" width=\"{WIDTH}\" height=\"{HEIGHT}\" rx=\"{round}\" fill=\"{fill}\" stroke=\"#99a\"/>\
              <text x=\"{}\" y=\"{}\" text-anchor=\"middle\" font-weight=\"bold\">{}</text>\
              <text x=\"{}\" y=\"{}\" text-anchor=\"middle\" fill=\"#556\">{}</text>",
             y(i),
-            x(i),
+            x[i],
             y(i) + 19.0,
             escape(name),
-            x(i),
+            x[i],
             y(i) + 35.0,
             escape(detail)
         );
