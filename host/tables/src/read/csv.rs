@@ -8,7 +8,7 @@
 use std::collections::HashSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{Sender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ::arrow::datatypes::{DataType as ArrowType, Field as ArrowField, Schema as ArrowSchema};
@@ -17,7 +17,8 @@ use millrace_types::{Schema, bounds};
 
 use super::infer::{Kind, RawColumn};
 use super::split::{Block, Splitter};
-use super::{ReadError, ReadOptions, ReadPart, Shaper, Sink, open::open};
+use super::typed::{NotPlain, Typed, Wanted};
+use super::{PART_ROWS, ReadError, ReadOptions, ReadPart, Shaper, Sink, open::open};
 use crate::column::{arrow_type, field_from_arrow};
 
 /// A part is cut early when one of its columns has as much text.
@@ -243,19 +244,23 @@ impl Parser<'_> {
         };
         let has_failed = || failed.lock().unwrap_or_else(PoisonError::into_inner).is_some();
         let (send, receive) = sync_channel::<Block>(1);
+        let (give_back, done) = channel::<Vec<u8>>();
         let receive = Mutex::new(receive);
-        let work = || {
+        let work = |give_back: Sender<Vec<u8>>| {
             loop {
                 let block = receive.lock().unwrap_or_else(PoisonError::into_inner).recv();
                 let Ok(block) = block else { return };
                 parse(&block);
+                let _ = give_back.send(block.bytes);
             }
         };
         std::thread::scope(|scope| {
             for _ in 0..threads.max(1) {
-                scope.spawn(work);
+                let give_back = give_back.clone();
+                scope.spawn(|| work(give_back));
             }
             while !has_failed() {
+                done.try_iter().for_each(|bytes| splitter.reuse(bytes));
                 match splitter.next(rows) {
                     Ok(Some(block)) => {
                         if send.send(block).is_err() {
@@ -285,6 +290,13 @@ impl Parser<'_> {
 
     /// Parses a block. Unless the columns are known, it says what they are.
     fn block(&self, block: &Block, kinds: &mut [Kind], mut is_known: bool) -> Result<(), Stop> {
+        let has_quotes = memchr::memchr2(b'"', b'\r', &block.bytes).is_some();
+        if is_known
+            && !has_quotes
+            && let Ok(found) = self.typed(block, kinds)
+        {
+            return Ok(found?);
+        }
         let mut part = CsvPart::new(self.header.len());
         let mut place = self.number << 44 | block.number << 20;
         let mut emitted = false;
@@ -297,7 +309,7 @@ impl Parser<'_> {
             }
             Ok(())
         };
-        if memchr::memchr2(b'"', b'\r', &block.bytes).is_none() {
+        if !has_quotes {
             self.plain(block, &mut part, &mut is_full)?;
         } else {
             let mut bytes = block.bytes.as_slice();
@@ -313,6 +325,30 @@ impl Parser<'_> {
             self.emit(place, &part, kinds, is_known)?;
         }
         Ok(())
+    }
+
+    /// Parses a block straight into columns, if it is as plain as most are.
+    fn typed(&self, block: &Block, kinds: &[Kind]) -> Result<Result<(), ReadError>, NotPlain> {
+        let wanted = self.header.iter().enumerate().map(|(index, name)| {
+            let given = self.options.types.get(name).map(arrow_type);
+            let inferred = given.is_none().then_some(kinds[index]);
+            let to = self.wanted[index].then(|| given.unwrap_or_else(|| kinds[index].arrow()));
+            Wanted { to, inferred }
+        });
+        let mut typed =
+            Typed::new(wanted.collect(), self.options.delimiter, &self.missing, self.options.part_rows.min(PART_ROWS));
+        typed.block(&block.bytes)?;
+        if typed.largest() >= PART_BYTES || typed.rows() > self.options.part_rows {
+            return Err(NotPlain);
+        }
+        let (mut fields, mut arrays) = (Vec::new(), Vec::new());
+        for (index, to, array) in typed.finish()? {
+            fields.push(ArrowField::new(&self.header[index], to, true));
+            arrays.push(array);
+        }
+        let schema = Arc::new(ArrowSchema::new(fields));
+        let place = self.number << 44 | block.number << 20;
+        Ok(self.shaper.emit_at(place, self.path, &schema, arrays, self.sink))
     }
 
     /// A block without quotes: its fields are what lies between the delimiters.

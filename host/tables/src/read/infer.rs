@@ -123,6 +123,22 @@ fn number(text: &[u8]) -> Option<Number> {
     kept.then_some(Number::Float(value))
 }
 
+/// An integer, as inference would have taken it.
+pub(super) fn int(text: &[u8]) -> Option<i64> {
+    match number(text)? {
+        Number::Int(value) => Some(value),
+        Number::Float(_) => None,
+    }
+}
+
+/// A number that a float holds, as inference would have taken it.
+pub(super) fn float(text: &[u8]) -> Option<f64> {
+    match number(text)? {
+        Number::Int(value) => (value.unsigned_abs() <= EXACT).then_some(value as f64),
+        Number::Float(value) => Some(value),
+    }
+}
+
 fn boolean(text: &[u8]) -> Option<bool> {
     match text {
         b"true" | b"True" | b"TRUE" => Some(true),
@@ -225,20 +241,8 @@ impl RawColumn {
         }
         Ok(match to {
             ArrowType::Utf8 => return self.text(nulls),
-            ArrowType::Int64 if strict => {
-                let int = |text: &[u8]| match number(text)? {
-                    Number::Int(value) => Some(value),
-                    Number::Float(_) => None,
-                };
-                Arc::new(Int64Array::new(self.each_bytes(int)?.into(), nulls))
-            }
-            ArrowType::Float64 if strict => {
-                let float = |text: &[u8]| match number(text)? {
-                    Number::Int(value) => (value.unsigned_abs() <= EXACT).then_some(value as f64),
-                    Number::Float(value) => Some(value),
-                };
-                Arc::new(Float64Array::new(self.each_bytes(float)?.into(), nulls))
-            }
+            ArrowType::Int64 if strict => Arc::new(Int64Array::new(self.each_bytes(int)?.into(), nulls)),
+            ArrowType::Float64 if strict => Arc::new(Float64Array::new(self.each_bytes(float)?.into(), nulls)),
             ArrowType::Float64 => number!(Float64Array, f64),
             ArrowType::Boolean => {
                 let parse = |text: &str| match text {

@@ -12,6 +12,7 @@ mod open;
 mod parquet;
 mod predicate;
 mod split;
+mod typed;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

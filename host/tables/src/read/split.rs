@@ -48,6 +48,7 @@ pub(super) struct Splitter<'a> {
     /// Of the first byte of the buffer.
     line: u64,
     at_end: bool,
+    spare: Vec<Vec<u8>>,
 }
 
 impl<'a> Splitter<'a> {
@@ -62,24 +63,21 @@ impl<'a> Splitter<'a> {
             number: 0,
             line: 1,
             at_end: false,
+            spare: Vec::new(),
         }
     }
 
     fn fill(&mut self) -> Result<(), ReadError> {
-        let start = self.buffer.len();
-        self.buffer.resize(start + CHUNK, 0);
-        let mut filled = start;
-        while filled < self.buffer.len() {
-            match self.input.read(&mut self.buffer[filled..]).map_err(ReadError::io(self.path))? {
-                0 => {
-                    self.at_end = true;
-                    break;
-                }
-                read => filled += read,
-            }
-        }
-        self.buffer.truncate(filled);
+        let mut chunk = (&mut *self.input).take(CHUNK as u64);
+        let read = chunk.read_to_end(&mut self.buffer).map_err(ReadError::io(self.path))?;
+        self.at_end = read < CHUNK;
         Ok(())
+    }
+
+    /// Takes the memory of a block that is done with: fresh memory costs more than what
+    /// is read into it.
+    pub(super) fn reuse(&mut self, bytes: Vec<u8>) {
+        self.spare.push(bytes);
     }
 
     /// The next block of so many lines of records, or what is left of the file.
@@ -109,8 +107,11 @@ impl<'a> Splitter<'a> {
         if end == 0 {
             return Ok(None);
         }
-        let rest = self.buffer.split_off(end);
-        let bytes = std::mem::replace(&mut self.buffer, rest);
+        let mut next = self.spare.pop().unwrap_or_default();
+        next.clear();
+        next.extend_from_slice(&self.buffer[end..]);
+        self.buffer.truncate(end);
+        let bytes = std::mem::replace(&mut self.buffer, next);
         let block = Block { number: self.number, line: self.line, bytes };
         self.scanned = 0;
         self.state = State::Start;
