@@ -178,6 +178,50 @@ fn a_harmed_store_is_computed_again_and_never_believed() {
     }
 }
 
+/// A harm that a size does not show is seen when the bytes are read: before anything that
+/// came of them is kept.
+#[test]
+fn bytes_that_changed_in_the_store_are_never_believed() {
+    let first = |sandbox: &Sandbox| sandbox.read("out.csv");
+    let pipeline = |by: u32| {
+        format!(
+            "[sources.s]\npath = \"in.csv\"\n[steps.d]\nuses = \"std:derive\"\ninput = \"s\"\n\
+             params = {{ columns = {{ y = \"x * 2\" }} }}\n[steps.e]\nuses = \"std:derive\"\ninput = \"d\"\n\
+             params = {{ columns = {{ z = \"x + y + {by}\" }} }}\n[exports]\n\"out.csv\" = \"e\"\n"
+        )
+    };
+    let sandbox = Sandbox::with(&pipeline(1));
+    sandbox.write("in.csv", "x\n1\n2\n3\n");
+    sandbox.run(&[]);
+    let mut folders = vec![sandbox.path("store/packs")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap().flatten() {
+            if entry.path().is_dir() {
+                folders.push(entry.path());
+                continue;
+            }
+            let mut bytes = std::fs::read(entry.path()).unwrap();
+            bytes.iter_mut().for_each(|byte| *byte ^= u8::from(*byte == 2) * 5);
+            std::fs::write(entry.path(), bytes).unwrap();
+        }
+    }
+    let before = first(&sandbox);
+    sandbox.write("pipeline.toml", pipeline(10));
+    let mut runs = 0;
+    loop {
+        let run = sandbox.host(&["run"]);
+        if run.code == 0 {
+            break;
+        }
+        assert!(run.code == 1 && run.stderr.contains("was damaged; it is removed: run again"), "{}", run.stderr);
+        assert_eq!(first(&sandbox), before);
+        runs += 1;
+        assert!(runs < 5, "{}", run.stderr);
+    }
+    assert!(runs > 0);
+    assert_eq!(first(&sandbox), "x,y,z\n1,2,13\n2,4,16\n3,6,19\n");
+}
+
 #[test]
 fn two_processes_share_a_store_and_compute_nothing_twice() {
     let sandbox = sandbox();

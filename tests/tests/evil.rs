@@ -7,8 +7,9 @@ use crate::sandbox::{Sandbox, repository};
 
 fn evil() -> &'static [u8] {
     static BYTES: OnceLock<Vec<u8>> = OnceLock::new();
-    BYTES
-        .get_or_init(|| millrace_plugin::build(&repository().join("tests/guests/evil")).expect("the evil guest builds"))
+    BYTES.get_or_init(|| {
+        millrace_plugin::build(&repository().join("tests/guests/evil")).expect("the evil guest builds").component
+    })
 }
 
 fn sandbox(attack: &str) -> Sandbox {

@@ -78,6 +78,7 @@ fn an_export_that_cannot_be_is_refused_before_anything_runs() {
         ("in.csv", "is read by the source"),
         ("./more/../in.csv", "is read by the source"),
         ("more/b.csv", "is read by the source"),
+        ("more/new.csv", "is read by the source"),
         ("pipeline.toml", "no name for a table"),
     ] {
         sandbox.write(
@@ -137,6 +138,80 @@ fn json_lines_are_named_where_they_are_wrong() {
 fn included_files_are_merged() {
     let sandbox = Sandbox::with("include = [\"sub/sources.toml\"]\n[exports]\n\"out.csv\" = \"s\"\n");
     sandbox.write("sub/sources.toml", "[sources.s]\npath = \"in.csv\"\n").write("sub/in.csv", "a\n1\n");
+    sandbox.run(&[]);
+    assert_eq!(sandbox.read("out.csv"), "a\n1\n");
+}
+
+/// What a run is made from is more than its sources.
+#[test]
+fn an_export_goes_over_no_file_of_the_pipeline() {
+    let sandbox = Sandbox::with("");
+    sandbox.write("in.csv", "a\n1\n").write("inc.csv", "[params]\nx = 1\n").write("p.csv", "x = 2\n");
+    std::fs::create_dir(sandbox.path("granted")).unwrap();
+    let step = "[steps.f]\nuses = \"std:select\"\ninput = \"s\"\ngrants = { read = [\"granted/\"] }\n";
+    for (export, what) in
+        [("inc.csv", "is the pipeline itself"), ("p.csv", "is a file of params"), ("granted/x/o.csv", "is granted to")]
+    {
+        let source = "include = [\"inc.csv\"]\n[sources.s]\npath = \"in.csv\"\n";
+        sandbox.write("pipeline.toml", format!("{source}{step}[exports]\n\"{export}\" = \"f\"\n"));
+        let run = sandbox.host(&["run", "--params", "p.csv"]);
+        assert!(run.code == 2 && run.stderr.contains(what), "{export}: {}", run.stderr);
+    }
+    assert_eq!(sandbox.read("p.csv"), "x = 2\n");
+}
+
+/// A condition is held against the types that the whole source has.
+#[test]
+fn a_where_fits_what_the_whole_source_is() {
+    let pipeline = |condition: &str| {
+        format!("[sources.s]\npath = \"in/*.csv\"\nwhere = \"{condition}\"\n[exports]\n\"out.csv\" = \"s\"\n")
+    };
+    let files = [("in/a.csv", "k,v\n1,\n"), ("in/b.csv", "k,v\nx,5\n")];
+    assert_eq!(exported(&pipeline("k = 'x'"), &files), "k,v\nx,5\n");
+    assert_eq!(exported(&pipeline("v = 5"), &files), "k,v\nx,5\n");
+    let sandbox = Sandbox::with(&pipeline("k + 1 > 1"));
+    for (name, text) in files {
+        sandbox.write(name, text);
+    }
+    assert!(sandbox.refused().contains("text"), "{}", sandbox.refused());
+}
+
+#[test]
+fn nothing_of_a_source_is_lost_without_a_word() {
+    let refused = |name: &str, text: &str| {
+        let sandbox = Sandbox::with(&format!("[sources.s]\npath = \"{name}\"\n[exports]\n\"out.csv\" = \"s\"\n"));
+        sandbox.write(name, text);
+        sandbox.refused()
+    };
+    assert!(refused("in.csv", "a,b\r1,x\n2,y\n").contains("carriage return alone"));
+    assert!(refused("in.csv", "a,b\r1,x\r2,y\r").contains("carriage return alone"));
+    let text = refused("in.ndjson", "{\"a\": 0.5}\n{\"a\": 9007199254740993}\n");
+    assert!(text.contains("line 2") && text.contains("more digits than a float holds"), "{text}");
+    let text = refused("in.ndjson", "{\"a\": 18446744073709551616}\n");
+    assert!(text.contains("more digits"), "{text}");
+    // Times to the nanosecond are text; to the microsecond they are times.
+    let times = "t\n2020-01-01T00:00:00.000000001\n2020-01-01T00:00:00.000000002\n";
+    let pipeline = "[sources.s]\npath = \"in.csv\"\n[exports]\n\"out.csv\" = \"s\"\n";
+    assert_eq!(exported(pipeline, &[("in.csv", times)]), times);
+}
+
+/// Files of NDJSON are one table, as if they were one file.
+#[test]
+fn files_of_json_lines_are_of_the_types_of_all_of_them() {
+    let pipeline = "[sources.s]\npath = \"in/*.ndjson\"\n[exports]\n\"out.csv\" = \"s\"\n";
+    let files = [("in/a.ndjson", "{\"a\": 1}\n"), ("in/b.ndjson", "{\"a\": 2.5, \"b\": null}\n")];
+    assert_eq!(exported(pipeline, &files), "a,b\n1.0,\n2.5,\n");
+}
+
+/// An export that was changed is written again, however its times look.
+#[test]
+fn an_export_that_was_changed_is_written_again() {
+    let sandbox = Sandbox::with("[sources.s]\npath = \"in.csv\"\n[exports]\n\"out.csv\" = \"s\"\n");
+    sandbox.write("in.csv", "a\n1\n");
+    sandbox.run(&[]);
+    let times = std::fs::metadata(sandbox.path("out.csv")).unwrap().modified().unwrap();
+    sandbox.write("out.csv", "a\n9\n");
+    std::fs::File::options().write(true).open(sandbox.path("out.csv")).unwrap().set_modified(times).unwrap();
     sandbox.run(&[]);
     assert_eq!(sandbox.read("out.csv"), "a\n1\n");
 }

@@ -8,8 +8,9 @@ use crate::sandbox::{Sandbox, repository};
 
 fn guest() -> &'static [u8] {
     static BYTES: OnceLock<Vec<u8>> = OnceLock::new();
-    BYTES
-        .get_or_init(|| millrace_plugin::build(&repository().join("tests/guests/wasi")).expect("the WASI guest builds"))
+    BYTES.get_or_init(|| {
+        millrace_plugin::build(&repository().join("tests/guests/wasi")).expect("the WASI guest builds").component
+    })
 }
 
 fn pipeline(more: &str) -> String {

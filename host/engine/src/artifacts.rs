@@ -162,6 +162,7 @@ impl Artifacts {
                 head.push(columns.iter().map(cell).collect());
             }
         }
+        data.settle().map_err(|error| unreadable(&error))?;
         Ok(Head { schema: table.schema.clone(), rows: table.rows(), parts: table.parts.len(), head })
     }
 
@@ -170,6 +171,7 @@ impl Artifacts {
     /// # Errors
     /// When they are gone.
     pub fn blob(&self, blob: &millrace_types::BlobRef) -> Result<bytes::Bytes, ShowError> {
-        self.store.blob(blob).map_err(|error| ShowError::Unreadable(error.to_string()))
+        let data = StoreData::new(self.store.clone());
+        millrace_wasm::Data::blob(&data, blob).map_err(|error| ShowError::Unreadable(error.to_string()))
     }
 }

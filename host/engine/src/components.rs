@@ -154,22 +154,22 @@ impl Components {
         let io = |error: std::io::Error| format!("cannot read the plugin `{}`: {error}", folder.display());
         let absolute = folder.canonicalize().map_err(io)?;
         let name = named("plugin", absolute.as_os_str().as_encoded_bytes(), &[]);
-        let stamp = millrace_plugin::stamp(&absolute).map_err(io)?;
         let digest_of = |file: &Path| {
             let digest = self.store.source_digest(file).map_err(|error| error.to_string())?;
             Ok::<_, String>((ComponentDigest::from_bytes(*digest.as_bytes()), Bytes::File(file.to_owned())))
         };
         if let Some(built) = self.store.record::<BuiltPlugin>(Kind::Plugin, &name)
-            && built.stamp == stamp
+            && built.stamp.is_current(&absolute)
             && built.file.is_file()
         {
             return digest_of(&built.file);
         }
-        let bytes = millrace_plugin::build(&absolute).map_err(|error| error.to_string())?;
+        let millrace_plugin::Built { component: bytes, read } =
+            millrace_plugin::build(&absolute).map_err(|error| error.to_string())?;
         let blob = self.store.put_blob(&bytes).map_err(|error| error.to_string())?;
         let file = self.store.blob_file(&blob.digest);
         // Building writes a lock file, which is a source.
-        let stamp = millrace_plugin::stamp(&absolute).map_err(io)?;
+        let stamp = millrace_plugin::stamp(&absolute).and_then(|stamp| stamp.with(&read)).map_err(io)?;
         self.store.put_record(Kind::Plugin, &name, &BuiltPlugin { stamp, file }).map_err(|error| error.to_string())?;
         let digest = ComponentDigest::from_bytes(*blob.digest.as_bytes());
         Ok((digest, Bytes::Owned(bytes.into())))

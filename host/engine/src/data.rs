@@ -12,6 +12,8 @@ use millrace_types::wire::Kind;
 use millrace_types::{BlobRef, Chunk, ColumnDigest, ColumnName, Field, Gather, PackDigest, Selection, StoredChunk};
 use millrace_wasm::{Data, DataError};
 
+use crate::verify::Verifier;
+
 /// Bytes of packs that are mapped at a time; others are mapped again when needed.
 const MAPPED: usize = 96 << 20;
 
@@ -58,6 +60,7 @@ pub(crate) struct StoreData {
     store: Store,
     mapped: Mutex<Recent<PackDigest, Bytes>>,
     derived: Mutex<Recent<ColumnDigest, Column>>,
+    verifier: Verifier,
 }
 
 fn error(error: impl std::fmt::Display) -> DataError {
@@ -66,7 +69,8 @@ fn error(error: impl std::fmt::Display) -> DataError {
 
 impl StoreData {
     pub(crate) fn new(store: Store) -> Self {
-        Self { store, mapped: Recent::new(MAPPED), derived: Recent::new(DERIVED) }
+        let verifier = Verifier::new(store.clone());
+        Self { store, mapped: Recent::new(MAPPED), derived: Recent::new(DERIVED), verifier }
     }
 
     fn stored(&self, chunk: &StoredChunk) -> Result<Column, DataError> {
@@ -79,7 +83,17 @@ impl StoreData {
                 bytes
             }
         };
-        pack::column(&bytes, chunk).map_err(error)
+        let column = pack::column(&bytes, chunk).map_err(error)?;
+        self.verifier.column(chunk, &column);
+        Ok(column)
+    }
+
+    /// Waits until everything that was read is known to be as it was made.
+    ///
+    /// # Errors
+    /// When it is not: then nothing that came of it may be kept.
+    pub(crate) fn settle(&self) -> Result<(), DataError> {
+        self.verifier.settle()
     }
 
     /// Makes the bytes of a gathered column, or finds those made before, which
@@ -129,7 +143,9 @@ impl Data for StoreData {
     }
 
     fn blob(&self, blob: &BlobRef) -> Result<Bytes, DataError> {
-        self.store.blob(blob).map_err(error)
+        let bytes = self.store.blob(blob).map_err(error)?;
+        self.verifier.blob(blob, &bytes)?;
+        Ok(bytes)
     }
 
     fn put_pack(&self, pack: &Pack) -> Result<(), DataError> {
@@ -139,7 +155,9 @@ impl Data for StoreData {
         }
         let mut file = self.store.new_file().map_err(error)?;
         pack.write(file.file()).map_err(error)?;
-        self.store.put_pack(&pack.digest(), file).map_err(error)
+        self.store.put_pack(&pack.digest(), file).map_err(error)?;
+        self.verifier.made(pack.chunks().iter().map(|chunk| &**chunk));
+        Ok(())
     }
 
     fn put_blob(&self, bytes: &[u8]) -> Result<BlobRef, DataError> {

@@ -9,7 +9,7 @@ use millrace_tables::export::Exporter;
 use millrace_tables::read::Format;
 use millrace_types::wire::Kind;
 use millrace_types::{Artifact, Table};
-use millrace_wasm::Data;
+use millrace_wasm::{Cancel, Data};
 use serde::{Deserialize, Serialize};
 
 use crate::data::StoreData;
@@ -30,10 +30,10 @@ struct Written {
 /// When the name tells no format, or the system refuses.
 pub fn export_to(store: &Store, artifact: &Artifact, path: &Path) -> Result<(), String> {
     let data = StoreData::new(store.clone());
-    write(&data, artifact, path)
+    write(&data, artifact, path, &Cancel::default())
 }
 
-fn write(data: &StoreData, artifact: &Artifact, path: &Path) -> Result<(), String> {
+fn write(data: &StoreData, artifact: &Artifact, path: &Path, cancel: &Cancel) -> Result<(), String> {
     let text = |error: io::Error| error.to_string();
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).map_err(text)?;
@@ -47,7 +47,7 @@ fn write(data: &StoreData, artifact: &Artifact, path: &Path) -> Result<(), Strin
             let format = Format::of(path)
                 .filter(|_| !is_packed(path))
                 .ok_or_else(|| "its name does not tell the format: use .parquet, .csv, .arrow or .ndjson".to_owned())?;
-            write_table(data, table, format, io::BufWriter::with_capacity(256 << 10, file.as_file_mut()))?;
+            write_table(data, table, format, io::BufWriter::with_capacity(256 << 10, file.as_file_mut()), cancel)?;
         }
     }
     // As a file that a program writes usually is, and not only for this user.
@@ -56,6 +56,7 @@ fn write(data: &StoreData, artifact: &Artifact, path: &Path) -> Result<(), Strin
         use std::os::unix::fs::PermissionsExt;
         let _ = file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644));
     }
+    data.settle().map_err(|error| error.to_string())?;
     file.persist(path).map(|_| ()).map_err(|error| error.error.to_string())
 }
 
@@ -63,10 +64,19 @@ fn is_packed(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "gz" || extension == "zip")
 }
 
-fn write_table<W: Write + Send>(data: &StoreData, table: &Table, format: Format, out: W) -> Result<(), String> {
+fn write_table<W: Write + Send>(
+    data: &StoreData,
+    table: &Table,
+    format: Format,
+    out: W,
+    cancel: &Cancel,
+) -> Result<(), String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let mut exporter = Exporter::new(out, format, &table.schema).map_err(|error| text(&error))?;
     for part in &table.parts {
+        if cancel.is_cancelled() {
+            return Err("stopped".to_owned());
+        }
         let columns = part.columns.iter().map(|chunk| data.column(chunk)).collect::<Result<Vec<_>, _>>();
         let columns = columns.map_err(|error| text(&error))?;
         exporter.part(part.rows as usize, &columns).map_err(|error| text(&error))?;
@@ -80,10 +90,14 @@ pub(crate) fn exports(
     data: &StoreData,
     graph: &Graph,
     made: &Artifacts,
+    cancel: &Cancel,
     emit: &mut (dyn FnMut(Event) + Send),
 ) -> bool {
     let mut ok = true;
     for export in &graph.exports {
+        if cancel.is_cancelled() {
+            return false;
+        }
         let Some(artifact) = made.get(&export.item) else { continue };
         let path = export.path.clone();
         let absolute = std::path::absolute(&path).unwrap_or_else(|_| path.clone());
@@ -98,13 +112,14 @@ pub(crate) fn exports(
             emit(Event::Exported { path, unchanged: true });
             continue;
         }
-        match write(data, &artifact, &path) {
+        match write(data, &artifact, &path, cancel) {
             Ok(()) => {
                 if let Some(stamp) = stamp() {
                     let _ = store.put_record(Kind::Memo, &name, &Written { stamp, digest });
                 }
                 emit(Event::Exported { path, unchanged: false });
             }
+            Err(_) if cancel.is_cancelled() => return false,
             Err(message) => {
                 ok = false;
                 emit(Event::ExportFailed { path, message });

@@ -101,6 +101,10 @@ fn digest(store: &Store, folder: &Path) -> Result<BlobDigest, String> {
         for entry in std::fs::read_dir(&path).map_err(|error| fail(&path, &error))? {
             let entry = entry.map_err(|error| fail(&path, &error))?;
             let (path, inner) = (entry.path(), inner.join(entry.file_name()));
+            if entry.file_name().to_str().is_none() {
+                // WASI has no name for it, and would leave out the whole folder.
+                return Err(fail(&path, &"its name is not UTF-8"));
+            }
             let kind = entry.file_type().map_err(|error| fail(&path, &error))?;
             let found = if kind.is_dir() {
                 open.push(inner.clone());

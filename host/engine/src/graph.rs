@@ -135,6 +135,7 @@ fn matrix_json(matrix: &BTreeMap<String, Value>) -> CanonicalJson {
 struct Builder<'a> {
     pipeline: &'a Pipeline,
     params: &'a BTreeMap<String, Value>,
+    params_files: &'a [PathBuf],
     nodes: Vec<Node>,
     /// Nodes of each step, by its place in the pipeline.
     of_step: Vec<Vec<usize>>,
@@ -148,11 +149,13 @@ struct Builder<'a> {
 pub fn build(
     pipeline: &Pipeline,
     params: &BTreeMap<String, Value>,
+    params_files: &[PathBuf],
     components: &mut Components,
 ) -> Result<Graph, Vec<Diagnostic>> {
     let mut builder = Builder {
         pipeline,
         params,
+        params_files,
         nodes: Vec::new(),
         of_step: vec![Vec::new(); pipeline.steps.len()],
         errors: Vec::new(),
@@ -571,18 +574,21 @@ impl Builder<'_> {
             return wrong(format!("cannot be written: `{}` is no folder", file.display()), "choose another folder");
         }
         let help = "results go to files of their own; what they are made from stays as it is";
-        let places = self.pipeline.steps.iter().map(|step| &step.place.file);
-        let places = places.chain(sources.iter().map(|source| &source.place.file)).chain([&self.pipeline.file]);
-        let mut files: Vec<&Path> = places.map(|file| file.path.as_path()).collect();
-        files.dedup();
-        if files.iter().any(|file| same_file(file, path)) {
+        if self.pipeline.files.iter().any(|file| same_file(file, path)) {
             return wrong("is the pipeline itself".to_owned(), help);
         }
-        let reads = |source: &&Source| {
-            crate::source::files(source).is_ok_and(|files| files.iter().any(|file| same_file(file, path)))
-        };
-        if let Some(source) = sources.iter().find(reads) {
+        if self.params_files.iter().any(|file| same_file(file, path)) {
+            return wrong("is a file of params".to_owned(), help);
+        }
+        if let Some(source) = sources.iter().find(|source| reads(source, path)) {
             return wrong(format!("is read by the source `{}`", source.name), help);
+        }
+        let grants = |step: &&Step| {
+            let mut folders = step.grants.read.iter().map(|(name, _)| step.folder.join(name));
+            folders.any(|folder| path.ancestors().skip(1).any(|above| same_file(above, &folder)))
+        };
+        if let Some(step) = self.pipeline.steps.iter().find(grants) {
+            return wrong(format!("lies in a folder that is granted to the step `{}`", step.name), help);
         }
         None
     }
@@ -638,6 +644,12 @@ fn tidy(path: &Path) -> PathBuf {
         }
     }
     out
+}
+
+/// Whether a source reads a file, or would if it were there.
+fn reads(source: &Source, path: &Path) -> bool {
+    let found = crate::source::files(source).is_ok_and(|files| files.iter().any(|file| same_file(file, path)));
+    found || crate::source::matches(source, path)
 }
 
 fn same_file(a: &Path, b: &Path) -> bool {

@@ -26,6 +26,7 @@ mod graph;
 pub mod history;
 pub mod pipeline;
 mod source;
+mod verify;
 pub mod why;
 
 pub use artifacts::{Artifacts, Head, ShowError};

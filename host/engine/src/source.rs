@@ -62,6 +62,15 @@ pub(crate) fn files(source: &Source) -> Result<Vec<PathBuf>, Diagnostic> {
     Ok(found)
 }
 
+/// Whether a file is one that the pattern of a source asks for.
+pub(crate) fn matches(source: &Source, path: &Path) -> bool {
+    let glob = globset::GlobBuilder::new(&source.path.0).literal_separator(true).build();
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_default();
+    let base = absolute(if source.folder.as_os_str().is_empty() { Path::new(".") } else { &source.folder });
+    let path = absolute(path);
+    path.strip_prefix(base).is_ok_and(|name| glob.is_ok_and(|glob| glob.compile_matcher().is_match(name)))
+}
+
 fn options(source: &Source, first: &Path) -> Result<ReadOptions, Diagnostic> {
     let format = source.format.or_else(|| Format::of(first)).ok_or_else(|| {
         Diagnostic::new(format!("the name `{}` does not tell its format", first.display()))

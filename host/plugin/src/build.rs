@@ -70,11 +70,19 @@ fn metadata(folder: &Path) -> Result<serde_json::Value, BuildError> {
         .map_err(|error| BuildError::NotAPlugin { path: folder.to_owned(), reason: error.to_string() })
 }
 
+/// What was built, and from what.
+pub struct Built {
+    /// The component.
+    pub component: Vec<u8>,
+    /// The files that the compiler read, outside of registries.
+    pub read: Vec<PathBuf>,
+}
+
 /// Builds the crate in a folder and returns the component.
 ///
 /// # Errors
 /// When there is no compiler, or the crate is no step.
-pub fn build(folder: &Path) -> Result<Vec<u8>, BuildError> {
+pub fn build(folder: &Path) -> Result<Built, BuildError> {
     let not = |reason: &str| BuildError::NotAPlugin { path: folder.to_owned(), reason: reason.to_owned() };
     let toolchain = Toolchain::find(Wanted::Any)?;
     let absolute = folder.canonicalize().map_err(|source| BuildError::Io { path: folder.to_owned(), source })?;
@@ -109,6 +117,50 @@ pub fn build(folder: &Path) -> Result<Vec<u8>, BuildError> {
         return Err(BuildError::Compile { path: folder.to_owned(), output });
     }
     let module = target.join("wasm32-unknown-unknown/component").join(format!("{file}.wasm"));
+    // Beside it cargo says what it was made from.
+    let said = std::fs::read_to_string(module.with_extension("d")).unwrap_or_default();
     let bytes = std::fs::read(&module).map_err(|source| BuildError::Io { path: module, source })?;
-    component_of(&bytes).map_err(|reason| BuildError::Encode { path: folder.to_owned(), reason })
+    let component = component_of(&bytes).map_err(|reason| BuildError::Encode { path: folder.to_owned(), reason })?;
+    Ok(Built { component, read: read_by_compiler(&said) })
+}
+
+/// The files behind the colon of a line as `make` has it, where a space in a name has a
+/// backslash before it.
+fn read_by_compiler(said: &str) -> Vec<PathBuf> {
+    let Some((_, files)) = said.lines().next().and_then(|line| line.split_once(": ")) else { return Vec::new() };
+    let marked = files.replace("\\ ", "\0");
+    marked.split(' ').filter(|file| !file.is_empty()).map(|file| PathBuf::from(file.replace('\0', " "))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_compiler_read_is_behind_the_colon() {
+        let said = "/t/x.wasm: /a/src/lib.rs /b\\ c/words.txt /d.rs\n\nother: /e\n";
+        assert_eq!(read_by_compiler(said), ["/a/src/lib.rs", "/b c/words.txt", "/d.rs"].map(PathBuf::from));
+        assert!(read_by_compiler("").is_empty());
+    }
+
+    #[test]
+    fn a_stamp_knows_files_outside_of_the_crate() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        std::fs::create_dir_all(path("step/src")).unwrap();
+        std::fs::write(path("step/src/lib.rs"), "one").unwrap();
+        std::fs::write(path("words.txt"), "one").unwrap();
+        let read = [path("step/src/lib.rs"), path("words.txt")];
+        let stamp = || crate::stamp(&path("step")).unwrap().with(&read).unwrap();
+        let first = stamp();
+        assert!(first.is_current(&path("step")));
+        std::fs::write(path("words.txt"), "three").unwrap();
+        assert!(!first.is_current(&path("step")));
+        let second = stamp();
+        std::fs::write(path("step/new.rs"), "").unwrap();
+        assert!(!second.is_current(&path("step")));
+        let third = stamp();
+        std::fs::remove_file(path("words.txt")).unwrap();
+        assert!(!third.is_current(&path("step")));
+    }
 }

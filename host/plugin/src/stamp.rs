@@ -13,11 +13,38 @@ pub struct SourceStamp {
     files: Vec<(PathBuf, u64, u128)>,
 }
 
+impl SourceStamp {
+    /// The stamp with these files in it, too: those that the compiler said it read.
+    ///
+    /// # Errors
+    /// When one of them is not there.
+    pub fn with(mut self, read: &[PathBuf]) -> io::Result<Self> {
+        for path in read {
+            self.files.push(of_file(path, &fs::metadata(path)?)?);
+        }
+        self.files.sort();
+        self.files.dedup();
+        Ok(self)
+    }
+
+    /// Whether the same files are as they were.
+    pub fn is_current(&self, folder: &Path) -> bool {
+        let read: Vec<PathBuf> = self.files.iter().map(|(path, ..)| path.clone()).collect();
+        stamp(folder).and_then(|stamp| stamp.with(&read)).is_ok_and(|stamp| stamp == *self)
+    }
+}
+
+fn of_file(path: &Path, meta: &fs::Metadata) -> io::Result<(PathBuf, u64, u128)> {
+    let modified = meta.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+    Ok((path.to_owned(), meta.len(), modified))
+}
+
 /// More files than this are no step.
 const FILES: usize = 20_000;
 
-/// The stamp of the sources of a crate, and of the path dependencies that lie
-/// beside it in its workspace.
+/// The stamp of the files in the folder of a crate, and of what its workspace decides. What
+/// else the compiler read, of other crates or by `include_str!`, is known after a build:
+/// [`SourceStamp::with`].
 ///
 /// # Errors
 /// When a folder cannot be read, or has too many files.
@@ -40,19 +67,18 @@ pub fn stamp(folder: &Path) -> io::Result<SourceStamp> {
             if files.len() >= FILES {
                 return Err(io::Error::other(format!("more than {FILES} files")));
             }
-            let modified = meta.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-            files.push((entry.path(), meta.len(), modified));
+            files.push(of_file(&entry.path(), &meta)?);
         }
     }
     // What the workspace decides for the crate.
     for above in folder.ancestors().skip(1).take(8) {
         for name in ["Cargo.lock", "Cargo.toml"] {
             if let Ok(meta) = fs::metadata(above.join(name)) {
-                let modified = meta.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-                files.push((above.join(name), meta.len(), modified));
+                files.push(of_file(&above.join(name), &meta)?);
             }
         }
     }
     files.sort();
+    files.dedup();
     Ok(SourceStamp { files })
 }

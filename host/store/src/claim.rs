@@ -7,6 +7,7 @@
 //! for another.
 
 use std::fs::{File, TryLockError};
+use std::time::Duration;
 
 use millrace_types::ActionKey;
 
@@ -15,6 +16,9 @@ use crate::{Result, Store, StoreError};
 /// Files that claims are spread over.
 const STRIPES: u16 = 1024;
 
+/// How often whoever waits looks again.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
 /// The right to compute a key. The lock goes with the process, however it ends:
 /// whoever waits takes over.
 pub struct Claim {
@@ -22,23 +26,25 @@ pub struct Claim {
 }
 
 impl Store {
-    /// Waits until nobody else computes this key. Afterwards look for the
-    /// record again: the other may have made it.
+    /// Waits until nobody else computes this key, or until `gives_up` says so. Afterwards
+    /// look for the record again: the other may have made it.
     ///
     /// # Errors
     /// When the system refuses.
-    pub fn claim(&self, key: &ActionKey) -> Result<Claim> {
+    pub fn claim(&self, key: &ActionKey, gives_up: &dyn Fn() -> bool) -> Result<Option<Claim>> {
         let [low, high, ..] = *key.as_bytes();
         let stripe = u16::from_le_bytes([low, high]) % STRIPES;
         let path = self.root.join("claims").join(format!("{stripe:03x}"));
         let fail = |source| StoreError::new("lock", &path, source);
         let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(fail)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => file.lock().map_err(fail)?,
-            Err(TryLockError::Error(error)) => return Err(fail(error)),
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Some(Claim { file })),
+                Err(TryLockError::WouldBlock) if gives_up() => return Ok(None),
+                Err(TryLockError::WouldBlock) => std::thread::sleep(LOOK_AGAIN),
+                Err(TryLockError::Error(error)) => return Err(fail(error)),
+            }
         }
-        Ok(Claim { file })
     }
 }
 

@@ -101,6 +101,16 @@ impl Store {
         map(&self.pack_path(digest), size)
     }
 
+    /// Takes away a pack that is not what it should be.
+    pub fn discard_pack(&self, digest: &PackDigest) {
+        let _ = std::fs::remove_file(self.pack_path(digest));
+    }
+
+    /// Takes away a blob that is not what it should be.
+    pub fn discard_blob(&self, digest: &BlobDigest) {
+        let _ = std::fs::remove_file(self.blob_path(digest));
+    }
+
     /// Keeps a blob.
     ///
     /// # Errors

@@ -16,6 +16,9 @@ use crate::{Result, Store, StoreError};
 pub struct FileStamp {
     size: u64,
     modified_ns: u128,
+    /// When anything of the file was last changed, which nobody can set: a file that is
+    /// written and then given its old times shows it here.
+    changed_ns: i128,
     inode: u64,
     device: u64,
 }
@@ -24,8 +27,8 @@ impl FileStamp {
     /// The stamp of a file.
     pub fn new(meta: &Metadata) -> Self {
         let modified = meta.modified().unwrap_or(UNIX_EPOCH);
-        let (inode, device) = identity(meta);
-        Self { size: meta.len(), modified_ns: since_epoch(modified), inode, device }
+        let (inode, device, changed_ns) = identity(meta);
+        Self { size: meta.len(), modified_ns: since_epoch(modified), changed_ns, inode, device }
     }
 
     /// Whether the file could have been written again within the same tick of
@@ -41,14 +44,15 @@ fn since_epoch(time: SystemTime) -> u128 {
 }
 
 #[cfg(unix)]
-fn identity(meta: &Metadata) -> (u64, u64) {
+fn identity(meta: &Metadata) -> (u64, u64, i128) {
     use std::os::unix::fs::MetadataExt;
-    (meta.ino(), meta.dev())
+    let changed = i128::from(meta.ctime()) * 1_000_000_000 + i128::from(meta.ctime_nsec());
+    (meta.ino(), meta.dev(), changed)
 }
 
 #[cfg(not(unix))]
-fn identity(_: &Metadata) -> (u64, u64) {
-    (0, 0)
+fn identity(_: &Metadata) -> (u64, u64, i128) {
+    (0, 0, 0)
 }
 
 #[derive(Serialize, Deserialize)]

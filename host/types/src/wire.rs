@@ -47,10 +47,10 @@ impl Kind {
             Self::Table => [2, 1],
             Self::Gathered => [3, 1],
             Self::Source => [4, 1],
-            Self::Memo => [5, 1],
+            Self::Memo => [5, 2],
             Self::Manifest => [6, 1],
             Self::Plan => [7, 1],
-            Self::Plugin => [8, 1],
+            Self::Plugin => [8, 2],
             Self::Run => [9, 1],
         }
     }

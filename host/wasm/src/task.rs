@@ -149,6 +149,12 @@ pub(crate) struct Running {
 
 /// Text of a guest, cut to a length.
 pub(crate) fn cut(mut text: String, most: usize) -> String {
+    // It goes to terminals, which take some of it for commands.
+    let is_command = |c: char| c.is_control() && c != '\n' && c != '\t';
+    if text.contains(is_command) {
+        let shown = |c: char| if is_command(c) { c.escape_default().collect() } else { String::from(c) };
+        text = text.chars().take(most).map(shown).collect();
+    }
     if text.len() > most {
         let end = (0..=most).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
         text.truncate(end);

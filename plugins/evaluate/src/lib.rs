@@ -60,6 +60,10 @@ impl Fold for Evaluate {
             let message = format!("the label is {}, and must be 0 or 1", float_text(labels[row]));
             return Err(Error::new(message).in_column(&self.label).at_row(row));
         }
+        if let Some(row) = scores.iter().position(|score| !(0.0..=1.0).contains(score)) {
+            let message = format!("the score is {}, and a probability is from 0 to 1", float_text(scores[row]));
+            return Err(Error::new(message).in_column(&self.score).at_row(row));
+        }
         let mut rows: Vec<(f64, bool)> = scores.into_iter().zip(labels.into_iter().map(|label| label > 0.5)).collect();
         rows.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
         Ok(rows)

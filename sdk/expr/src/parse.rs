@@ -279,9 +279,13 @@ impl Parser {
     fn unary(&mut self) -> Result<Expr, ExprError> {
         let start = self.here().0;
         if self.mark(&["-"]).is_some() {
+            if let Some((Token::Least, _)) = self.tokens.get(self.next) {
+                self.next += 1;
+                return Ok(self.spanned(start, Node::Literal(Literal::Int(i64::MIN))));
+            }
             let inner = self.nested(Self::unary)?;
             let node = match inner.node {
-                Node::Literal(Literal::Int(value)) => Node::Literal(Literal::Int(-value)),
+                Node::Literal(Literal::Int(value)) => Node::Literal(Literal::Int(value.wrapping_neg())),
                 Node::Literal(Literal::Float(value)) => Node::Literal(Literal::Float(-value)),
                 _ => Node::Negate(Box::new(inner)),
             };
@@ -301,6 +305,10 @@ impl Parser {
         self.next += 1;
         let node = match token {
             Token::Int(value) => Node::Literal(Literal::Int(value)),
+            Token::Least => {
+                let message = "`9223372036854775808` has more than 64 bits; write it with a `.` for a float";
+                return Err(ExprError::at((start, end), message));
+            }
             Token::Float(value) => Node::Literal(Literal::Float(value)),
             Token::Text(text) => Node::Literal(Literal::Text(text)),
             Token::Quoted(name) => Node::Column(name),

@@ -188,3 +188,12 @@ fn extremes_and_large_counts_are_the_same_everywhere() {
     assert_eq!(texts("substr(t, 4294967297, 1)")[0].as_deref(), Some(""));
     assert_eq!(texts("substr(t, 1, 4294967296)")[0].as_deref(), Some("Ada"));
 }
+
+#[test]
+fn integers_are_of_64_bits() {
+    assert!(crate::parse("-9223372036854775808").is_ok());
+    for text in ["9223372036854775808", "- (9223372036854775808)", "99999999999999999999"] {
+        let error = crate::parse(text).unwrap_err();
+        assert!(error.message.contains("more than 64 bits"), "{text}: {}", error.message);
+    }
+}

@@ -10,6 +10,8 @@ pub(crate) enum Token {
     Quoted(String),
     Text(String),
     Int(i64),
+    /// 2^63, which is an integer only behind a minus.
+    Least,
     Float(f64),
     /// An operator or a punctuation mark.
     Mark(&'static str),
@@ -89,6 +91,11 @@ fn number(rest: &str, start: usize) -> Result<(Token, usize), ExprError> {
     let bad = || ExprError::at((start, start + end), format!("`{text}` is not a number"));
     let token = match text.parse::<i64>() {
         Ok(value) if !float => Token::Int(value),
+        Err(_) if text == "9223372036854775808" => Token::Least,
+        Err(_) if !float => {
+            let message = format!("`{text}` has more than 64 bits; write it with a `.` for a float");
+            return Err(ExprError::at((start, start + end), message));
+        }
         _ => Token::Float(text.parse().map_err(|_| bad())?),
     };
     Ok((token, end))

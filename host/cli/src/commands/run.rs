@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 
-use millrace_engine::{Cancel, Event, ExecuteMode, Options, execute};
+use millrace_engine::{Cancel, Event, ExecuteMode, Options, Summary, execute};
 
 use crate::args::{RunArgs, default_memory};
 use crate::render::{self, diagnostic, json, plain, terminal};
@@ -90,6 +90,12 @@ pub fn run(args: &RunArgs) -> u8 {
         }
         Err(error) => {
             diagnostic::show(&error, args.pipeline.json);
+            if args.pipeline.json {
+                // Whoever waits for the last line gets one.
+                let mut json = json::Json::new();
+                json.event(&Event::RunFinished(Summary::default()));
+                json.finish();
+            }
             exit::WRONG
         }
     }

@@ -43,7 +43,7 @@ impl Json {
     /// A reader that went away ends the program quietly, as it ends `cat`.
     fn check(written: std::io::Result<()>) {
         if written.is_err() {
-            std::process::exit(i32::from(crate::exit::FAILED));
+            std::process::exit(i32::from(crate::exit::UNREAD));
         }
     }
 }

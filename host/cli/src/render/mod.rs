@@ -13,7 +13,7 @@ use std::io::Write;
 pub fn out(line: &str) {
     let mut stdout = std::io::stdout().lock();
     if writeln!(stdout, "{line}").is_err() {
-        std::process::exit(i32::from(crate::exit::FAILED));
+        std::process::exit(i32::from(crate::exit::UNREAD));
     }
 }
 

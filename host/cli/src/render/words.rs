@@ -109,7 +109,9 @@ fn difference(difference: &Difference) -> String {
 pub fn reason(reason: &MissReason) -> Vec<String> {
     match reason {
         MissReason::New => vec!["nothing like it ran before".to_owned()],
-        MissReason::Gone => vec!["its key is the same, but its record or an object of it is gone".to_owned()],
+        MissReason::Gone => {
+            vec!["its key is the same; its record was gone, damaged, too old or not to be used".to_owned()]
+        }
         MissReason::Expired => vec!["its record is older than `max-age`".to_owned()],
         MissReason::CacheOff => vec!["its cache is off".to_owned()],
         MissReason::Changed(all) if all.is_empty() => {

@@ -90,7 +90,8 @@ pub fn load(options: &Options) -> Result<Loaded, RunError> {
     let pipeline = pipeline::read(&options.pipeline).map_err(RunError::Invalid)?;
     let params = pipeline.values(&options.overrides).map_err(RunError::Invalid)?;
     let mut components = Components::new(options.store.clone());
-    let graph = graph::build(&pipeline, &params, &mut components).map_err(RunError::Invalid)?;
+    let graph =
+        graph::build(&pipeline, &params, &options.overrides.files, &mut components).map_err(RunError::Invalid)?;
     Ok(Loaded { pipeline, graph, components })
 }
 
@@ -133,8 +134,10 @@ pub fn execute(options: &Options, emit: &mut (dyn FnMut(Event) + Send)) -> Resul
     let mut finished = run.finish();
 
     if options.mode == Mode::Run {
-        let exported = crate::export::exports(&options.store, &data, graph, &finished.artifacts, finished.emit);
-        finished.summary.ok &= exported;
+        let (made, cancel) = (&finished.artifacts, &options.cancel);
+        let exported = crate::export::exports(&options.store, &data, graph, made, cancel, finished.emit);
+        finished.summary.interrupted = cancel.is_cancelled();
+        finished.summary.ok &= exported && !finished.summary.interrupted;
         finished.summary.wall_ms = started.elapsed().as_secs_f64() * 1000.0;
         let record = RunRecord::new(id, pipeline, &finished.summary, finished.tasks);
         let system = |error: millrace_store::StoreError| RunError::System(error.to_string());

@@ -10,7 +10,8 @@ use std::sync::mpsc::Sender;
 
 use millrace_types::action_record::OutputRecord;
 use millrace_types::{
-    ActionKey, ActionRecord, Artifact, BlobRef, CanonicalJson, Cost, KeyParts, LogLine, Phase, PortName, Table,
+    ActionKey, ActionRecord, Artifact, BlobRef, ByteSize, CanonicalJson, Cost, KeyParts, LogLine, Phase, PortName,
+    Table,
 };
 use millrace_wasm::{Failure, Mode as StepMode, PortKind, TaskSpec};
 use serde_json::Value;
@@ -225,16 +226,17 @@ impl<'a> Run<'a> {
         }
         // The first that fits; one that fits nowhere runs alone.
         let fits = |(_, task): &&(Urgency, usize)| {
-            let memory = self.graph.nodes[self.tasks[*task].node].limits.memory.0;
-            self.running == 0 || self.memory.saturating_add(memory) <= self.options.memory
+            self.running == 0 || self.memory.saturating_add(self.most_memory(*task)) <= self.options.memory
         };
         let place = *self.ready.iter().rev().find(fits)?;
         self.ready.remove(&place);
         let index = place.1;
+        let memory = self.most_memory(index);
         let task = &mut self.tasks[index];
         let (parts, mut spec) = (task.parts.take()?, task.spec.take()?);
         let node = &self.graph.nodes[task.node];
-        self.memory += node.limits.memory.0;
+        spec.limits.memory = ByteSize(memory);
+        self.memory += memory;
         self.running += 1;
         let progress = progress.clone();
         spec.progress = Some(Arc::new(move |done, total| {
@@ -252,6 +254,11 @@ impl<'a> Run<'a> {
         };
         (self.emit)(Event::TaskStarted { step: node.label.clone(), part: task.part });
         Some(job)
+    }
+
+    /// What a task may have of memory: its limit, and never more than all together.
+    fn most_memory(&self, task: usize) -> u64 {
+        self.graph.nodes[self.tasks[task].node].limits.memory.0.min(self.options.memory)
     }
 
     /// Whether there are tasks that nobody computes yet.
@@ -576,7 +583,7 @@ impl<'a> Run<'a> {
     /// Takes in what became of a task.
     pub(super) fn ended(&mut self, task: usize, outcome: Outcome) {
         self.running -= 1;
-        self.memory -= self.graph.nodes[self.tasks[task].node].limits.memory.0;
+        self.memory -= self.most_memory(task);
         let key = self.tasks[task].key;
         let same = self.in_flight.remove(&key).unwrap_or_else(|| vec![task]);
         match outcome {

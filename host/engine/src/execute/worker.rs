@@ -66,13 +66,11 @@ pub(super) fn compute(
         log: Vec::new(),
     };
     let Job { key, parts, spec, used, granted, may_hit, .. } = job;
-    let _claim = match store.claim(&key) {
-        Ok(claim) => claim,
+    let _claim = match store.claim(&key, &|| cancel.is_cancelled()) {
+        Ok(Some(claim)) if !cancel.is_cancelled() => claim,
+        Ok(_) => return Outcome::Failed { failure: Failure::Cancelled, cost: Cost::default(), log: Vec::new() },
         Err(error) => return host(error.to_string()),
     };
-    if cancel.is_cancelled() {
-        return Outcome::Failed { failure: Failure::Cancelled, cost: Cost::default(), log: Vec::new() };
-    }
     if may_hit && let Some(record) = lookup(store, &key) {
         return Outcome::Found(Box::new(record));
     }
@@ -80,8 +78,11 @@ pub(super) fn compute(
         Ok(component) => component,
         Err(error) => return host(format!("`{}` cannot be used: {error}", used.uses)),
     };
-    let data: Arc<dyn Data> = data.clone();
-    let TaskOutcome { result, metrics, log, mut cost } = component.run(spec, data, cancel);
+    let seen: Arc<dyn Data> = data.clone();
+    let TaskOutcome { result, metrics, log, mut cost } = component.run(spec, seen, cancel);
+    if let Err(damage) = data.settle() {
+        return Outcome::Failed { failure: Failure::Host { message: damage.to_string() }, cost, log };
+    }
     cost.wall_us = started.elapsed().as_micros() as u64;
     if let Some(name) = granted.changed(store) {
         let message = format!("the granted folder `{name}` changed while this ran: run again");

@@ -148,6 +148,8 @@ pub struct Pipeline {
     pub name: String,
     /// The file that was given.
     pub file: Arc<SourceFile>,
+    /// All files that it was read from.
+    pub files: Vec<PathBuf>,
     /// What can be set.
     pub params: Vec<Param>,
     /// Where data comes from.

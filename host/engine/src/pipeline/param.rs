@@ -10,7 +10,11 @@ use crate::diagnostic::{Diagnostic, nearest};
 /// What is set from outside, in the order of precedence: files first, then
 /// `--set`, later ones over earlier ones.
 #[derive(Debug, Clone, Default)]
-pub struct Overrides(Vec<(String, Value)>);
+pub struct Overrides {
+    values: Vec<(String, Value)>,
+    /// The files that some of them come from.
+    pub(crate) files: Vec<std::path::PathBuf>,
+}
 
 impl Overrides {
     /// `name=value`, the value as in TOML; what is none is a text.
@@ -21,7 +25,7 @@ impl Overrides {
         let Some((name, value)) = text.split_once('=') else {
             return Err(Diagnostic::new(format!("`--set {text}` has no `=`")).help("write `--set name=value`"));
         };
-        self.0.push((name.trim().to_owned(), scalar(value.trim())));
+        self.values.push((name.trim().to_owned(), scalar(value.trim())));
         Ok(())
     }
 
@@ -41,9 +45,10 @@ impl Overrides {
             serde_json::to_value(table).map_err(|error| fail(format!("cannot be used: {error}")))?
         };
         match value {
-            Value::Object(map) => self.0.extend(map),
+            Value::Object(map) => self.values.extend(map),
             _ => return Err(fail("is not a table of names and values".to_owned())),
         }
+        self.files.push(path.to_owned());
         Ok(())
     }
 }
@@ -64,9 +69,10 @@ impl Pipeline {
     /// Names that are not there, missing values, wrong types, out of range.
     pub fn values(&self, overrides: &Overrides) -> Result<BTreeMap<String, Value>, Vec<Diagnostic>> {
         let mut errors = Vec::new();
+        let mut refused = Vec::new();
         let mut values: BTreeMap<String, Value> =
             self.params.iter().filter_map(|param| Some((param.name.clone(), param.default.clone()?))).collect();
-        for (name, value) in &overrides.0 {
+        for (name, value) in &overrides.values {
             match self.params.iter().find(|param| param.name == *name) {
                 None => {
                     let names = self.params.iter().map(|param| param.name.as_str());
@@ -74,15 +80,17 @@ impl Pipeline {
                 }
                 Some(param) => match param.check(value) {
                     Ok(value) => drop(values.insert(name.clone(), value)),
-                    Err(message) => errors.push(
-                        Diagnostic::new(format!("the param `{name}` cannot be {value}: {message}"))
-                            .at(&param.place, "defined here"),
-                    ),
+                    Err(message) => {
+                        refused.push(name);
+                        let error = Diagnostic::new(format!("the param `{name}` cannot be {value}: {message}"));
+                        errors.push(error.at(&param.place, "defined here"));
+                    }
                 },
             }
         }
         for param in &self.params {
             match values.get(&param.name) {
+                None if refused.contains(&&param.name) => {}
                 None => errors.push(
                     Diagnostic::new(format!("the param `{}` has no value", param.name))
                         .at(&param.place, "no default here")

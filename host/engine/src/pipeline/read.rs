@@ -24,6 +24,7 @@ pub fn read(path: &Path) -> Result<Pipeline, Vec<Diagnostic>> {
     let mut pipeline = Pipeline {
         name: path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned()),
         file: file.clone(),
+        files: Vec::new(),
         params: Vec::new(),
         sources: Vec::new(),
         steps: Vec::new(),
@@ -63,6 +64,7 @@ const LIMITS: [&str; 3] = ["memory", "fuel", "time"];
 
 fn read_file(file: &Arc<SourceFile>, pipeline: &mut Pipeline, errors: &mut Vec<Diagnostic>, open: &mut Vec<PathBuf>) {
     open.push(file.path.clone());
+    pipeline.files.push(file.path.clone());
     let table = match DeTable::parse(&file.text) {
         Ok(table) => table,
         Err(error) => {

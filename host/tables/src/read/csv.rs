@@ -47,15 +47,40 @@ pub(super) fn read(
     threads: usize,
     sink: &dyn Sink,
 ) -> Result<Schema, ReadError> {
-    let mut kinds: Vec<Kind> = Vec::new();
+    match converge(files, options, threads, sink, Vec::new()) {
+        // It may fit the types that the whole file has.
+        Err((_, ReadError::Filter { .. })) => {
+            let all = ReadOptions { filter: None, columns: None, ..options.clone() };
+            let read = converge(files, &all, threads, &Nowhere, Vec::new());
+            let kinds = read.map_err(|(_, error)| error)?.0;
+            sink.restart();
+            converge(files, options, threads, sink, kinds).map(|(_, schema)| schema).map_err(|(_, error)| error)
+        }
+        read => read.map(|(_, schema)| schema).map_err(|(_, error)| error),
+    }
+}
+
+/// Reads until the types hold for all values; says what they are.
+fn converge(
+    files: &[PathBuf],
+    options: &ReadOptions,
+    threads: usize,
+    sink: &dyn Sink,
+    mut kinds: Vec<Kind>,
+) -> Result<(Vec<Kind>, Schema), (Vec<Kind>, ReadError)> {
     loop {
         let mut table = CsvTable { options, shaper: Shaper::new(options), header: None, kinds, sink };
         let read = (0u64..).zip(files).try_for_each(|(number, path)| table.file(number, path, threads));
         match read {
             Ok(()) => {
-                return table.shaper.finish(files.first(), "the file is empty: there is not even a header line");
+                let CsvTable { shaper, kinds, .. } = table;
+                let schema = shaper.finish(files.first(), "the file is empty: there is not even a header line");
+                return match schema {
+                    Ok(schema) => Ok((kinds, schema)),
+                    Err(error) => Err((kinds, error)),
+                };
             }
-            Err(Stop::Error(error)) => return Err(error),
+            Err(Stop::Error(error)) => return Err((table.kinds, error)),
             Err(Stop::Widen { column, kind }) => {
                 kinds = table.kinds;
                 // Each turn widens a column, and there are few steps to text.
@@ -154,6 +179,11 @@ impl CsvTable<'_> {
         let header = loop {
             let Some(first) = splitter.next(1)? else { return Ok(()) };
             let mut bytes = first.bytes.as_slice();
+            let line_end = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+            if line_end.strip_suffix(b"\r").unwrap_or(line_end).contains(&b'\r') && !bytes.contains(&b'"') {
+                let message = "a line ends with a carriage return alone; convert the line ends, for instance with `tr '\\r' '\\n'`";
+                return Err(ReadError::content(path, Some(first.line), message).into());
+            }
             let mut records = Records::new(path, &mut bytes, self.options.delimiter, first.line);
             // Empty lines before the header are no header.
             if let Some(header) = records.next()? {

@@ -47,7 +47,7 @@ impl Kind {
                 if parse_date(text).is_some() {
                     return Self::Date;
                 }
-                match parse_timestamp(text) {
+                match parse_timestamp(text).filter(|_| is_micros(text)) {
                     Some((_, true)) => Self::TimestampUtc,
                     Some((_, false)) => Self::Timestamp,
                     None => Self::Text,
@@ -137,6 +137,12 @@ pub(super) fn float(text: &[u8]) -> Option<f64> {
         Number::Int(value) => (value.unsigned_abs() <= EXACT).then_some(value as f64),
         Number::Float(value) => Some(value),
     }
+}
+
+/// Whether microseconds hold all digits of a time.
+fn is_micros(text: &str) -> bool {
+    let fraction = text.split_once('.').map_or("", |(_, fraction)| fraction);
+    fraction.bytes().take_while(u8::is_ascii_digit).skip(6).all(|digit| digit == b'0')
 }
 
 fn boolean(text: &[u8]) -> Option<bool> {
@@ -258,8 +264,10 @@ impl RawColumn {
             }
             ArrowType::Timestamp(unit, zone) => {
                 let utc = |text: &str, is_utc: bool| !strict || is_utc == zone.is_some() || parse_date(text).is_some();
-                let parse =
-                    |text: &str| parse_timestamp(text).filter(|(_, is_utc)| utc(text, *is_utc)).map(|(us, _)| us);
+                let parse = |text: &str| {
+                    let found = parse_timestamp(text).filter(|(_, is_utc)| utc(text, *is_utc))?;
+                    (!strict || is_micros(text)).then_some(found.0)
+                };
                 let micros =
                     TimestampMicrosecondArray::new(self.each(parse)?.into(), nulls).with_timezone_opt(zone.clone());
                 let to = ArrowType::Timestamp(*unit, zone.clone());

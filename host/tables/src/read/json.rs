@@ -1,5 +1,6 @@
 //! NDJSON: an object on each line. One reading for the types, one for the data.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use ::arrow::datatypes::{DataType as ArrowType, Field as ArrowField, Schema as A
 use ::arrow::json::reader::{ReaderBuilder, infer_json_schema};
 use millrace_types::Schema;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::open::open;
 use super::{ReadError, ReadOptions, Shaper, Sink};
@@ -24,7 +26,7 @@ pub(super) fn read(files: &[PathBuf], options: &ReadOptions, sink: &dyn Sink) ->
         })?;
     }
     let path = files.first().cloned().unwrap_or_default();
-    let schema = ArrowSchema::try_merge(schemas).map_err(|error| broken(&path, &error))?;
+    let schema = merged(schemas).map_err(|message| ReadError::content(&path, None, message))?;
     if schema.fields().is_empty() {
         return Err(ReadError::content(&path, None, "there is no object with a value in it"));
     }
@@ -40,6 +42,7 @@ pub(super) fn read(files: &[PathBuf], options: &ReadOptions, sink: &dyn Sink) ->
     let mut fields: Vec<ArrowField> = fields.collect();
     fields.sort_by(|a, b| a.name().cmp(b.name()));
     let schema = Arc::new(ArrowSchema::new(fields));
+    loses_digits(files, &schema)?;
     let shaper = Shaper::new(options);
     let mut emitted = false;
     for path in files {
@@ -58,6 +61,73 @@ pub(super) fn read(files: &[PathBuf], options: &ReadOptions, sink: &dyn Sink) ->
         shaper.emit(&path, &schema, arrays, sink)?;
     }
     shaper.finish(files.first(), "the file is empty")
+}
+
+/// The schema of several files: what one file with all their lines would have.
+fn merged(schemas: Vec<ArrowSchema>) -> Result<ArrowSchema, String> {
+    let mut fields: Vec<ArrowField> = Vec::new();
+    for field in schemas.iter().flat_map(|schema| schema.fields()) {
+        let Some(known) = fields.iter_mut().find(|known| known.name() == field.name()) else {
+            fields.push(field.as_ref().clone());
+            continue;
+        };
+        let joined = match (known.data_type(), field.data_type()) {
+            (a, b) if a == b => a.clone(),
+            (ArrowType::Null, other) | (other, ArrowType::Null) => other.clone(),
+            (ArrowType::Int64, ArrowType::Float64) | (ArrowType::Float64, ArrowType::Int64) => ArrowType::Float64,
+            (a, b) => {
+                return Err(format!("column `{}` is {} in one file and {} in another", field.name(), name(a), name(b)));
+            }
+        };
+        known.set_data_type(joined);
+    }
+    Ok(ArrowSchema::new(fields))
+}
+
+/// A line with an integer that a float would not hold to the last digit, in a column of
+/// floats. Only lines with so many digits are looked at.
+fn loses_digits(files: &[PathBuf], schema: &ArrowSchema) -> Result<(), ReadError> {
+    const DIGITS: usize = 16;
+    const EXACT: u64 = 1 << 53;
+    let floats: Vec<&str> = schema
+        .fields()
+        .iter()
+        .filter(|field| *field.data_type() == ArrowType::Float64)
+        .map(|field| field.name().as_str())
+        .collect();
+    if floats.is_empty() {
+        return Ok(());
+    }
+    for path in files {
+        open(path, &mut |input| {
+            for (number, line) in (1u64..).zip(text(path, input)?.split(b'\n')) {
+                let line = line.map_err(ReadError::io(path))?;
+                let is_long = line
+                    .chunk_by(|a, b| a.is_ascii_digit() == b.is_ascii_digit())
+                    .any(|run| run.len() >= DIGITS && run[0].is_ascii_digit());
+                if !is_long {
+                    continue;
+                }
+                // Numbers as they are written: a reader of values has lost the digits.
+                let Ok(object) = serde_json::from_slice::<BTreeMap<String, Box<RawValue>>>(&line) else { continue };
+                let lost = floats.iter().find(|name| {
+                    let written = object.get(**name).map_or("", |value| value.get());
+                    let digits = written.strip_prefix('-').unwrap_or(written);
+                    let is_integer = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+                    is_integer && !digits.parse::<u64>().is_ok_and(|value| value <= EXACT)
+                });
+                if let Some(name) = lost {
+                    let message = format!(
+                        "column `{name}` is of floats, and `{}` has more digits than a float holds",
+                        object[*name].get()
+                    );
+                    return Err(ReadError::content(path, Some(number), message));
+                }
+            }
+            Ok(())
+        })?;
+    }
+    Ok(())
 }
 
 /// Without the mark that some programs put before UTF-8.

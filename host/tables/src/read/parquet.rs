@@ -195,18 +195,24 @@ fn ruled_out(text: &str, group: &RowGroupMetaData, schema: &SchemaRef) -> bool {
         if !(plain.is_integer() || plain.is_floating()) {
             return false;
         }
-        let range = match leaf.statistics() {
-            Some(Statistics::Int32(s)) => s.min_opt().zip(s.max_opt()).map(|(a, b)| (f64::from(*a), f64::from(*b))),
-            // Only where a float holds every such integer.
-            Some(Statistics::Int64(s)) => s.min_opt().zip(s.max_opt()).map(|(a, b)| (*a as f64, *b as f64)),
-            Some(Statistics::Float(s)) => s.min_opt().zip(s.max_opt()).map(|(a, b)| (f64::from(*a), f64::from(*b))),
-            Some(Statistics::Double(s)) => s.min_opt().zip(s.max_opt()).map(|(a, b)| (*a, *b)),
+        let Some(statistics) = leaf.statistics() else { return false };
+        let unsigned = plain.is_unsigned_integer();
+        if unsigned && statistics.is_min_max_deprecated() {
+            return false; // in the order of signed ones
+        }
+        let small = |value: &i32| if unsigned { f64::from(value.cast_unsigned()) } else { f64::from(*value) };
+        // Below, only where a float holds every such integer.
+        let large = |value: &i64| if unsigned { value.cast_unsigned() as f64 } else { *value as f64 };
+        let range = match statistics {
+            Statistics::Int32(s) => s.min_opt().zip(s.max_opt()).map(|(a, b)| (small(a), small(b))),
+            Statistics::Int64(s) => s.min_opt().zip(s.max_opt()).map(|(a, b)| (large(a), large(b))),
+            Statistics::Float(s) => s.min_opt().zip(s.max_opt()).map(|(a, b)| (f64::from(*a), f64::from(*b))),
+            Statistics::Double(s) => s.min_opt().zip(s.max_opt()).map(|(a, b)| (*a, *b)),
             _ => None,
         };
-        let unsigned = plain.is_unsigned_integer();
         range.is_some_and(|(least, greatest)| {
             const EXACT: f64 = 9_007_199_254_740_992.0;
-            let exact = least.abs() < EXACT && greatest.abs() < EXACT && !(unsigned && least < 0.0);
+            let exact = least.abs() < EXACT && greatest.abs() < EXACT && least <= greatest;
             exact && (greatest < bound.least || least > bound.greatest)
         })
     })

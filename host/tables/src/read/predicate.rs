@@ -28,9 +28,26 @@ pub(super) fn unpacked(data_type: &ArrowType) -> ArrowType {
             ArrowType::Float64
         }
         ArrowType::Date64 => ArrowType::Timestamp(TimeUnit::Millisecond, None),
-        ArrowType::Time32(_) => ArrowType::Int32,
-        ArrowType::Time64(_) | ArrowType::Duration(_) => ArrowType::Int64,
         other => other.clone(),
+    }
+}
+
+/// Whether the digits of all decimals are an integer that a float holds: then the float
+/// nearest to a decimal has no other that is as near.
+fn decimals_fit(array: &dyn Array) -> bool {
+    use ::arrow::array::AsArray;
+    use ::arrow::datatypes::{Decimal32Type, Decimal64Type, Decimal128Type, Decimal256Type, i256};
+    const MOST: i128 = 1 << 53;
+    let fits = |value: i128| (-MOST..=MOST).contains(&value);
+    match array.data_type() {
+        ArrowType::Decimal32(..) => array.as_primitive::<Decimal32Type>().iter().flatten().all(|v| fits(v.into())),
+        ArrowType::Decimal64(..) => array.as_primitive::<Decimal64Type>().iter().flatten().all(|v| fits(v.into())),
+        ArrowType::Decimal128(..) => array.as_primitive::<Decimal128Type>().iter().flatten().all(fits),
+        ArrowType::Decimal256(..) => {
+            let small = |value: i256| value.to_i128().is_some_and(fits);
+            array.as_primitive::<Decimal256Type>().iter().flatten().all(small)
+        }
+        _ => true,
     }
 }
 
@@ -46,6 +63,13 @@ pub(super) fn apply(
     for (field, array) in schema.fields().iter().zip(arrays) {
         let wanted = options.types.get(field.name()).map(crate::arrow_type);
         let to = wanted.unwrap_or_else(|| unpacked(field.data_type()));
+        if to == ArrowType::Float64 && !decimals_fit(&array) {
+            let message = format!(
+                "column `{}` has decimals with more digits than a float holds; leave it out with `columns`",
+                field.name()
+            );
+            return Err(ReadError::content(path, None, message));
+        }
         let array = if *array.data_type() == to {
             array
         } else {

@@ -236,3 +236,38 @@ fn a_parquet_filter_skips_row_groups_and_rows() {
     assert!(read_text("t.parquet", b"PAR1", &options(Format::Parquet)).is_err());
     assert!(read_text("t.arrow", b"ARROW1", &options(Format::Ipc)).is_err());
 }
+
+/// Unsigned columns have statistics in signed boxes.
+#[test]
+fn a_parquet_filter_keeps_rows_of_unsigned_columns() {
+    use ::arrow::array::{ArrayRef, UInt32Array, UInt64Array};
+    use ::arrow::record_batch::RecordBatch;
+
+    let wide: ArrayRef = std::sync::Arc::new(UInt64Array::from(vec![1, 3_000_000_000, 1 << 40, (1 << 52) + 1]));
+    let narrow: ArrayRef = std::sync::Arc::new(UInt32Array::from(vec![1, 3_000_000_000, 1 << 31, u32::MAX]));
+    let batch = RecordBatch::try_from_iter([("u", narrow), ("w", wide)]).unwrap();
+    let mut bytes = Vec::new();
+    let properties =
+        ::parquet::file::properties::WriterProperties::builder().set_max_row_group_row_count(Some(2)).build();
+    let mut writer = ::parquet::arrow::ArrowWriter::try_new(&mut bytes, batch.schema(), Some(properties)).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    for (condition, expected) in [
+        ("u > 5", vec!["3000000000", "2147483648", "4294967295"]),
+        ("u = 1", vec!["1"]),
+        ("u = 3000000000", vec!["3000000000"]),
+        ("u >= 2147483648", vec!["3000000000", "2147483648", "4294967295"]),
+        ("u between 0 and 10", vec!["1"]),
+        ("w > 5000000000", vec!["2147483648", "4294967295"]),
+    ] {
+        let picked = ReadOptions {
+            columns: Some(vec!["u".into()]),
+            filter: Some(condition.into()),
+            part_rows: 100,
+            ..options(Format::Parquet)
+        };
+        let (_, seen) = read_text("t.parquet", &bytes, &picked).unwrap();
+        let found: Vec<&str> = seen.parts.iter().flat_map(|(_, columns)| columns[0].split(' ')).collect();
+        assert_eq!(found, expected, "{condition}");
+    }
+}

@@ -1,0 +1,130 @@
+//! Whether what lies in the store is what was put there.
+//!
+//! What this process did not make itself is held against its digest when it is first read:
+//! beside the guest that reads it, and before anything that came of it is kept. What is
+//! not as it was is removed, so that the next run makes it again.
+
+use std::collections::HashSet;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use millrace_store::Store;
+use millrace_tables::Column;
+use millrace_types::{BlobDigest, BlobRef, ColumnDigest, PackDigest, StoredChunk};
+use millrace_wasm::DataError;
+
+/// Columns that wait to be looked at; whoever reads faster waits.
+const AHEAD: usize = 32;
+
+struct Claim {
+    pack: PackDigest,
+    digest: ColumnDigest,
+    column: Column,
+}
+
+#[derive(Default)]
+struct State {
+    /// Digests of columns that were looked at, are about to be, or were made here.
+    columns: HashSet<ColumnDigest>,
+    blobs: HashSet<BlobDigest>,
+    pending: usize,
+    damaged: Option<String>,
+}
+
+struct Shared {
+    store: Store,
+    state: Mutex<State>,
+    settled: Condvar,
+}
+
+/// Looks at what is read.
+pub(crate) struct Verifier {
+    shared: Arc<Shared>,
+    queue: OnceLock<Option<SyncSender<Claim>>>,
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn look(&self, Claim { pack, digest, column }: &Claim) {
+        let is_as_it_was = column.digest() == *digest;
+        if !is_as_it_was {
+            self.store.discard_pack(pack);
+        }
+        let mut state = self.state();
+        if !is_as_it_was {
+            state.damaged = Some(damaged("pack", pack));
+        }
+        state.pending -= 1;
+        if state.pending == 0 {
+            self.settled.notify_all();
+        }
+    }
+}
+
+fn damaged(what: &str, digest: &dyn std::fmt::Display) -> String {
+    format!("the {what} {digest} in the store was damaged; it is removed: run again, and what it held is made anew")
+}
+
+impl Verifier {
+    pub(crate) fn new(store: Store) -> Self {
+        let shared = Shared { store, state: Mutex::default(), settled: Condvar::new() };
+        Self { shared: Arc::new(shared), queue: OnceLock::new() }
+    }
+
+    /// Notes columns that this process has just written.
+    pub(crate) fn made<'a>(&self, chunks: impl Iterator<Item = &'a StoredChunk>) {
+        self.shared.state().columns.extend(chunks.map(|chunk| chunk.digest));
+    }
+
+    /// Has a column looked at, if it is the first time that it is read.
+    pub(crate) fn column(&self, chunk: &StoredChunk, column: &Column) {
+        {
+            let mut state = self.shared.state();
+            if !state.columns.insert(chunk.digest) {
+                return;
+            }
+            state.pending += 1;
+        }
+        let claim = Claim { pack: chunk.pack, digest: chunk.digest, column: column.clone() };
+        let queue = self.queue.get_or_init(|| {
+            let (send, receive) = sync_channel::<Claim>(AHEAD);
+            let shared = self.shared.clone();
+            let look = move || receive.iter().for_each(|claim| shared.look(&claim));
+            std::thread::Builder::new().name("verify".to_owned()).spawn(look).ok().map(|_| send)
+        });
+        match queue {
+            Some(queue) => {
+                if let Err(unsent) = queue.send(claim) {
+                    self.shared.look(&unsent.0);
+                }
+            }
+            None => self.shared.look(&claim),
+        }
+    }
+
+    /// Looks at a blob, if it is the first time that it is read.
+    pub(crate) fn blob(&self, blob: &BlobRef, bytes: &[u8]) -> Result<(), DataError> {
+        if !self.shared.state().blobs.insert(blob.digest) || BlobDigest::from(blake3::hash(bytes)) == blob.digest {
+            return Ok(());
+        }
+        self.shared.store.discard_blob(&blob.digest);
+        let message = damaged("blob", &blob.digest);
+        self.shared.state().damaged = Some(message.clone());
+        Err(DataError(message))
+    }
+
+    /// Waits until everything read so far was looked at.
+    ///
+    /// # Errors
+    /// When something was not as it should be.
+    pub(crate) fn settle(&self) -> Result<(), DataError> {
+        let mut state = self.shared.state();
+        while state.pending > 0 {
+            state = self.shared.settled.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.damaged.clone().map_or(Ok(()), |message| Err(DataError(message)))
+    }
+}
