@@ -38,7 +38,7 @@ pub fn run(place: &Place, rounds: usize) -> Result<()> {
     let python = peers::python(place)?;
     let ninja_program = python.with_file_name("ninja");
     let (mut cached, mut cold, mut leaf) = (Table::default(), Table::default(), Table::default());
-    for steps in [1000, 10_000] {
+    for steps in [1000, 10_000, 100_000] {
         // A folder for each round of cold runs: file systems are slow where much was
         // removed a moment ago.
         let folder = tempfile::tempdir_in(&place.work)?;
@@ -59,6 +59,7 @@ pub fn run(place: &Place, rounds: usize) -> Result<()> {
         ninja(&ninja_folder, steps)?;
         let ninja = || process(Command::new(&ninja_program).current_dir(&ninja_folder));
         ninja()?;
+        let (rounds, turns) = if steps > 10_000 { (1, 3) } else { (rounds, rounds * 5) };
         for round in 0..rounds {
             let store = format!("store{round}");
             host("one.toml", &store)?;
@@ -66,7 +67,7 @@ pub fn run(place: &Place, rounds: usize) -> Result<()> {
             ensure!(count(&first, "total")? == steps as u64);
             cold.add(&format!("millrace, {steps} tasks"), first.wall.as_secs_f64() * 1e3);
         }
-        for round in 0..rounds * 5 {
+        for round in 0..turns {
             let again = host("pipeline.toml", "store0")?;
             ensure!(count(&again, "cached")? == steps as u64);
             cached.add(&format!("millrace, {steps} tasks"), again.wall.as_secs_f64() * 1e3);

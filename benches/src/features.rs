@@ -39,6 +39,50 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
+/// The map stages of `features.toml` alone: `derive`, `filter` and what they read.
+const MAPS: &str = r#"
+[params]
+data = "events.parquet"
+end = 1735689600
+
+[sources.events]
+path = "${params.data}"
+columns = ["row_id", "user_id", "ts", "price", "qty", "category", "country", "session_len", "discount", "n00", "n01",
+    "n02", "n03", "n04", "n05", "n06"]
+
+[steps.kept]
+uses = "std:filter"
+input = "events"
+params = { where = "ts >= 1733097600 and price > 0" }
+
+[steps.numbers]
+uses = "std:derive"
+input = "kept"
+[steps.numbers.params.columns]
+x0 = "log1p(price)"
+x1 = "log1p(session_len)"
+x2 = "log1p(n00)"
+x3 = "log1p(n01)"
+x4 = "log1p(n02)"
+x5 = "price / qty"
+x6 = "price * (1 - discount)"
+x7 = "n03 / (1 + n04)"
+x8 = "n05 / (1 + n06)"
+
+[steps.times]
+uses = "std:derive"
+input = "numbers"
+[steps.times.params.columns]
+hour = "div(ts, 3600) % 24"
+dow = "(div(ts, 86400) + 3) % 7"
+cross = "bucket(concat(category, '|', country), 1024)"
+
+[steps.recent]
+uses = "std:derive"
+input = "times"
+params.columns = { age = "(${params.end} - ts) / 86400" }
+"#;
+
 struct Bench<'a> {
     place: &'a Place,
     data: PathBuf,
@@ -52,6 +96,30 @@ impl Bench<'_> {
         command.args(["run", "--json", "--set", &format!("data={}", data.display())]).args(more);
         command.arg("--store").arg(&self.store);
         process(command.arg(self.place.root.join("examples/features-3m").join(pipeline)))
+    }
+
+    /// The map stages over these files, in the store as it is.
+    fn maps(&self, data: &str, more: &[&str]) -> Result<Measured> {
+        let pipeline = self.place.work.join("maps.toml");
+        std::fs::write(&pipeline, MAPS)?;
+        let mut command = Command::new(&self.place.host);
+        command.args(["run", "--json", "--set", &format!("data={data}")]).args(more);
+        process(command.arg("--store").arg(&self.store).arg(pipeline))
+    }
+
+    /// The script that trains by hand, on arrays that were saved before.
+    fn script(&self, python: &Path, rate: f64) -> Result<f64> {
+        let saved = self.place.work.join("arrays");
+        let feat = self.place.root.join("benches/peers/feat.py");
+        if !saved.join("y.npy").is_file() {
+            std::fs::create_dir_all(&saved)?;
+            let mut command = Command::new(python);
+            command.arg(&feat).arg("polars").arg(&self.data).args(["parquet", "--no-train", "--save"]);
+            process(command.arg(&saved))?;
+        }
+        let mut command = Command::new(python);
+        command.arg(&feat).arg("train").arg(&saved).args(["npy", "--lr", &rate.to_string()]);
+        Ok(process(command.current_dir(&self.place.work))?.wall.as_secs_f64())
     }
 
     fn cold(&self, pipeline: &str, format: &str, more: &[&str]) -> Result<Measured> {
@@ -79,7 +147,8 @@ pub fn run(place: &Place, rounds: usize) -> Result<()> {
     let (mut wall, mut memory, mut csv, mut again) =
         (Table::default(), Table::default(), Table::default(), Table::default());
     let mib = |measured: &Measured| measured.peak as f64 / (1 << 20) as f64;
-    for _ in 0..rounds {
+    let (mut rates, mut maps) = (Table::default(), Table::default());
+    for round in 0..rounds {
         for peer in ["polars", "duckdb", "pandas"] {
             let (seconds, peak) = bench.peer(&python, peer, "parquet")?;
             wall.add(peer, seconds);
@@ -95,19 +164,50 @@ pub fn run(place: &Place, rounds: usize) -> Result<()> {
         let seed = bench.host("features.toml", "parquet", &["--set", "seed=43"])?;
         again.add("another seed of the split", seed.wall.as_secs_f64());
         bench.host("pipeline.toml", "parquet", &[])?;
-        let rate = bench.host("pipeline.toml", "parquet", &["--set", "learning_rate=0.4"])?;
-        again.add("another learning rate: train, predict, evaluate", rate.wall.as_secs_f64());
+        for turn in 0..3 {
+            let learning_rate = 0.3 + f64::from(turn) / 100.0 + round as f64 / 1000.0;
+            rates.add("the script by hand", bench.script(&python, learning_rate)?);
+            let set = format!("learning_rate={learning_rate}");
+            let rate = bench.host("pipeline.toml", "parquet", &["--set", &set])?;
+            rates.add("millrace: train, predict, evaluate", rate.wall.as_secs_f64());
+        }
+        peers::pieces(place)?;
+        let (eleven, twelve) = ("pieces/{0*,10}.parquet", "pieces/*.parquet");
+        let fresh = || cold(&place.work.join("warm"), &bench.store);
+        fresh()?;
+        maps.add("cold, --jobs 1", bench.maps(twelve, &["--jobs", "1"])?.wall.as_secs_f64());
+        fresh()?;
+        maps.add("cold", bench.maps(twelve, &[])?.wall.as_secs_f64());
+        let param = bench.maps(twelve, &["--set", "end=1735689601"])?;
+        maps.add("one derived column's parameter changed", param.wall.as_secs_f64());
+        fresh()?;
+        bench.maps(eleven, &[])?;
+        maps.add("one part of twelve appended", bench.maps(twelve, &[])?.wall.as_secs_f64());
         let (seconds, _) = bench.peer(&python, "polars", "csv")?;
         csv.add("polars", seconds);
         let ours = bench.cold("features.toml", "csv", &[])?;
         csv.add("millrace", ours.wall.as_secs_f64());
     }
+    let mut digest = Table::default();
+    let (b3sum, file) = (peers::b3sum(place)?, bench.data.join("events.csv"));
+    cold(&place.work.join("warm"), &bench.store)?;
+    bench.host("features.toml", "csv", &[])?;
+    for _ in 0..rounds * 3 {
+        digest.add("b3sum", process(Command::new(&b3sum).arg(&file))?.wall.as_secs_f64());
+        // Of a file that was touched nothing is known but its content.
+        std::fs::File::options().append(true).open(&file)?.set_modified(std::time::SystemTime::now())?;
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        digest.add("millrace, everything else cached", bench.host("features.toml", "csv", &[])?.wall.as_secs_f64());
+    }
+    digest.print("The digest of 1.1 GB, for the first time", "s", Some("b3sum"));
     wall.print("Features 1 to 8 from Parquet, cold but compiled", "s", Some("polars"));
     memory.print("The same: peak resident memory", "MiB", Some("polars"));
     csv.print("The same from CSV", "s", Some("polars"));
     again.print("Again", "s", None);
-    let all =
-        json!({ "parquet_s": wall.json(), "memory_mib": memory.json(), "csv_s": csv.json(), "again_s": again.json() });
+    rates.print("Another learning rate, 2.1 M rows, 20 epochs", "s", Some("the script by hand"));
+    maps.print("The map stages alone, twelve files", "s", Some("cold"));
+    let all = json!({ "parquet_s": wall.json(), "memory_mib": memory.json(), "csv_s": csv.json(), "again_s": again.json(),
+        "rates_s": rates.json(), "maps_s": maps.json(), "digest_s": digest.json() });
     std::fs::write(place.work.join("features.json"), serde_json::to_string_pretty(&all)?)?;
     Ok(())
 }

@@ -37,3 +37,27 @@ pub fn events(place: &Place) -> Result<PathBuf> {
     }
     Ok(folder)
 }
+
+/// A folder with the rows of `events.parquet` in twelve files.
+pub fn pieces(place: &Place) -> Result<PathBuf> {
+    let folder = place.work.join("pieces");
+    if !folder.join("11.parquet").is_file() {
+        std::fs::create_dir_all(&folder)?;
+        let split = "import sys, pyarrow.parquet as pq\n\
+            t = pq.read_table(sys.argv[1]); n = -(-t.num_rows // 12)\n\
+            for i in range(12): pq.write_table(t.slice(i * n, n), f'{sys.argv[2]}/{i:02}.parquet')\n";
+        let mut command = Command::new(python(place)?);
+        must(command.args(["-c", split]).arg(events(place)?.join("events.parquet")).arg(&folder))?;
+    }
+    Ok(folder)
+}
+
+/// `b3sum`, built here when the machine has none.
+pub fn b3sum(place: &Place) -> Result<PathBuf> {
+    let program = place.work.join("tools/bin/b3sum");
+    if !program.is_file() {
+        let root = place.work.join("tools");
+        must(Command::new("cargo").args(["install", "b3sum", "--locked", "--quiet", "--root"]).arg(root))?;
+    }
+    Ok(program)
+}

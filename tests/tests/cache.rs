@@ -241,3 +241,30 @@ fn two_processes_share_a_store_and_compute_nothing_twice() {
     }
     assert_eq!(ran, 11);
 }
+
+/// A file more is read by itself, and the table is that of all files read at once.
+#[test]
+fn a_new_file_of_a_pattern_is_one_part_more() {
+    let sandbox = Sandbox::with("");
+    for (name, rows) in [("a", "1\n2\n"), ("b", "3\n"), ("c", "4\n5\n")] {
+        let make = format!("[sources.s]\npath = \"in.csv\"\n[exports]\n\"in/{name}.parquet\" = \"s\"\n");
+        sandbox.write("make.toml", make).write("in.csv", format!("x\n{rows}"));
+        assert_eq!(sandbox.host(&["run", "make.toml"]).code, 0);
+    }
+    let pipeline = "[sources.s]\npath = \"in/*.parquet\"\n[steps.d]\nuses = \"std:derive\"\ninput = \"s\"\n\
+                    params = { columns = { y = \"x * 2\" } }\n[exports]\n\"out.csv\" = \"d\"\n";
+    sandbox.write("pipeline.toml", pipeline);
+    std::fs::rename(sandbox.path("in/c.parquet"), sandbox.path("c.parquet")).unwrap();
+    assert_eq!(sandbox.run(&[]).ran(), 2);
+    std::fs::rename(sandbox.path("c.parquet"), sandbox.path("in/c.parquet")).unwrap();
+    let more = sandbox.run(&[]);
+    assert_eq!((more.ran(), more.cached()), (1, 2));
+    assert_eq!(sandbox.read("out.csv"), "x,y\n1,2\n2,4\n3,6\n4,8\n5,10\n");
+    let fresh = sandbox.run(&["--store", "other"]);
+    assert_eq!(fresh.last["outputs"], more.last["outputs"]);
+    // One of another type is told of as before.
+    sandbox.write("make.toml", "[sources.s]\npath = \"in.csv\"\n[exports]\n\"in/d.parquet\" = \"s\"\n");
+    sandbox.write("in.csv", "x\ntext\n");
+    assert_eq!(sandbox.host(&["run", "make.toml"]).code, 0);
+    assert!(sandbox.refused().contains("column `x` is utf8 here and int64 in the files before"));
+}

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -188,10 +189,10 @@ pub(crate) fn read(
     let table = match known {
         Some(table) => table,
         None => {
-            let sink = StoreSink { data, parts: Mutex::default() };
-            let schema = read::read(&files, &options, threads, &sink).map_err(|error| one(explain(source, error)))?;
-            let parts = std::mem::take(&mut *sink.parts()).into_values().collect();
-            let table = Table { schema, parts };
+            let table = match by_file(store, data, source, &files, &options, threads) {
+                Some(table) => table,
+                None => read_table(data, &files, &options, threads).map_err(|error| one(explain(source, error)))?,
+            };
             let wrong = |error: millrace_store::StoreError| one(Diagnostic::new(error.to_string()));
             store.put_record(Kind::Source, &key, &table).map_err(wrong)?;
             table
@@ -203,6 +204,66 @@ pub(crate) fn read(
         return Err(one(error.help("if that is meant, add `allow_empty = true`")));
     }
     Ok(Read { table: Arc::new(table), cached, wall_us: started.elapsed().as_micros() as u64 })
+}
+
+fn read_table(data: &StoreData, files: &[PathBuf], options: &ReadOptions, threads: usize) -> Result<Table, ReadError> {
+    let sink = StoreSink { data, parts: Mutex::default() };
+    let schema = read::read(files, options, threads, &sink)?;
+    let parts = std::mem::take(&mut *sink.parts()).into_values().collect();
+    Ok(Table { schema, parts })
+}
+
+/// Several files that say themselves what their columns are: each is a table by itself,
+/// and of those that were read before nothing is read again. Files that are at odds are
+/// left to whoever reads them as one.
+fn by_file(
+    store: &Store,
+    data: &StoreData,
+    source: &Source,
+    files: &[PathBuf],
+    options: &ReadOptions,
+    threads: usize,
+) -> Option<Table> {
+    if files.len() < 2 || !matches!(options.format, Format::Parquet | Format::Ipc) {
+        return None;
+    }
+    let one = |file: &PathBuf| -> Option<Table> {
+        let file = std::slice::from_ref(file);
+        let key = key(store, file, options, &source.path.1).ok()?;
+        if let Some(known) = store.record::<Table>(Kind::Source, &key).filter(|table| is_whole(store, table)) {
+            return Some(known);
+        }
+        let table = read_table(data, file, options, threads.div_ceil(files.len())).ok()?;
+        store.put_record(Kind::Source, &key, &table).ok()?;
+        Some(table)
+    };
+    let next = AtomicUsize::new(0);
+    let tables: Mutex<BTreeMap<usize, Option<Table>>> = Mutex::default();
+    let work = || {
+        while let Some((place, file)) =
+            Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|i| Some((i, files.get(i)?)))
+        {
+            let table = one(file);
+            tables.lock().unwrap_or_else(PoisonError::into_inner).insert(place, table);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..threads.min(files.len()) {
+            scope.spawn(work);
+        }
+        work();
+    });
+    let tables = tables.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut whole: Option<Table> = None;
+    for table in tables.into_values() {
+        let table = table?;
+        match &mut whole {
+            None => whole = Some(table),
+            Some(whole) if whole.schema == table.schema => whole.parts.extend(table.parts),
+            Some(_) => return None,
+        }
+    }
+    whole
 }
 
 fn is_whole(store: &Store, table: &Table) -> bool {
