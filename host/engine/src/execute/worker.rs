@@ -134,11 +134,13 @@ impl Drop for Leaving<'_> {
 /// Does what can be done, until nothing can.
 pub(super) fn work_off(run: &mut Run<'_>, data: &Arc<StoreData>) {
     let (to_screen, progress) = channel::<Progressed>();
+    // Where everything is known there is nothing for threads to do.
+    let Some(job) = run.next(&to_screen) else { return run.close() };
     let staff = Staff { hired: 1, waiting: 0 };
     let shared = Shared { run: Mutex::new((run, staff)), changed: Condvar::new(), data };
     std::thread::scope(|scope| {
         let first = &shared;
-        scope.spawn(move || work(first, scope, to_screen));
+        scope.spawn(move || work(first, scope, to_screen, Some(job)));
         // Until the last worker has dropped its end.
         for progressed in progress {
             shared.run.lock().unwrap_or_else(PoisonError::into_inner).0.progressed(progressed);
@@ -151,6 +153,7 @@ fn work<'scope, 's, 'a>(
     shared: &'scope Shared<'s, 'a>,
     scope: &'scope Scope<'scope, '_>,
     to_screen: Sender<Progressed>,
+    mut job: Option<Job>,
 ) {
     let _leaving = Leaving(&shared.changed);
     // A lock that somebody died with: the scope tells of it.
@@ -158,7 +161,7 @@ fn work<'scope, 's, 'a>(
     let (options, components) = (guard.0.options, &guard.0.loaded.components);
     loop {
         let (run, staff) = &mut *guard;
-        let Some(job) = run.next(&to_screen) else {
+        let Some(job) = job.take().or_else(|| run.next(&to_screen)) else {
             if run.is_idle() {
                 return;
             }
@@ -175,7 +178,7 @@ fn work<'scope, 's, 'a>(
             } else if staff.hired < options.jobs {
                 staff.hired += 1;
                 let to_screen = to_screen.clone();
-                scope.spawn(move || work(shared, scope, to_screen));
+                scope.spawn(move || work(shared, scope, to_screen, None));
             }
         }
         drop(guard);
