@@ -16,7 +16,7 @@ cargo xtask components  the standard steps alone: target/components/*.wasm
 cargo xtask test        build, then every test
 cargo xtask check       what CI runs: fmt, clippy, doc, tidy, deny, test
 cargo xtask deny        licences, sources and known defects of what is depended on
-cargo xtask bench NAME  measures beside the peers: `dag` (tasks cached and cold) or `features` (3 M rows)
+cargo xtask bench NAME  measures beside the peers: `dag` (tasks cached and cold), `features` (3 M rows) or `micro`
 cargo xtask toolchain   which compiler for WebAssembly is used, or what is missing
 ";
 
@@ -132,6 +132,17 @@ fn deny() -> Result<()> {
 
 fn bench(arguments: &[String]) -> Result<()> {
     build()?;
+    if arguments.first().is_some_and(|name| name == "micro") {
+        return run(cargo().args([
+            "bench",
+            "--package",
+            "millrace-benches",
+            "--profile",
+            "release",
+            "--bench",
+            "micro",
+        ]));
+    }
     let command = ["run", "--release", "--quiet", "--package", "millrace-benches", "--bin", "bench", "--"];
     run(cargo().args(command).args(arguments))
 }

@@ -16,7 +16,7 @@ use millrace_types::{ColumnDigest, ColumnName, DataType, Field, Schema, TimeUnit
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ColumnError {
     /// An Arrow type that has no counterpart here.
-    #[error("type {0} is not supported")]
+    #[error("type {0} is not supported; leave it out with `columns`")]
     Type(String),
     /// Buffers that contradict each other.
     #[error("{0}")]

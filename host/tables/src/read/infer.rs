@@ -249,7 +249,15 @@ impl RawColumn {
             ArrowType::Utf8 => return self.text(nulls),
             ArrowType::Int64 if strict => Arc::new(Int64Array::new(self.each_bytes(int)?.into(), nulls)),
             ArrowType::Float64 if strict => Arc::new(Float64Array::new(self.each_bytes(float)?.into(), nulls)),
-            ArrowType::Float64 => number!(Float64Array, f64),
+            ArrowType::Float64 => {
+                // `1e400` is no float; `inf` is one.
+                let is_given = |text: &str| text.trim_start_matches(['+', '-']).starts_with(['i', 'I']);
+                let float = |text: &str| {
+                    let text = text.trim();
+                    text.parse::<f64>().ok().filter(|value| !value.is_infinite() || is_given(text))
+                };
+                Arc::new(Float64Array::new(self.each(float)?.into(), nulls))
+            }
             ArrowType::Boolean => {
                 let parse = |text: &str| match text {
                     "1" | "yes" | "Yes" if !strict => Some(true),

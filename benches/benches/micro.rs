@@ -1,0 +1,209 @@
+//! What the pieces cost that every task is made of: `cargo xtask bench micro`.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use arrow::array::{BooleanArray, Float64Array, UInt32Array};
+use bytes::Bytes;
+use divan::counter::BytesCount;
+use divan::{Bencher, black_box};
+use millrace_store::Store;
+use millrace_tables::pack::Pack;
+use millrace_tables::{Column, rows};
+use millrace_types::wire::Kind;
+use millrace_types::{
+    BlobRef, ByteSize, CanonicalJson, Chunk, ColumnDigest, ColumnName, ColumnParts, ComponentDigest, Content, DataType,
+    Field, Fuel, InputParts, ItemParts, KeyParts, Limits, Phase, PortName, Schema, Selection,
+};
+use millrace_wasm::{
+    Cancel, Component, Data, DataError, Engine, Grants, InputItem, PlanInput, TablePart, TaskInput, TaskSpec,
+};
+
+fn main() {
+    divan::main();
+}
+
+/// Rows of a part.
+const ROWS: usize = 131_072;
+
+fn floats(rows: usize) -> Column {
+    Column::from_array(&Float64Array::from_iter_values((0..rows).map(|i| i as f64 * 0.37))).expect("a column")
+}
+
+fn field(name: &str) -> Field {
+    Field { name: ColumnName::new(name), data_type: DataType::Float64, nullable: true }
+}
+
+fn port(name: &str) -> PortName {
+    PortName::new(name).expect("a name")
+}
+
+/// A key of twenty columns in twelve parts.
+#[divan::bench]
+fn key(bencher: Bencher<'_, '_>) {
+    let column = |i: u8| ColumnParts {
+        name: ColumnName::new(&format!("column_{i}")),
+        data_type: DataType::Float64,
+        nullable: true,
+        chunks: (0..12).map(|part| ColumnDigest::from_bytes([i ^ part; 32])).collect(),
+    };
+    let content = Content::Table { rows: vec![ROWS as u64; 12], columns: (0..20).map(column).collect() };
+    let parts = KeyParts {
+        component: ComponentDigest::from_bytes([1; 32]),
+        params: CanonicalJson::new(&serde_json::json!({ "columns": ["a", "b"], "rate": 0.5 })),
+        phase: Phase::Map,
+        inputs: vec![InputParts { port: port("input"), items: vec![ItemParts { instance: None, content }] }],
+        grants: Vec::new(),
+    };
+    bencher.bench(|| black_box(&parts).key());
+}
+
+/// The digest of a column of 1 MiB.
+#[divan::bench]
+fn digest(bencher: Bencher<'_, '_>) {
+    let column = floats(ROWS);
+    bencher.counter(BytesCount::new(column.bytes())).bench(|| black_box(&column).digest());
+}
+
+fn store() -> (tempfile::TempDir, Store) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = Store::open(folder.path()).expect("a store");
+    (folder, store)
+}
+
+fn name(i: u64) -> [u8; 32] {
+    *blake3::hash(&i.to_le_bytes()).as_bytes()
+}
+
+/// A record of 200 bytes into the store.
+#[divan::bench]
+fn store_put(bencher: Bencher<'_, '_>) {
+    let (_folder, store) = store();
+    let next = std::sync::atomic::AtomicU64::new(0);
+    bencher
+        .with_inputs(|| name(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)))
+        .bench_values(|name| store.put_record(Kind::Action, &name, &vec![7u8; 200]));
+}
+
+/// And out of it.
+#[divan::bench]
+fn store_get(bencher: Bencher<'_, '_>) {
+    let (_folder, store) = store();
+    for i in 0..1000 {
+        store.put_record(Kind::Action, &name(i), &vec![7u8; 200]).expect("a record");
+    }
+    let next = std::sync::atomic::AtomicU64::new(0);
+    bencher
+        .with_inputs(|| name(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % 1000))
+        .bench_values(|name| store.record::<Vec<u8>>(Kind::Action, &name));
+}
+
+/// A pack of one column of 1 MiB, laid out, hashed and written.
+#[divan::bench]
+fn pack(bencher: Bencher<'_, '_>) {
+    let (_folder, store) = store();
+    let column = floats(ROWS);
+    bencher.counter(BytesCount::new(column.bytes())).bench(|| {
+        let pack = Pack::new(&[field("x")], vec![column.clone()]).expect("a pack");
+        let mut file = store.new_file().expect("a file");
+        pack.write(file.file()).expect("written");
+        store.put_pack(&pack.digest(), file)
+    });
+}
+
+/// Half of the rows of a column, by a mask.
+#[divan::bench]
+fn mask(bencher: Bencher<'_, '_>) {
+    let column = floats(ROWS);
+    let bits = BooleanArray::from_iter((0..ROWS).map(|i| Some(i * 7 % 13 < 6)));
+    let selection = Column::from_array(&bits).expect("a mask");
+    let sources = [column];
+    bencher
+        .counter(BytesCount::new(sources[0].bytes()))
+        .bench(|| rows::gather(Selection::Mask, &selection, black_box(&sources)));
+}
+
+/// All rows of a column in another order.
+#[divan::bench]
+fn take(bencher: Bencher<'_, '_>) {
+    let indices = UInt32Array::from_iter_values((0..ROWS as u32).map(|i| i.wrapping_mul(40_503) % ROWS as u32));
+    let selection = Column::from_array(&indices).expect("indices");
+    let sources = [floats(ROWS)];
+    bencher
+        .counter(BytesCount::new(sources[0].bytes()))
+        .bench(|| rows::gather(Selection::Take, &selection, black_box(&sources)));
+}
+
+/// Columns in memory.
+#[derive(Default)]
+struct Memory(Mutex<HashMap<ColumnDigest, Column>>);
+
+impl Data for Memory {
+    fn column(&self, chunk: &Chunk) -> Result<Column, DataError> {
+        let columns = self.0.lock().map_err(|error| DataError(error.to_string()))?;
+        columns.get(&chunk.digest()).cloned().ok_or_else(|| DataError("no such column".to_owned()))
+    }
+
+    fn blob(&self, _: &BlobRef) -> Result<Bytes, DataError> {
+        Err(DataError("no blobs here".to_owned()))
+    }
+
+    fn put_pack(&self, _: &Pack) -> Result<(), DataError> {
+        Ok(())
+    }
+
+    fn put_blob(&self, bytes: &[u8]) -> Result<BlobRef, DataError> {
+        Ok(BlobRef { digest: blake3::hash(bytes).into(), size: bytes.len() as u64 })
+    }
+}
+
+fn component(engine: &Engine, name: &str) -> Component {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
+    let path = root.join("target/components").join(format!("{name}.wasm"));
+    let bytes = std::fs::read(&path).unwrap_or_else(|_| panic!("{} is missing: `cargo xtask build`", path.display()));
+    engine.component(&bytes, None).expect("a component")
+}
+
+/// A fresh guest that is asked for a plan.
+#[divan::bench]
+fn plan(bencher: Bencher<'_, '_>) {
+    let engine = Engine::new().expect("an engine");
+    let component = component(&engine, "normalise-fit");
+    let manifest = component.describe().expect("a manifest");
+    let inputs = [PlanInput { port: port("input"), schema: Some(Schema { fields: vec![field("x0")] }) }];
+    bencher.bench(|| component.plan(&manifest, r#"{"columns":["x0"]}"#, &inputs).expect("an answer"));
+}
+
+/// A fresh guest that reads so many columns of 1,024 rows: the difference is the boundary.
+#[divan::bench(args = [1, 11, 101])]
+fn task(bencher: Bencher<'_, '_>, columns: usize) {
+    let engine = Engine::new().expect("an engine");
+    let component = component(&engine, "normalise-fit");
+    let names: Vec<String> = (0..columns).map(|i| format!("x{i}")).collect();
+    let fields: Vec<Field> = names.iter().map(|name| field(name)).collect();
+    let column = |i: usize| Float64Array::from_iter_values((0..1024).map(|row| (row * (i + 1)) as f64));
+    let all: Vec<Column> = (0..columns).map(|i| Column::from_array(&column(i)).expect("a column")).collect();
+    let pack = Pack::new(&fields, all.clone()).expect("a pack");
+    let data = Arc::new(Memory::default());
+    for (chunk, column) in pack.chunks().iter().zip(all) {
+        data.0.lock().expect("alone").insert(chunk.digest, column);
+    }
+    let part = TablePart { rows: 1024, columns: pack.chunks().iter().cloned().map(Chunk::Stored).collect() };
+    let item = InputItem::Table { instance: "{}".to_owned(), fields, parts: vec![part] };
+    let params = serde_json::json!({ "columns": names }).to_string();
+    let spec = || TaskSpec {
+        seed: [0; 32],
+        grants: Grants::default(),
+        params: params.clone(),
+        phase: Phase::Partial,
+        inputs: vec![TaskInput { port: port("input"), items: vec![item.clone()] }],
+        partials: Vec::new(),
+        outputs: Vec::new(),
+        limits: Limits { memory: ByteSize(1 << 28), fuel: Fuel(1 << 40), time: std::time::Duration::from_secs(10) },
+        progress: None,
+    };
+    bencher.with_inputs(spec).bench_values(|spec| {
+        let outcome = component.run(spec, data.clone(), &Cancel::default());
+        assert!(outcome.result.is_ok(), "{:?}", outcome.result);
+    });
+}
