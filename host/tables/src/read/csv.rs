@@ -524,14 +524,23 @@ impl<'a> Records<'a> {
         }
     }
 
+    /// Reads on, when everything was looked at.
+    fn fill(&mut self) -> Result<(), ReadError> {
+        if self.used == self.filled {
+            self.filled = self.input.read(&mut self.buffer).map_err(ReadError::io(self.path))?;
+            self.used = 0;
+        }
+        Ok(())
+    }
+
     fn next(&mut self) -> Result<Option<Record<'_>>, ReadError> {
-        let line = self.before + self.reader.line();
+        self.fill()?;
+        // What ends the line before, if its first half was enough, and empty lines.
+        let ends = self.buffer[self.used..self.filled].iter().take_while(|byte| matches!(byte, b'\r' | b'\n'));
+        let line = self.before + self.reader.line() + ends.filter(|byte| **byte == b'\n').count() as u64;
         let (mut written, mut fields) = (0, 0);
         loop {
-            if self.used == self.filled {
-                self.filled = self.input.read(&mut self.buffer).map_err(ReadError::io(self.path))?;
-                self.used = 0;
-            }
+            self.fill()?;
             let input = &self.buffer[self.used..self.filled];
             let (result, read, wrote, ended) =
                 self.reader.read_record(input, &mut self.bytes[written..], &mut self.ends[fields..]);

@@ -271,3 +271,27 @@ fn a_parquet_filter_keeps_rows_of_unsigned_columns() {
         assert_eq!(found, expected, "{condition}");
     }
 }
+
+proptest::proptest! {
+    /// Blocks without quotes and carriage returns are read by other code than those with:
+    /// both say the same of the same fields, also of those that do not fit.
+    #[test]
+    fn plain_blocks_are_read_as_careful_ones_are(
+        rows in proptest::collection::vec(
+            proptest::collection::vec("(|NA|-?[0-9]{1,3}|0[0-9]|[0-9]{16,20}|-?[0-9]{0,3}\\.[0-9]{0,9}|1e[0-9]{1,3}|true|2020-01-0[0-9]|x y)", 3),
+            1..12,
+        ),
+        ragged in proptest::option::weighted(0.1, 0usize..12),
+    ) {
+        let line = |(i, row): (usize, &Vec<String>)| {
+            let fields = if ragged == Some(i) { &row[..2] } else { row.as_slice() };
+            fields.join(",") + "\n"
+        };
+        let text = "a,b,c\n".to_owned() + &rows.iter().enumerate().map(line).collect::<String>();
+        let read = |text: &str| match read_text("t.csv", text.as_bytes(), &options(Format::Csv)) {
+            Ok((schema, seen)) => Ok((types(&schema), seen.parts)),
+            Err(error) => Err(error.to_string().split_once("t.csv").map(|(_, what)| what.to_owned())),
+        };
+        proptest::prop_assert_eq!(read(&text), read(&text.replace('\n', "\r\n")));
+    }
+}
