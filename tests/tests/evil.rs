@@ -170,3 +170,13 @@ fn what_is_no_step_is_refused() {
     }
     snapshot("what_is_no_step_is_refused", &lines.join("\n"));
 }
+
+/// What all guests may have together one may not have alone.
+#[test]
+fn the_memory_of_the_run_bounds_a_single_task() {
+    let run = sandbox("allocates").host(&["run", "--memory", "8MiB"]);
+    assert!(run.code == 1 && run.stderr.contains("8MiB"), "{}", run.stderr);
+    assert!(!run.stderr.contains("64MiB"), "{}", run.stderr);
+    let run = sandbox("none").host(&["run", "--memory", "8MiB"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+}
