@@ -70,6 +70,7 @@ fn an_export_is_not_written_again_when_it_is_as_it_should_be() {
 fn an_export_that_cannot_be_is_refused_before_anything_runs() {
     let sandbox = Sandbox::with("");
     sandbox.write("in.csv", "a\n1\n2\n").write("more/b.csv", "a\n3\n");
+    std::os::unix::fs::symlink("more", sandbox.path("link")).unwrap();
     for (export, what) in [
         ("out.xlsx", "no name for a table"),
         ("out.csv.gz", "no name for a table"),
@@ -79,6 +80,8 @@ fn an_export_that_cannot_be_is_refused_before_anything_runs() {
         ("./more/../in.csv", "is read by the source"),
         ("more/b.csv", "is read by the source"),
         ("more/new.csv", "is read by the source"),
+        ("link/new.csv", "is read by the source"),
+        ("store/x.csv", "lies in the store"),
         ("pipeline.toml", "no name for a table"),
     ] {
         sandbox.write(
@@ -94,6 +97,9 @@ fn an_export_that_cannot_be_is_refused_before_anything_runs() {
     let twice = "[sources.s]\npath = \"in.csv\"\n[exports]\n\"o.csv\" = \"s\"\n\"./x/../o.csv\" = \"s\"\n";
     sandbox.write("pipeline.toml", twice);
     assert!(sandbox.refused().contains("several artifacts"));
+    let nested = "[sources.s]\npath = \"in.csv\"\n[exports]\n\"o.csv\" = \"s\"\n\"o.csv/p.csv\" = \"s\"\n";
+    sandbox.write("pipeline.toml", nested);
+    assert!(sandbox.refused().contains("cannot both be files"));
 }
 
 /// The digits of a source are never lost for a type.

@@ -136,6 +136,7 @@ struct Builder<'a> {
     pipeline: &'a Pipeline,
     params: &'a BTreeMap<String, Value>,
     params_files: &'a [PathBuf],
+    store: PathBuf,
     nodes: Vec<Node>,
     /// Nodes of each step, by its place in the pipeline.
     of_step: Vec<Vec<usize>>,
@@ -156,6 +157,7 @@ pub fn build(
         pipeline,
         params,
         params_files,
+        store: components.store().root().to_owned(),
         nodes: Vec::new(),
         of_step: vec![Vec::new(); pipeline.steps.len()],
         errors: Vec::new(),
@@ -583,6 +585,9 @@ impl Builder<'_> {
         if let Some(source) = sources.iter().find(|source| reads(source, path)) {
             return wrong(format!("is read by the source `{}`", source.name), help);
         }
+        if crate::source::resolved(path).starts_with(crate::source::resolved(&self.store)) {
+            return wrong("lies in the store".to_owned(), help);
+        }
         let grants = |step: &&Step| {
             let mut folders = step.grants.read.iter().map(|(name, _)| step.folder.join(name));
             folders.any(|folder| path.ancestors().skip(1).any(|above| same_file(above, &folder)))
@@ -607,6 +612,16 @@ impl Builder<'_> {
                     Ok(path) => {
                         let path = tidy(&export.folder.join(path));
                         if let Some(error) = self.unfit(&path, kind, &export.place, sources) {
+                            self.errors.push(error);
+                            break;
+                        }
+                        let within = |known: &&NodeExport| {
+                            known.path != path && (known.path.starts_with(&path) || path.starts_with(&known.path))
+                        };
+                        if let Some(known) = out.iter().find(within) {
+                            let message =
+                                format!("`{}` and `{}` cannot both be files", known.path.display(), path.display());
+                            let error = Diagnostic::new(message).at(&known.place, "one").at(&export.place, "the other");
                             self.errors.push(error);
                             break;
                         }

@@ -63,13 +63,19 @@ pub(crate) fn files(source: &Source) -> Result<Vec<PathBuf>, Diagnostic> {
     Ok(found)
 }
 
+/// The path of a file that may not be there, without links as far as it is.
+pub(crate) fn resolved(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_default();
+    let there = absolute.ancestors().find_map(|above| Some((above, above.canonicalize().ok()?)));
+    let Some((above, real)) = there else { return absolute };
+    absolute.strip_prefix(above).map_or_else(|_| absolute.clone(), |rest| real.join(rest))
+}
+
 /// Whether a file is one that the pattern of a source asks for.
 pub(crate) fn matches(source: &Source, path: &Path) -> bool {
     let glob = globset::GlobBuilder::new(&source.path.0).literal_separator(true).build();
-    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_default();
-    let base = absolute(if source.folder.as_os_str().is_empty() { Path::new(".") } else { &source.folder });
-    let path = absolute(path);
-    path.strip_prefix(base).is_ok_and(|name| glob.is_ok_and(|glob| glob.compile_matcher().is_match(name)))
+    let base = resolved(if source.folder.as_os_str().is_empty() { Path::new(".") } else { &source.folder });
+    resolved(path).strip_prefix(base).is_ok_and(|name| glob.is_ok_and(|glob| glob.compile_matcher().is_match(name)))
 }
 
 fn options(source: &Source, first: &Path) -> Result<ReadOptions, Diagnostic> {

@@ -8,8 +8,8 @@ use std::collections::HashSet;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use millrace_store::Store;
-use millrace_tables::Column;
+use millrace_store::{ObjectName, Store};
+use millrace_tables::{Column, pack};
 use millrace_types::{BlobDigest, BlobRef, ColumnDigest, PackDigest, StoredChunk};
 use millrace_wasm::DataError;
 
@@ -48,15 +48,31 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Takes away everything that is not what it is called: where one object was harmed
+    /// others were, and each would cost a run.
+    fn sweep(&self) {
+        for (path, name) in self.store.objects() {
+            let Ok(bytes) = std::fs::read(&path) else { continue };
+            let is_whole = match name {
+                ObjectName::Pack(digest) => pack::is_whole(&bytes, &digest),
+                ObjectName::Blob(digest) => BlobDigest::from(blake3::hash(&bytes)) == digest,
+            };
+            if !is_whole {
+                let _ = std::fs::remove_file(path);
+            }
+        }
+    }
+
     fn look(&self, Claim { pack, digest, column }: &Claim) {
         let is_as_it_was = column.digest() == *digest;
         if !is_as_it_was {
             self.store.discard_pack(pack);
+            let is_first = self.state().damaged.replace(damaged("pack", pack)).is_none();
+            if is_first {
+                self.sweep();
+            }
         }
         let mut state = self.state();
-        if !is_as_it_was {
-            state.damaged = Some(damaged("pack", pack));
-        }
         state.pending -= 1;
         if state.pending == 0 {
             self.settled.notify_all();
@@ -65,7 +81,7 @@ impl Shared {
 }
 
 fn damaged(what: &str, digest: &dyn std::fmt::Display) -> String {
-    format!("the {what} {digest} in the store was damaged; it is removed: run again, and what it held is made anew")
+    format!("the {what} {digest} in the store was damaged; all that is, is removed: run again, and it is made anew")
 }
 
 impl Verifier {
@@ -112,7 +128,10 @@ impl Verifier {
         }
         self.shared.store.discard_blob(&blob.digest);
         let message = damaged("blob", &blob.digest);
-        self.shared.state().damaged = Some(message.clone());
+        let is_first = self.shared.state().damaged.replace(message.clone()).is_none();
+        if is_first {
+            self.shared.sweep();
+        }
         Err(DataError(message))
     }
 

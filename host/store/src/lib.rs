@@ -33,7 +33,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use claim::Claim;
-pub use object::NewFile;
+pub use object::{NewFile, ObjectName};
 pub use source::FileStamp;
 
 /// A file of the store that could not be used.

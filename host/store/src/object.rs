@@ -10,6 +10,15 @@ use millrace_types::{BlobDigest, BlobRef, PackDigest};
 
 use crate::{Result, Store, StoreError};
 
+/// What an object is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ObjectName {
+    /// A pack.
+    Pack(PackDigest),
+    /// A blob.
+    Blob(BlobDigest),
+}
+
 /// A file that is being written and has no name yet. Dropped, it is gone.
 pub struct NewFile {
     file: tempfile::NamedTempFile,
@@ -29,6 +38,11 @@ impl NewFile {
                 Err(error) if attempt == 0 && error.error.kind() == io::ErrorKind::NotFound => {
                     let folder = path.parent().unwrap_or(path);
                     std::fs::create_dir_all(folder).map_err(|e| StoreError::new("create", folder, e))?;
+                    self.file = error.file;
+                }
+                // Something of another kind took the place: damage, which is written over.
+                Err(error) if attempt == 0 && error.error.kind() == io::ErrorKind::IsADirectory => {
+                    std::fs::remove_dir_all(path).map_err(|e| StoreError::new("clear", path, e))?;
                     self.file = error.file;
                 }
                 Err(error) => return Err(StoreError::new("write", path, error.error)),
@@ -99,6 +113,24 @@ impl Store {
     /// When it is not there or was cut.
     pub fn pack(&self, digest: &PackDigest, size: u64) -> Result<Bytes> {
         map(&self.pack_path(digest), size)
+    }
+
+    /// All packs and blobs: the file and the digest that is its name.
+    pub fn objects(&self) -> impl Iterator<Item = (PathBuf, ObjectName)> + '_ {
+        let files = |folder: &str| {
+            let folders = std::fs::read_dir(self.root.join(folder)).into_iter().flatten().flatten();
+            folders.flat_map(|folder| std::fs::read_dir(folder.path()).into_iter().flatten().flatten())
+        };
+        let hex = |path: &Path| blake3::Hash::from_hex(path.file_stem()?.to_str()?).ok();
+        let packs = files("packs").filter_map(move |entry| {
+            let name = ObjectName::Pack(hex(&entry.path())?.into());
+            Some((entry.path(), name))
+        });
+        let blobs = files("blobs").filter_map(move |entry| {
+            let name = ObjectName::Blob(hex(&entry.path())?.into());
+            Some((entry.path(), name))
+        });
+        packs.chain(blobs)
     }
 
     /// Takes away a pack that is not what it should be.

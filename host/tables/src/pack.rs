@@ -18,7 +18,7 @@ use flatbuffers::FlatBufferBuilder;
 use millrace_types::table::Extent;
 use millrace_types::{Field, PackDigest, Schema, StoredChunk};
 
-use crate::column::{Column, ColumnError, schema_to_arrow};
+use crate::column::{Column, ColumnError, field_from_arrow, schema_to_arrow};
 
 const ALIGN: usize = 64;
 const MAGIC: &[u8; 6] = b"ARROW1";
@@ -210,6 +210,21 @@ fn footer(schema: &Schema, block: ipc::Block) -> Vec<u8> {
     out.extend_from_slice(&(footer.len() as i32).to_le_bytes());
     out.extend_from_slice(MAGIC);
     out
+}
+
+/// Whether a file is the pack that its name says: read as any Arrow IPC file is, and
+/// digested anew.
+pub fn is_whole(file: &[u8], digest: &PackDigest) -> bool {
+    let field = |field: &Arc<arrow::datatypes::Field>| field_from_arrow(field).ok();
+    let read = || {
+        let mut batches = ipc::reader::FileReader::try_new(io::Cursor::new(file), None).ok()?;
+        let batch = batches.next()?.ok()?;
+        let fields = batch.schema().fields().iter().map(field).collect::<Option<Vec<_>>>()?;
+        let columns = batch.columns().iter().map(|array| Column::from_array(array).ok()).collect::<Option<Vec<_>>>()?;
+        Some(Pack::new(&fields, columns).ok()?.digest())
+    };
+    // A reader that trusts a harmed length may panic.
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(read)).ok().flatten() == Some(*digest)
 }
 
 /// The column that a chunk says lies in a pack. Positions are claims: they are

@@ -108,6 +108,9 @@ fn number(text: &[u8]) -> Option<Number> {
     if digits[0] == b'0' && digits.get(1).is_some_and(u8::is_ascii_digit) {
         return None;
     }
+    if text == b"-0" {
+        return Some(Number::Float(-0.0)); // an integer has no such zero
+    }
     // 18 digits fit whatever they are.
     if digits.len() <= 18 && digits.iter().all(u8::is_ascii_digit) {
         let value = digits.iter().fold(0i64, |value, digit| value * 10 + i64::from(digit - b'0'));
@@ -274,7 +277,7 @@ impl RawColumn {
                 let utc = |text: &str, is_utc: bool| !strict || is_utc == zone.is_some() || parse_date(text).is_some();
                 let parse = |text: &str| {
                     let found = parse_timestamp(text).filter(|(_, is_utc)| utc(text, *is_utc))?;
-                    (!strict || is_micros(text)).then_some(found.0)
+                    is_micros(text).then_some(found.0)
                 };
                 let micros =
                     TimestampMicrosecondArray::new(self.each(parse)?.into(), nulls).with_timezone_opt(zone.clone());

@@ -225,7 +225,7 @@ fn int_at(bytes: &[u8], at: usize) -> Option<(i64, usize)> {
         end += 1;
     }
     // `007` is no number, nor is nothing.
-    let is_one = end > start && (bytes[start] != b'0' || end == start + 1);
+    let is_one = end > start && (bytes[start] != b'0' || end == start + 1 && !is_negative);
     is_one.then_some((if is_negative { -value } else { value }, end))
 }
 
