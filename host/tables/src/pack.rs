@@ -323,7 +323,30 @@ mod tests {
             let mut bytes = Vec::new();
             pack.write(&mut bytes).unwrap();
             assert!(ipc::reader::FileReader::try_new(std::io::Cursor::new(&bytes), None).is_ok());
+            assert!(is_whole(&bytes, &pack.digest()));
         }
+    }
+
+    /// Whole ones are never taken for harmed, and of harmed ones none that a column of it
+    /// would be read from differently.
+    #[test]
+    fn a_harmed_pack_is_not_whole() {
+        let (fields, columns) = fixture();
+        let pack = Pack::new(&fields, columns.clone()).unwrap();
+        let mut bytes = Vec::new();
+        pack.write(&mut bytes).unwrap();
+        assert!(is_whole(&bytes, &pack.digest()));
+        for at in (0..bytes.len()).step_by(97) {
+            bytes[at] ^= 4;
+            let file = Bytes::copy_from_slice(&bytes);
+            let reads_alike =
+                pack.chunks().iter().zip(&columns).all(|(chunk, column)| {
+                    super::column(&file, chunk).is_ok_and(|read| read.digest() == column.digest())
+                });
+            assert!(!is_whole(&bytes, &pack.digest()) || reads_alike, "byte {at}");
+            bytes[at] ^= 4;
+        }
+        assert!(!is_whole(&bytes[..bytes.len() / 2], &pack.digest()));
     }
 
     #[test]
