@@ -289,3 +289,19 @@ fn a_folder_in_the_place_of_a_record_is_damage_like_any_other() {
     assert_eq!(run.last["outputs"], first.last["outputs"]);
     assert_eq!(sandbox.run(&[]).ran(), 0);
 }
+
+/// Without its mark a store is one as long as it looks like one; a stranger's folder is
+/// never written to.
+#[test]
+fn a_store_without_its_mark_is_one_still() {
+    let sandbox = sandbox();
+    sandbox.run(&[]);
+    std::fs::remove_file(sandbox.path("store/LAYOUT")).unwrap();
+    assert_eq!(sandbox.run(&[]).ran(), 0);
+    std::fs::remove_file(sandbox.path("store/LAYOUT")).unwrap();
+    sandbox.write("store/mine.txt", "mine");
+    assert_eq!(sandbox.host(&["run"]).code, 2);
+    sandbox.write("other/tables/mine.txt", "mine");
+    assert_eq!(sandbox.host(&["run", "--store", "other"]).code, 2);
+    assert!(!sandbox.path("other/LAYOUT").exists());
+}

@@ -80,7 +80,7 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// A store of another version.
-    #[error("the store `{}` has layout {found}, and this host knows {LAYOUT}", path.display())]
+    #[error("the store `{}` has layout {found}, and this host knows {LAYOUT}; if its file LAYOUT was harmed, remove that file", path.display())]
     Layout {
         /// The folder.
         path: PathBuf,
@@ -88,6 +88,25 @@ pub enum OpenError {
         found: String,
     },
 }
+
+/// The folders above.
+const FOLDERS: [&str; 15] = [
+    "tmp",
+    "claims",
+    "packs",
+    "blobs",
+    "actions",
+    "tables",
+    "gathered",
+    "sources",
+    "manifests",
+    "plans",
+    "plugins",
+    "memo",
+    "compiled",
+    "index",
+    "runs",
+];
 
 /// Version of the folder layout above.
 const LAYOUT: &str = "millrace-store 1";
@@ -112,9 +131,13 @@ impl Store {
         }
         let make = |path: &Path| std::fs::create_dir_all(path).map_err(|e| StoreError::new("create", path, e));
         make(root)?;
-        // Two processes may both be the first: what one of them has made by now
-        // is no stranger's.
-        let ours = |name: &std::ffi::OsStr| name == "tmp" || name == "claims" || name == "LAYOUT";
+        // Two processes may both be the first, and the mark may have been lost: folders of
+        // a store are no stranger's, and what is in them is never believed unseen.
+        let was_store = ["tmp", "claims"].iter().all(|folder| root.join(folder).is_dir());
+        let ours = |name: &std::ffi::OsStr| {
+            let is_folder = |folders: &[&str]| folders.iter().any(|folder| name == *folder);
+            name == "LAYOUT" || is_folder(&["tmp", "claims"]) || (was_store && is_folder(&FOLDERS))
+        };
         let strangers = std::fs::read_dir(root)
             .map_err(|e| StoreError::new("read", root, e))?
             .filter_map(io::Result::ok)
