@@ -193,18 +193,7 @@ fn bytes_that_changed_in_the_store_are_never_believed() {
     let sandbox = Sandbox::with(&pipeline(1));
     sandbox.write("in.csv", "x\n1\n2\n3\n");
     sandbox.run(&[]);
-    let mut folders = vec![sandbox.path("store/packs")];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder).unwrap().flatten() {
-            if entry.path().is_dir() {
-                folders.push(entry.path());
-                continue;
-            }
-            let mut bytes = std::fs::read(entry.path()).unwrap();
-            bytes.iter_mut().for_each(|byte| *byte ^= u8::from(*byte == 2) * 5);
-            std::fs::write(entry.path(), bytes).unwrap();
-        }
-    }
+    harm(&sandbox, "packs", |bytes| bytes.iter_mut().for_each(|byte| *byte ^= u8::from(*byte == 2) * 5));
     let before = first(&sandbox);
     sandbox.write("pipeline.toml", pipeline(10));
     let mut runs = 0;
@@ -304,4 +293,67 @@ fn a_store_without_its_mark_is_one_still() {
     sandbox.write("other/tables/mine.txt", "mine");
     assert_eq!(sandbox.host(&["run", "--store", "other"]).code, 2);
     assert!(!sandbox.path("other/LAYOUT").exists());
+}
+
+/// Changes bytes of files below a folder of the store, and none of their sizes.
+fn harm(sandbox: &Sandbox, folder: &str, change: impl Fn(&mut Vec<u8>)) {
+    let mut folders = vec![sandbox.path("store").join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap().flatten() {
+            if entry.path().is_dir() {
+                folders.push(entry.path());
+                continue;
+            }
+            let mut bytes = std::fs::read(entry.path()).unwrap();
+            change(&mut bytes);
+            std::fs::write(entry.path(), bytes).unwrap();
+        }
+    }
+}
+
+/// Rows that are taken from harmed bytes are not kept under the name of the good ones.
+#[test]
+fn what_is_taken_from_harmed_bytes_is_not_kept() {
+    let pipeline = "[sources.s]\npath = \"in.csv\"\n[sources.t]\npath = \"names.csv\"\n[steps.j]\nuses = \"std:join\"\n\
+                    inputs = { input = \"s\", table = \"t\" }\nparams = { on = [\"k\"], columns = [\"v\"] }\n";
+    let sandbox = Sandbox::with(pipeline);
+    sandbox.write("in.csv", "k\n2\n1\n2\n").write("names.csv", "k,v\n1,77.5\n2,99.5\n");
+    sandbox.run(&[]);
+    let (good, bad) = (77.5f64.to_le_bytes(), 78.5f64.to_le_bytes());
+    harm(&sandbox, "packs", |bytes| {
+        if let Some(at) = bytes.windows(8).position(|value| value == good) {
+            bytes[at..at + 8].copy_from_slice(&bad);
+        }
+    });
+    sandbox.write("pipeline.toml", format!("{pipeline}[exports]\n\"out.csv\" = \"j\"\n"));
+    assert_eq!(sandbox.host(&["run"]).code, 1);
+    sandbox.run(&[]);
+    assert_eq!(sandbox.read("out.csv"), "k,v\n2,99.5\n1,77.5\n2,99.5\n");
+}
+
+/// A choice is read by the host itself: a harmed one is made again, and nothing else is
+/// chosen for it.
+#[test]
+fn a_harmed_choice_is_made_again() {
+    let sandbox = Sandbox::with(
+        "[sources.s]\npath = \"in.csv\"\n[steps.d]\nuses = \"std:filter\"\ninput = \"s\"\nmatrix = { least = [1, 2] }\n\
+         params = { where = \"x >= ${matrix.least}\" }\n[steps.b]\nuses = \"std:best\"\n\
+         inputs = { candidates = \"d.metrics[*]\" }\nparams = { by = \"rows_out\" }\n[exports]\n\"out.csv\" = \"d[b]\"\n",
+    );
+    sandbox.write("in.csv", "x\n1\n2\n");
+    let first = sandbox.run(&[]);
+    let harmed = std::cell::Cell::new(0);
+    harm(&sandbox, "blobs", |bytes| {
+        let choice = b"\"least\":1";
+        if let Some(at) = bytes.windows(choice.len()).position(|text| text == choice) {
+            bytes[at + choice.len() - 1] = b'2';
+            harmed.set(harmed.get() + 1);
+        }
+    });
+    assert_eq!(harmed.get(), 1);
+    std::fs::remove_file(sandbox.path("out.csv")).unwrap();
+    let again = sandbox.run(&[]);
+    assert_eq!(again.steps_that_ran(), ["b"]);
+    assert_eq!(sandbox.read("out.csv"), "x\n1\n2\n");
+    assert_eq!(again.last["outputs"], first.last["outputs"]);
 }

@@ -122,6 +122,8 @@ impl StoreData {
         }
         let field = Field { name: ColumnName::new("gathered"), data_type: gather.data_type.clone(), nullable: true };
         let pack = Pack::new(&[field], vec![column.clone()]).map_err(error)?;
+        // What is kept under the name of its sources must have been made of them.
+        self.settle()?;
         self.put_pack(&pack)?;
         if let Some(chunk) = pack.chunks().first() {
             self.store.put_record(Kind::Gathered, name, &**chunk).map_err(error)?;

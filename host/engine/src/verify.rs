@@ -24,8 +24,9 @@ struct Claim {
 
 #[derive(Default)]
 struct State {
-    /// Digests of columns that were looked at, are about to be, or were made here.
-    columns: HashSet<ColumnDigest>,
+    /// Columns that were looked at, are about to be, or were made here. By pack: equal
+    /// columns may lie in several, and one of them be harmed.
+    columns: HashSet<(PackDigest, ColumnDigest)>,
     blobs: HashSet<BlobDigest>,
     pending: usize,
     damaged: Option<String>,
@@ -67,11 +68,22 @@ impl Shared {
         let is_as_it_was = column.digest() == *digest;
         if !is_as_it_was {
             self.store.discard_pack(pack);
-            let is_first = self.state().damaged.replace(damaged("pack", pack)).is_none();
-            if is_first {
-                self.sweep();
-            }
+            self.harmed("pack", pack);
         }
+        self.looked();
+    }
+
+    /// Notes harm; the first time the whole store is looked at.
+    fn harmed(&self, what: &str, digest: &dyn std::fmt::Display) -> String {
+        let message = damaged(what, digest);
+        let is_first = self.state().damaged.replace(message.clone()).is_none();
+        if is_first {
+            self.sweep();
+        }
+        message
+    }
+
+    fn looked(&self) {
         let mut state = self.state();
         state.pending -= 1;
         if state.pending == 0 {
@@ -92,14 +104,14 @@ impl Verifier {
 
     /// Notes columns that this process has just written.
     pub(crate) fn made<'a>(&self, chunks: impl Iterator<Item = &'a StoredChunk>) {
-        self.shared.state().columns.extend(chunks.map(|chunk| chunk.digest));
+        self.shared.state().columns.extend(chunks.map(|chunk| (chunk.pack, chunk.digest)));
     }
 
     /// Has a column looked at, if it is the first time that it is read.
     pub(crate) fn column(&self, chunk: &StoredChunk, column: &Column) {
         {
             let mut state = self.shared.state();
-            if !state.columns.insert(chunk.digest) {
+            if !state.columns.insert((chunk.pack, chunk.digest)) {
                 return;
             }
             state.pending += 1;
@@ -123,16 +135,21 @@ impl Verifier {
 
     /// Looks at a blob, if it is the first time that it is read.
     pub(crate) fn blob(&self, blob: &BlobRef, bytes: &[u8]) -> Result<(), DataError> {
-        if !self.shared.state().blobs.insert(blob.digest) || BlobDigest::from(blake3::hash(bytes)) == blob.digest {
-            return Ok(());
+        {
+            let mut state = self.shared.state();
+            if !state.blobs.insert(blob.digest) {
+                return Ok(());
+            }
+            // Whoever reads it meanwhile does not settle before this is known.
+            state.pending += 1;
         }
-        self.shared.store.discard_blob(&blob.digest);
-        let message = damaged("blob", &blob.digest);
-        let is_first = self.shared.state().damaged.replace(message.clone()).is_none();
-        if is_first {
-            self.shared.sweep();
+        let mut found = Ok(());
+        if BlobDigest::from(blake3::hash(bytes)) != blob.digest {
+            self.shared.store.discard_blob(&blob.digest);
+            found = Err(DataError(self.shared.harmed("blob", &blob.digest)));
         }
-        Err(DataError(message))
+        self.shared.looked();
+        found
     }
 
     /// Waits until everything read so far was looked at.

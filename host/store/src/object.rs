@@ -163,6 +163,15 @@ impl Store {
         map(&self.blob_path(&blob.digest), blob.size)
     }
 
+    /// Whether a blob has the bytes that its name says. One that has not is taken away.
+    pub fn is_blob_whole(&self, blob: &BlobRef) -> bool {
+        let is_whole = self.blob(blob).is_ok_and(|bytes| BlobDigest::from(blake3::hash(&bytes)) == blob.digest);
+        if !is_whole {
+            self.discard_blob(&blob.digest);
+        }
+        is_whole
+    }
+
     /// Where a blob lies, for those that need a file.
     pub fn blob_file(&self, digest: &BlobDigest) -> PathBuf {
         self.blob_path(digest)

@@ -52,6 +52,8 @@ pub(super) struct Run<'a> {
     pub(super) nodes: Vec<NodeState>,
     /// Nodes that wait for something of a node.
     behind: Vec<Vec<usize>>,
+    /// Nodes whose blob says which instance others take: it is read here.
+    choosers: BTreeSet<usize>,
     work: VecDeque<usize>,
     tasks: Vec<Task>,
     /// Tasks to compute, the most urgent last.
@@ -126,6 +128,13 @@ impl<'a> Run<'a> {
                 node.inputs.iter().flat_map(|input| &input.items).flat_map(|(_, item)| item.nodes()).collect();
             before.into_iter().for_each(|before| behind[before].push(index));
         }
+        let items = graph.nodes.iter().flat_map(|node| &node.inputs).flat_map(|input| &input.items);
+        let items = items.map(|(_, item)| item).chain(graph.exports.iter().map(|export| &export.item));
+        let choosers = items.filter_map(|item| match item {
+            Item::Chosen { choice, .. } => Some(*choice),
+            _ => None,
+        });
+        let choosers = choosers.collect();
         Self {
             options,
             loaded,
@@ -135,6 +144,7 @@ impl<'a> Run<'a> {
             emit,
             nodes: (0..graph.nodes.len()).map(|_| NodeState::new()).collect(),
             behind,
+            choosers,
             work: (0..graph.nodes.len()).collect(),
             tasks: Vec::new(),
             ready: BTreeSet::new(),
@@ -449,7 +459,14 @@ impl<'a> Run<'a> {
         let mut found = None;
         let mut reason = None;
         if node.cache != CachePolicy::Off {
-            found = lookup(&self.options.store, &key);
+            found = lookup(&self.options.store, &key).filter(|record| {
+                let blobs = record.outputs.iter().filter_map(|(_, output)| match output {
+                    OutputRecord::Blob(blob) => Some(blob),
+                    OutputRecord::Table { .. } => None,
+                });
+                !self.choosers.contains(&index)
+                    || blobs.fold(true, |all, blob| self.options.store.is_blob_whole(blob) && all)
+            });
             if let (CachePolicy::MaxAge(age), Some(record)) = (node.cache, &found)
                 && now().saturating_sub(record.finished_at) > age.as_secs()
             {

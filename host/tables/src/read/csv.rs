@@ -47,17 +47,17 @@ pub(super) fn read(
     threads: usize,
     sink: &dyn Sink,
 ) -> Result<Schema, ReadError> {
-    match converge(files, options, threads, sink, Vec::new()) {
+    let read = match converge(files, options, threads, sink, Vec::new()) {
         // It may fit the types that the whole file has.
-        Err((_, ReadError::Filter { .. })) => {
+        Err(ReadError::Filter { .. }) => {
             let all = ReadOptions { filter: None, columns: None, ..options.clone() };
-            let read = converge(files, &all, threads, &Nowhere, Vec::new());
-            let kinds = read.map_err(|(_, error)| error)?.0;
+            let (kinds, _) = converge(files, &all, threads, &Nowhere, Vec::new())?;
             sink.restart();
-            converge(files, options, threads, sink, kinds).map(|(_, schema)| schema).map_err(|(_, error)| error)
+            converge(files, options, threads, sink, kinds)
         }
-        read => read.map(|(_, schema)| schema).map_err(|(_, error)| error),
-    }
+        read => read,
+    };
+    read.map(|(_, schema)| schema)
 }
 
 /// Reads until the types hold for all values; says what they are.
@@ -67,7 +67,7 @@ fn converge(
     threads: usize,
     sink: &dyn Sink,
     mut kinds: Vec<Kind>,
-) -> Result<(Vec<Kind>, Schema), (Vec<Kind>, ReadError)> {
+) -> Result<(Vec<Kind>, Schema), ReadError> {
     loop {
         let mut table = CsvTable { options, shaper: Shaper::new(options), header: None, kinds, sink };
         let read = (0u64..).zip(files).try_for_each(|(number, path)| table.file(number, path, threads));
@@ -75,12 +75,9 @@ fn converge(
             Ok(()) => {
                 let CsvTable { shaper, kinds, .. } = table;
                 let schema = shaper.finish(files.first(), "the file is empty: there is not even a header line");
-                return match schema {
-                    Ok(schema) => Ok((kinds, schema)),
-                    Err(error) => Err((kinds, error)),
-                };
+                return schema.map(|schema| (kinds, schema));
             }
-            Err(Stop::Error(error)) => return Err((table.kinds, error)),
+            Err(Stop::Error(error)) => return Err(error),
             Err(Stop::Widen { column, kind }) => {
                 kinds = table.kinds;
                 // Each turn widens a column, and there are few steps to text.
