@@ -459,14 +459,8 @@ impl<'a> Run<'a> {
         let mut found = None;
         let mut reason = None;
         if node.cache != CachePolicy::Off {
-            found = lookup(&self.options.store, &key).filter(|record| {
-                let blobs = record.outputs.iter().filter_map(|(_, output)| match output {
-                    OutputRecord::Blob(blob) => Some(blob),
-                    OutputRecord::Table { .. } => None,
-                });
-                !self.choosers.contains(&index)
-                    || blobs.fold(true, |all, blob| self.options.store.is_blob_whole(blob) && all)
-            });
+            found = lookup(&self.options.store, &key)
+                .filter(|record| !self.choosers.contains(&index) || self.are_blobs_whole(record));
             if let (CachePolicy::MaxAge(age), Some(record)) = (node.cache, &found)
                 && now().saturating_sub(record.finished_at) > age.as_secs()
             {
@@ -495,6 +489,16 @@ impl<'a> Run<'a> {
                 self.ready.insert((urgency, task));
             }
         }
+    }
+
+    /// Whether no blob of a record was harmed at rest. All of them are looked
+    /// at, since the store puts the harmed ones away.
+    fn are_blobs_whole(&self, record: &ActionRecord) -> bool {
+        let is_harmed = |output: &OutputRecord| match output {
+            OutputRecord::Blob(blob) => !self.options.store.is_blob_whole(blob),
+            OutputRecord::Table { .. } => false,
+        };
+        record.outputs.iter().filter(|(_, output)| is_harmed(output)).count() == 0
     }
 
     /// Why a task has no record, by what its like had in the last run.
