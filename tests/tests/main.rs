@@ -14,4 +14,5 @@ mod readme;
 mod sandbox;
 mod sources;
 mod steps;
+mod trace;
 mod wasi;

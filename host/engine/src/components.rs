@@ -101,6 +101,26 @@ impl Components {
         Ok(used)
     }
 
+    /// The components that are not part of the program: the folder of the file that names
+    /// them, the name, and what they are.
+    pub(crate) fn not_bundled(&self) -> impl Iterator<Item = (PathBuf, String, ComponentDigest)> + '_ {
+        let own = self.known.iter().filter(|((_, uses), _)| !uses.starts_with("std:"));
+        own.map(|((folder, uses), used)| (folder.clone(), uses.clone(), used.digest))
+    }
+
+    /// Whether a name still means the same component; one that has to be built first does not.
+    pub(crate) fn is_current(&self, uses: &str, folder: &Path, digest: &ComponentDigest) -> bool {
+        let path = uses.strip_prefix("path:").map(|rest| folder.join(rest));
+        let Some(meta) = path.as_ref().and_then(|path| std::fs::metadata(path).ok()) else { return false };
+        let path = path.unwrap_or_default();
+        let found = if meta.is_dir() {
+            path.canonicalize().ok().and_then(|path| self.built(&path)).map(|file| self.store.source_digest(&file))
+        } else {
+            Some(self.store.source_digest(&path))
+        };
+        found.is_some_and(|found| found.is_ok_and(|found| found.as_bytes() == digest.as_bytes()))
+    }
+
     fn find(&self, uses: &str, folder: &Path, place: &Place) -> Result<(ComponentDigest, Bytes), Diagnostic> {
         let Some((scheme, rest)) = uses.split_once(':') else {
             let error = Diagnostic::new(format!("`{uses}` names no component")).at(place, "no scheme");
@@ -153,16 +173,12 @@ impl Components {
     fn plugin(&self, folder: &Path) -> Result<(ComponentDigest, Bytes), String> {
         let io = |error: std::io::Error| format!("cannot read the plugin `{}`: {error}", folder.display());
         let absolute = folder.canonicalize().map_err(io)?;
-        let name = named("plugin", absolute.as_os_str().as_encoded_bytes(), &[]);
         let digest_of = |file: &Path| {
             let digest = self.store.source_digest(file).map_err(|error| error.to_string())?;
             Ok::<_, String>((ComponentDigest::from_bytes(*digest.as_bytes()), Bytes::File(file.to_owned())))
         };
-        if let Some(built) = self.store.record::<BuiltPlugin>(Kind::Plugin, &name)
-            && built.stamp.is_current(&absolute)
-            && built.file.is_file()
-        {
-            return digest_of(&built.file);
+        if let Some(file) = self.built(&absolute) {
+            return digest_of(&file);
         }
         let millrace_plugin::Built { component: bytes, read } =
             millrace_plugin::build(&absolute).map_err(|error| error.to_string())?;
@@ -170,9 +186,16 @@ impl Components {
         let file = self.store.blob_file(&blob.digest);
         // Building writes a lock file, which is a source.
         let stamp = millrace_plugin::stamp(&absolute).and_then(|stamp| stamp.with(&read)).map_err(io)?;
+        let name = plugin_name(&absolute);
         self.store.put_record(Kind::Plugin, &name, &BuiltPlugin { stamp, file }).map_err(|error| error.to_string())?;
         let digest = ComponentDigest::from_bytes(*blob.digest.as_bytes());
         Ok((digest, Bytes::Owned(bytes.into())))
+    }
+
+    /// The component of a crate, if it was built from what the crate is now.
+    fn built(&self, absolute: &Path) -> Option<PathBuf> {
+        let built = self.store.record::<BuiltPlugin>(Kind::Plugin, &plugin_name(absolute))?;
+        (built.stamp.is_current(absolute) && built.file.is_file()).then_some(built.file)
     }
 
     /// The compiled component; compiled once, however many ask at a time.
@@ -220,6 +243,10 @@ impl Components {
         }
         Ok(planned)
     }
+}
+
+fn plugin_name(absolute: &Path) -> [u8; 32] {
+    named("plugin", absolute.as_os_str().as_encoded_bytes(), &[])
 }
 
 fn named(kind: &str, digest: &[u8], more: &[u8]) -> [u8; 32] {

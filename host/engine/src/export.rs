@@ -2,7 +2,7 @@
 //! as they should be.
 
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use millrace_store::{FileStamp, Store};
 use millrace_tables::export::Exporter;
@@ -84,7 +84,11 @@ fn write_table<W: Write + Send>(
     exporter.finish().map_err(|error| text(&error))
 }
 
-/// Writes what the pipeline asks for, as far as it came to be. Whether all is well.
+/// A file as it was written, or found to be as it should be: what a stat said of it then,
+/// if it said anything.
+pub(crate) type Exported = (PathBuf, Option<FileStamp>);
+
+/// Writes what the pipeline asks for, as far as it came to be. `None` when not all is well.
 pub(crate) fn exports(
     store: &Store,
     data: &StoreData,
@@ -92,11 +96,12 @@ pub(crate) fn exports(
     made: &Artifacts,
     cancel: &Cancel,
     emit: &mut (dyn FnMut(Event) + Send),
-) -> bool {
+) -> Option<Vec<Exported>> {
+    let mut exported = Vec::new();
     let mut ok = true;
     for export in &graph.exports {
         if cancel.is_cancelled() {
-            return false;
+            return None;
         }
         let Some(artifact) = made.get(&export.item) else { continue };
         let path = export.path.clone();
@@ -108,23 +113,26 @@ pub(crate) fn exports(
         let digest = artifact.digest_text();
         let stamp = || std::fs::metadata(&path).ok().map(|meta| FileStamp::new(&meta));
         let known = store.record::<Written>(Kind::Memo, &name);
-        if known.is_some_and(|known| known.digest == digest && Some(known.stamp) == stamp()) {
+        if let Some(known) = known.filter(|known| known.digest == digest && Some(known.stamp) == stamp()) {
+            exported.push((path.clone(), Some(known.stamp)));
             emit(Event::Exported { path, unchanged: true });
             continue;
         }
         match write(data, &artifact, &path, cancel) {
             Ok(()) => {
-                if let Some(stamp) = stamp() {
+                let stamp = stamp();
+                if let Some(stamp) = stamp {
                     let _ = store.put_record(Kind::Memo, &name, &Written { stamp, digest });
                 }
+                exported.push((path.clone(), stamp));
                 emit(Event::Exported { path, unchanged: false });
             }
-            Err(_) if cancel.is_cancelled() => return false,
+            Err(_) if cancel.is_cancelled() => return None,
             Err(message) => {
                 ok = false;
                 emit(Event::ExportFailed { path, message });
             }
         }
     }
-    ok
+    ok.then_some(exported)
 }

@@ -576,7 +576,7 @@ impl Builder<'_> {
             return wrong(format!("cannot be written: `{}` is no folder", file.display()), "choose another folder");
         }
         let help = "results go to files of their own; what they are made from stays as it is";
-        if self.pipeline.files.iter().any(|file| same_file(file, path)) {
+        if self.pipeline.files.iter().any(|file| same_file(&file.path, path)) {
             return wrong("is the pipeline itself".to_owned(), help);
         }
         if self.params_files.iter().any(|file| same_file(file, path)) {
@@ -663,7 +663,8 @@ fn tidy(path: &Path) -> PathBuf {
 
 /// Whether a source reads a file, or would if it were there.
 fn reads(source: &Source, path: &Path) -> bool {
-    let found = crate::source::files(source).is_ok_and(|files| files.iter().any(|file| same_file(file, path)));
+    let found =
+        crate::source::Look::of(source).files().is_ok_and(|files| files.iter().any(|file| same_file(file, path)));
     found || crate::source::matches(source, path)
 }
 

@@ -1,7 +1,7 @@
 //! Sources: from files to tables, read again only when their content or the way
 //! of reading changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,8 +12,9 @@ use millrace_tables::pack::Pack;
 use millrace_tables::read::{self, Format, ReadError, ReadOptions, ReadPart, Sink};
 use millrace_types::action_record::ObjectRef;
 use millrace_types::wire::Kind;
-use millrace_types::{Chunk, Part, Schema, Table};
+use millrace_types::{Chunk, Part, Schema, SourceDigest, Table};
 use millrace_wasm::Data;
+use serde::{Deserialize, Serialize};
 
 use crate::data::StoreData;
 use crate::diagnostic::{Diagnostic, Place};
@@ -24,43 +25,73 @@ pub(crate) struct Read {
     pub(crate) table: Arc<Table>,
     pub(crate) cached: bool,
     pub(crate) wall_us: u64,
+    pub(crate) seen: Seen,
+}
+
+/// Where a source looked, and what it saw in the files that were there.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Seen {
+    look: Look,
+    files: Vec<(PathBuf, SourceDigest)>,
+}
+
+impl Seen {
+    /// Whether another look sees the same.
+    pub(crate) fn holds(&self, store: &Store) -> bool {
+        let Ok(files) = self.look.files() else { return false };
+        let same = |(file, known): (&PathBuf, &(PathBuf, SourceDigest))| {
+            *file == known.0 && store.source_digest(file).is_ok_and(|digest| digest == known.1)
+        };
+        files.len() == self.files.len() && files.iter().zip(&self.files).all(same)
+    }
 }
 
 /// Version of the readers: another one may read the same bytes to another table.
 const READER: u32 = 1;
 
-/// Files of a source, sorted by name.
-pub(crate) fn files(source: &Source) -> Result<Vec<PathBuf>, Diagnostic> {
-    let (text, place) = &source.path;
-    let path = source.folder.join(text);
-    if !text.contains(['*', '?', '[', '{']) {
-        return Ok(vec![path]);
+/// Where a source looks for its files.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Look {
+    pattern: String,
+    folder: PathBuf,
+}
+
+impl Look {
+    pub(crate) fn of(source: &Source) -> Self {
+        Self { pattern: source.path.0.clone(), folder: source.folder.clone() }
     }
-    let fail = |what: String| Diagnostic::new(what).at(place, "this pattern");
-    let glob = globset::GlobBuilder::new(text).literal_separator(true).build();
-    let glob = glob.map_err(|error| fail(format!("`{text}` is no pattern: {error}")))?.compile_matcher();
-    // The part before the first special character says where to look.
-    let fixed = text.split(['*', '?', '[', '{']).next().unwrap_or_default();
-    let start = fixed.rfind('/').map_or("", |end| &fixed[..end]);
-    let mut found = Vec::new();
-    // A pipeline named without a folder lies in this one.
-    let base = if source.folder.as_os_str().is_empty() { Path::new(".") } else { source.folder.as_path() };
-    let mut folders = vec![base.join(start)];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
-            let path = entry.path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.strip_prefix(base).is_ok_and(|name| glob.is_match(name)) {
-                found.push(path);
+
+    /// The files that are there, sorted by name; a name that is no pattern is taken as it is.
+    pub(crate) fn files(&self) -> Result<Vec<PathBuf>, String> {
+        let Self { pattern, folder } = self;
+        if !pattern.contains(['*', '?', '[', '{']) {
+            return Ok(vec![folder.join(pattern)]);
+        }
+        let glob = globset::GlobBuilder::new(pattern).literal_separator(true).build();
+        let glob = glob.map_err(|error| format!("`{pattern}` is no pattern: {error}"))?.compile_matcher();
+        // The part before the first special character says where to look.
+        let fixed = pattern.split(['*', '?', '[', '{']).next().unwrap_or_default();
+        let start = fixed.rfind('/').map_or("", |end| &fixed[..end]);
+        let mut found = Vec::new();
+        // A pipeline named without a folder lies in this one.
+        let base = if folder.as_os_str().is_empty() { Path::new(".") } else { folder.as_path() };
+        let mut folders = vec![base.join(start)];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+                let path = entry.path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.strip_prefix(base).is_ok_and(|name| glob.is_match(name)) {
+                    found.push(path);
+                }
             }
         }
+        found.sort();
+        if found.is_empty() {
+            return Err(format!("no file matches `{pattern}` in `{}`", base.display()));
+        }
+        Ok(found)
     }
-    found.sort();
-    if found.is_empty() {
-        return Err(fail(format!("no file matches `{text}` in `{}`", base.display())));
-    }
-    Ok(found)
 }
 
 /// The path of a file that may not be there, without links as far as it is.
@@ -96,24 +127,29 @@ fn options(source: &Source, first: &Path) -> Result<ReadOptions, Diagnostic> {
     })
 }
 
+/// The digests of files, in their order.
+fn digests(store: &Store, files: &[PathBuf], place: &Place) -> Result<Vec<SourceDigest>, Diagnostic> {
+    let digest = |file: &PathBuf| store.source_digest(file);
+    let digests: Result<_, _> = files.iter().map(digest).collect();
+    digests.map_err(|error| Diagnostic::new(error.to_string()).at(place, "this file"))
+}
+
 /// Everything that decides what is read: the content of the files, in order, and
 /// the options; no names.
-fn key(store: &Store, files: &[PathBuf], options: &ReadOptions, place: &Place) -> Result<[u8; 32], Diagnostic> {
+fn key(files: &[PathBuf], digests: &[SourceDigest], options: &ReadOptions) -> [u8; 32] {
     let ReadOptions { format, columns, filter, missing, types, part_rows, delimiter } = options;
     let types: Vec<(String, String)> = types.iter().map(|(name, ty)| (name.clone(), ty.to_string())).collect();
     let text =
         serde_json::json!([READER, *format as u8, columns, filter, missing, types, part_rows, delimiter, files.len()]);
     let mut hasher = blake3::Hasher::new_derive_key("millrace 2026-11 source");
     hasher.update(text.to_string().as_bytes());
-    for file in files {
-        let digest =
-            store.source_digest(file).map_err(|error| Diagnostic::new(error.to_string()).at(place, "this file"))?;
+    for (file, digest) in files.iter().zip(digests) {
         // How a file is unpacked is told by its name.
         let packed = file.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
         hasher.update(&[u8::from(packed == "gz") + 2 * u8::from(packed == "zip")]);
         hasher.update(digest.as_bytes());
     }
-    Ok(*hasher.finalize().as_bytes())
+    *hasher.finalize().as_bytes()
 }
 
 struct StoreSink<'a> {
@@ -151,6 +187,8 @@ pub(crate) struct Found {
     started: Instant,
     files: Vec<PathBuf>,
     options: ReadOptions,
+    look: Look,
+    digests: Vec<SourceDigest>,
     key: [u8; 32],
     known: Option<Table>,
 }
@@ -174,11 +212,13 @@ impl Found {
 pub(crate) fn find(store: &Store, source: &Source) -> Result<Found, Vec<Diagnostic>> {
     let started = Instant::now();
     let one = |error: Diagnostic| vec![error];
-    let files = files(source).map_err(one)?;
+    let look = Look::of(source);
+    let files = look.files().map_err(|error| one(Diagnostic::new(error).at(&source.path.1, "this pattern")))?;
     let options = options(source, &files[0]).map_err(one)?;
-    let key = key(store, &files, &options, &source.path.1).map_err(one)?;
+    let digests = digests(store, &files, &source.path.1).map_err(one)?;
+    let key = key(&files, &digests, &options);
     let known = store.record::<Table>(Kind::Source, &key).filter(|table| is_whole(store, table));
-    Ok(Found { started, files, options, key, known })
+    Ok(Found { started, files, options, look, digests, key, known })
 }
 
 /// The table of a source.
@@ -189,13 +229,13 @@ pub(crate) fn read(
     found: Found,
     threads: usize,
 ) -> Result<Read, Vec<Diagnostic>> {
-    let Found { started, files, options, key, known } = found;
+    let Found { started, files, options, look, digests, key, known } = found;
     let one = |error: Diagnostic| vec![error];
     let cached = known.is_some();
     let table = match known {
         Some(table) => table,
         None => {
-            let table = match by_file(store, data, source, &files, &options, threads) {
+            let table = match by_file(store, data, &files, &digests, &options, threads) {
                 Some(table) => table,
                 None => read_table(data, &files, &options, threads).map_err(|error| one(explain(source, error)))?,
             };
@@ -209,7 +249,8 @@ pub(crate) fn read(
             Diagnostic::new(format!("the source `{}` has no rows", source.name)).at(&source.path.1, "this file");
         return Err(one(error.help("if that is meant, add `allow_empty = true`")));
     }
-    Ok(Read { table: Arc::new(table), cached, wall_us: started.elapsed().as_micros() as u64 })
+    let seen = Seen { look, files: files.into_iter().zip(digests).collect() };
+    Ok(Read { table: Arc::new(table), cached, wall_us: started.elapsed().as_micros() as u64, seen })
 }
 
 fn read_table(data: &StoreData, files: &[PathBuf], options: &ReadOptions, threads: usize) -> Result<Table, ReadError> {
@@ -225,17 +266,17 @@ fn read_table(data: &StoreData, files: &[PathBuf], options: &ReadOptions, thread
 fn by_file(
     store: &Store,
     data: &StoreData,
-    source: &Source,
     files: &[PathBuf],
+    digests: &[SourceDigest],
     options: &ReadOptions,
     threads: usize,
 ) -> Option<Table> {
     if files.len() < 2 || !matches!(options.format, Format::Parquet | Format::Ipc) {
         return None;
     }
-    let one = |file: &PathBuf| -> Option<Table> {
-        let file = std::slice::from_ref(file);
-        let key = key(store, file, options, &source.path.1).ok()?;
+    let one = |place: usize| -> Option<Table> {
+        let file = &files[place..=place];
+        let key = key(file, &digests[place..=place], options);
         if let Some(known) = store.record::<Table>(Kind::Source, &key).filter(|table| is_whole(store, table)) {
             return Some(known);
         }
@@ -246,10 +287,8 @@ fn by_file(
     let next = AtomicUsize::new(0);
     let tables: Mutex<BTreeMap<usize, Option<Table>>> = Mutex::default();
     let work = || {
-        while let Some((place, file)) =
-            Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|i| Some((i, files.get(i)?)))
-        {
-            let table = one(file);
+        while let Some(place) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|place| *place < files.len()) {
+            let table = one(place);
             tables.lock().unwrap_or_else(PoisonError::into_inner).insert(place, table);
         }
     };
@@ -272,8 +311,9 @@ fn by_file(
     whole
 }
 
-fn is_whole(store: &Store, table: &Table) -> bool {
-    let mut packs = std::collections::HashSet::new();
+/// The packs that a table lies in, each once.
+pub(crate) fn packs(table: &Table) -> HashSet<ObjectRef> {
+    let mut packs = HashSet::new();
     for part in &table.parts {
         for column in &part.columns {
             column.visit_stored(&mut |chunk| {
@@ -281,7 +321,11 @@ fn is_whole(store: &Store, table: &Table) -> bool {
             });
         }
     }
-    packs.iter().all(|pack| store.has(pack))
+    packs
+}
+
+fn is_whole(store: &Store, table: &Table) -> bool {
+    packs(table).iter().all(|pack| store.has(pack))
 }
 
 fn explain(source: &Source, error: ReadError) -> Diagnostic {

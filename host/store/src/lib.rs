@@ -12,6 +12,7 @@
 //! compiled/ENGINE/HEX   compiled code
 //! runs/ID               history
 //! index/ab/HEX          copies of the records of a pipeline's last run
+//! traces/ab/HEX         what a pipeline's last run looked at, and what came of it
 //! claims/HEX            locks of tasks that are being computed, by a part of the key
 //! tmp/                  files that are being written
 //! ```
@@ -90,7 +91,7 @@ pub enum OpenError {
 }
 
 /// The folders above.
-const FOLDERS: [&str; 15] = [
+const FOLDERS: [&str; 16] = [
     "tmp",
     "claims",
     "packs",
@@ -105,6 +106,7 @@ const FOLDERS: [&str; 15] = [
     "memo",
     "compiled",
     "index",
+    "traces",
     "runs",
 ];
 

@@ -19,6 +19,7 @@ fn folder(kind: Kind) -> &'static str {
         Kind::Plan => "plans",
         Kind::Plugin => "plugins",
         Kind::Run => "runs",
+        Kind::Trace => "traces",
     }
 }
 

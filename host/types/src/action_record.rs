@@ -149,7 +149,7 @@ pub struct ActionRecord {
 }
 
 /// An object that a record needs in order to be worth anything.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum ObjectRef {
     /// A pack and its size in bytes.
     Pack(PackDigest, u64),

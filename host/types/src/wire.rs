@@ -33,6 +33,8 @@ pub enum Kind {
     Plugin,
     /// The history of a run.
     Run,
+    /// What a run looked at, and what came of it.
+    Trace,
 }
 
 impl Kind {
@@ -52,6 +54,7 @@ impl Kind {
             Self::Plan => [7, 1],
             Self::Plugin => [8, 2],
             Self::Run => [9, 1],
+            Self::Trace => [10, 1],
         }
     }
 }

@@ -11,6 +11,7 @@ mod planning;
 mod run;
 mod say;
 mod state;
+mod trace;
 mod worker;
 
 pub(crate) use run::Artifacts;
@@ -21,7 +22,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use millrace_store::Store;
-use millrace_types::{Schema, Table};
+use millrace_types::Schema;
 use millrace_wasm::Cancel;
 
 use crate::components::Components;
@@ -31,7 +32,8 @@ use crate::event::{Event, Summary};
 use crate::graph::{self, Graph};
 use crate::history::{self, History, RunRecord};
 use crate::pipeline::{self, Overrides, Pipeline};
-use crate::source::{self, Found};
+use crate::source::{self, Found, Read};
+use trace::{SourceSeen, Trace};
 
 /// Whether to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,6 +104,11 @@ pub fn load(options: &Options) -> Result<Loaded, RunError> {
 /// that not all is well.
 pub fn execute(options: &Options, emit: &mut (dyn FnMut(Event) + Send)) -> Result<Summary, RunError> {
     let started = Instant::now();
+    if options.mode == Mode::Run
+        && let Some(told) = trace::replay(options, started, emit)
+    {
+        return told;
+    }
     // The records that this pipeline's last run used, in one read.
     let path = std::path::absolute(&options.pipeline).unwrap_or_else(|_| options.pipeline.clone());
     let mut name = blake3::Hasher::new_derive_key("millrace 2026-11 index of a pipeline");
@@ -122,12 +129,13 @@ pub fn execute(options: &Options, emit: &mut (dyn FnMut(Event) + Send)) -> Resul
         planning::check(options, &loaded, &possible).map_err(RunError::Invalid)?;
     }
     let sources = read_sources(options, graph, found, &data, emit)?;
+    let seen = sources.iter().zip(&graph.sources).map(|(found, source)| SourceSeen::of(source, found)).collect();
 
     let last = match options.mode {
         Mode::Plan => History::open(&options.store).last_of(&pipeline.file.path),
         Mode::Run => None,
     };
-    let sources = sources.into_iter().map(Some).collect();
+    let sources = sources.into_iter().map(|found| Some(found.table)).collect();
     let mut run = run::Run::new(options, &loaded, sources, last, emit);
     run.plan_all().map_err(RunError::Invalid)?;
     worker::work_off(&mut run, &data);
@@ -137,11 +145,13 @@ pub fn execute(options: &Options, emit: &mut (dyn FnMut(Event) + Send)) -> Resul
         let (made, cancel) = (&finished.artifacts, &options.cancel);
         let exported = crate::export::exports(&options.store, &data, graph, made, cancel, finished.emit);
         finished.summary.interrupted = cancel.is_cancelled();
-        finished.summary.ok &= exported && !finished.summary.interrupted;
+        finished.summary.ok &= exported.is_some() && !finished.summary.interrupted;
         finished.summary.wall_ms = started.elapsed().as_secs_f64() * 1000.0;
-        let record = RunRecord::new(id, pipeline, &finished.summary, finished.tasks);
+        let record = RunRecord::new(id, pipeline, &finished.summary, std::mem::take(&mut finished.tasks));
         let system = |error: millrace_store::StoreError| RunError::System(error.to_string());
         record.write(&options.store).map_err(system)?;
+        let trace = exported.and_then(|exports| Trace::of(options, &loaded, seen, &mut finished, exports, record));
+        trace.into_iter().for_each(|trace| trace.keep(options));
     }
     // A copy: not to have it is no failure.
     let _ = options.store.keep_index();
@@ -163,7 +173,7 @@ fn read_sources(
     found: Vec<Found>,
     data: &Arc<StoreData>,
     emit: &mut (dyn FnMut(Event) + Send),
-) -> Result<Vec<Arc<Table>>, RunError> {
+) -> Result<Vec<Read>, RunError> {
     let read = |source, found| source::read(&options.store, data, source, found, options.jobs);
     let results: Vec<_> = if found.len() == 1 {
         graph.sources.iter().zip(found).map(|(source, found)| read(source, found)).collect()
@@ -185,7 +195,7 @@ fn read_sources(
             wall_us: found.wall_us,
         });
     }
-    Ok(together(results)?.into_iter().map(|found| found.table).collect())
+    together(results)
 }
 
 fn together<T>(results: Vec<Result<T, Vec<Diagnostic>>>) -> Result<Vec<T>, RunError> {

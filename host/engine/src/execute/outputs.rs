@@ -1,21 +1,27 @@
 //! What the outputs of all nodes are called, and that they can be shown: the record
 //! of each table is kept under its digest.
 
-use std::collections::BTreeMap;
-
 use millrace_types::wire::Kind;
-use millrace_types::{Artifact, PortName};
+use millrace_types::{Artifact, PortName, TableDigest};
 
 use super::{Mode, Options};
 
 /// Nodes that a thread takes at a time, when their tables are kept.
 const KEPT_AT_ONCE: usize = 256;
 
-/// Digests of all outputs, by node. The record of each table is kept, so that it can
+/// An output by its name.
+pub(super) struct Kept {
+    pub(super) port: String,
+    pub(super) digest: String,
+    /// Of a table: what its record is kept under.
+    pub(super) table: Option<TableDigest>,
+}
+
+/// What all outputs are called, by node. The record of each table is kept, so that it can
 /// be shown by its digest.
-pub(super) fn kept(options: &Options, nodes: &[Vec<(PortName, Artifact)>]) -> Vec<BTreeMap<String, String>> {
-    let of_node = |made: &Vec<(PortName, Artifact)>| -> BTreeMap<String, String> {
-        made.iter().map(|(port, artifact)| (port.to_string(), keep(options, artifact))).collect()
+pub(super) fn kept(options: &Options, nodes: &[Vec<(PortName, Artifact)>]) -> Vec<Vec<Kept>> {
+    let of_node = |made: &Vec<(PortName, Artifact)>| -> Vec<Kept> {
+        made.iter().map(|(port, artifact)| keep(options, port.to_string(), artifact)).collect()
     };
     if nodes.len() <= KEPT_AT_ONCE || options.jobs == 1 {
         return nodes.iter().map(of_node).collect();
@@ -34,14 +40,14 @@ pub(super) fn kept(options: &Options, nodes: &[Vec<(PortName, Artifact)>]) -> Ve
     })
 }
 
-fn keep(options: &Options, artifact: &Artifact) -> String {
+fn keep(options: &Options, port: String, artifact: &Artifact) -> Kept {
     if let Artifact::Table(table) = artifact {
         let digest = table.digest();
         let store = &options.store;
         if options.mode == Mode::Run && !store.has_record(Kind::Table, digest.as_bytes()) {
             let _ = store.put_record(Kind::Table, digest.as_bytes(), &**table);
         }
-        return digest.to_string();
+        return Kept { port, digest: digest.to_string(), table: Some(digest) };
     }
-    artifact.digest_text()
+    Kept { port, digest: artifact.digest_text(), table: None }
 }

@@ -4,14 +4,14 @@
 //! of them is of use to anybody else.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
-use millrace_types::action_record::OutputRecord;
+use millrace_types::action_record::{ObjectRef, OutputRecord};
 use millrace_types::{
     ActionKey, ActionRecord, Artifact, BlobRef, ByteSize, CanonicalJson, Cost, KeyParts, LogLine, Phase, PortName,
-    Table,
+    Table, TableDigest,
 };
 use millrace_wasm::{Failure, Mode as StepMode, PortKind, TaskSpec};
 use serde_json::Value;
@@ -64,7 +64,9 @@ pub(super) struct Run<'a> {
     memory: u64,
     stopping: bool,
     summary: Summary,
-    history: Vec<TaskRecord>,
+    history: Vec<(usize, TaskRecord, Vec<LogLine>)>,
+    /// All that the records name that were used.
+    objects: HashSet<ObjectRef>,
 }
 
 /// What goes first, the greater the sooner: tasks of all parts, which others wait for;
@@ -75,7 +77,16 @@ type Urgency = (bool, Reverse<Option<usize>>, u32, Reverse<usize>);
 /// What a run leaves.
 pub(super) struct Finished<'a> {
     pub(super) summary: Summary,
+    /// In the order of nodes and parts, whatever the order in which they ended.
     pub(super) tasks: Vec<TaskRecord>,
+    /// What tasks wrote, by their place among all.
+    pub(super) logs: Vec<(usize, Vec<LogLine>)>,
+    /// Everything in the store that these results consist of.
+    pub(super) objects: BTreeSet<ObjectRef>,
+    /// The tables among them that have a record of their own.
+    pub(super) tables: Vec<TableDigest>,
+    /// Blobs whose content was read here.
+    pub(super) choices: Vec<BlobRef>,
     /// By node: what it produced.
     pub(super) artifacts: Artifacts,
     pub(super) emit: &'a mut (dyn FnMut(Event) + Send),
@@ -154,6 +165,7 @@ impl<'a> Run<'a> {
             stopping: false,
             summary: Summary { ok: true, ..Summary::default() },
             history: Vec::new(),
+            objects: HashSet::new(),
         }
     }
 
@@ -327,7 +339,7 @@ impl<'a> Run<'a> {
                 let step = node.label.clone();
                 (self.emit)(Event::StepRefused { step, problems });
                 self.nodes[index].progress = Progress::Failed;
-                self.count(index, None, Phase::Whole, None, Status::Failed, &Cost::default());
+                self.count_node(index, Status::Failed);
                 self.summary.ok = false;
                 self.stopping |= self.options.fail_fast;
                 self.wake(index);
@@ -544,6 +556,7 @@ impl<'a> Run<'a> {
         let (node, place) = (*node, *part);
         let inputs: Vec<InputTable<'_>> =
             tables.iter().map(|(port, schema, parts)| InputTable { port, schema, parts: parts.clone() }).collect();
+        self.objects.extend(record.objects());
         let mut ready = Vec::new();
         for (port, output) in &record.outputs {
             match output {
@@ -643,6 +656,9 @@ impl<'a> Run<'a> {
         let (node, part, phase, key) = (*node, *part, *phase, *key);
         let limits = self.graph.nodes[node].limits;
         let near = if status == Status::Ran { near_limits(&cost, &limits) } else { Vec::new() };
+        let step = self.graph.nodes[node].step.to_string();
+        let record = TaskRecord { step, instance: self.label(task), part, phase, key: Some(key), status, cost };
+        self.count(node, record, log.clone());
         (self.emit)(Event::TaskFinished {
             step: self.graph.nodes[node].label.clone(),
             part,
@@ -655,7 +671,6 @@ impl<'a> Run<'a> {
             near,
             reason: None,
         });
-        self.count(node, part, phase, Some(key), status, &cost);
         let state = &mut self.nodes[node];
         state.pending -= 1;
         match status {
@@ -673,36 +688,27 @@ impl<'a> Run<'a> {
         self.wake(node);
     }
 
-    fn count(
-        &mut self,
-        node: usize,
-        part: Option<usize>,
-        phase: Phase,
-        key: Option<ActionKey>,
-        status: Status,
-        cost: &Cost,
-    ) {
+    fn count(&mut self, index: usize, task: TaskRecord, log: Vec<LogLine>) {
         let tasks = &mut self.summary.tasks;
-        match status {
+        match task.status {
             Status::Ran => tasks.ran += 1,
             Status::Cached => tasks.cached += 1,
             Status::Failed => tasks.failed += 1,
             Status::Skipped => tasks.skipped += 1,
             Status::WouldRun | Status::Unknown => {}
         }
-        if key.is_none() {
+        if task.key.is_none() {
             tasks.total += 1;
         }
-        let node = &self.graph.nodes[node];
-        self.history.push(TaskRecord {
-            step: node.step.to_string(),
-            instance: node.label.clone(),
-            part,
-            phase,
-            key,
-            status,
-            cost: *cost,
-        });
+        self.history.push((index, task, log));
+    }
+
+    /// A node of which nothing was made.
+    fn count_node(&mut self, index: usize, status: Status) {
+        let node = &self.graph.nodes[index];
+        let (step, instance) = (node.step.to_string(), node.label.clone());
+        let (part, phase, cost) = (None, Phase::Whole, Cost::default());
+        self.count(index, TaskRecord { step, instance, part, phase, key: None, status, cost }, Vec::new());
     }
 
     fn done(&mut self, index: usize) {
@@ -744,7 +750,7 @@ impl<'a> Run<'a> {
             near: Vec::new(),
             reason: None,
         });
-        self.count(index, None, Phase::Whole, None, status, &Cost::default());
+        self.count_node(index, status);
         self.wake(index);
     }
 
@@ -777,12 +783,35 @@ impl<'a> Run<'a> {
             }
             nodes.push(made);
         }
-        let digests = kept(self.options, &nodes);
-        for (node, digests) in self.graph.nodes.iter().zip(digests).filter(|(_, digests)| !digests.is_empty()) {
-            self.summary.outputs.insert(node.label.clone(), digests);
+        let kept = kept(self.options, &nodes);
+        let mut tables = Vec::new();
+        for (node, kept) in self.graph.nodes.iter().zip(kept).filter(|(_, kept)| !kept.is_empty()) {
+            tables.extend(kept.iter().filter_map(|kept| kept.table));
+            let names = kept.into_iter().map(|kept| (kept.port, kept.digest)).collect();
+            self.summary.outputs.insert(node.label.clone(), names);
         }
+        let choice = |node: &usize| -> Vec<BlobRef> {
+            let blob = |(_, output): &(PortName, OutputState)| match output {
+                OutputState::Blob(blob) => *blob,
+                OutputState::Table(_) => None,
+            };
+            self.nodes[*node].outputs.iter().filter_map(blob).collect()
+        };
+        let choices = self.choosers.iter().flat_map(choice).collect();
+        self.history.sort_by_key(|(node, task, _)| (*node, task.part.is_none(), task.part));
+        let (mut tasks, mut logs) = (Vec::with_capacity(self.history.len()), Vec::new());
+        for (place, (_, task, log)) in self.history.into_iter().enumerate() {
+            tasks.push(task);
+            logs.extend((!log.is_empty()).then_some((place, log)));
+        }
+        let sources = self.sources.iter().flatten().flat_map(|table| crate::source::packs(table));
+        let blobs = nodes.iter().flatten().filter_map(|(_, artifact)| match artifact {
+            Artifact::Blob(blob) => Some(ObjectRef::Blob(blob.digest, blob.size)),
+            Artifact::Table(_) => None,
+        });
+        let objects = sources.chain(self.objects).chain(blobs).collect();
         let graph_matrix = self.graph.nodes.iter().map(|node| node.matrix.clone()).collect();
         let artifacts = Artifacts { sources: self.sources, nodes, chosen, graph_matrix };
-        Finished { summary: self.summary, tasks: self.history, artifacts, emit: self.emit }
+        Finished { summary: self.summary, tasks, logs, objects, tables, choices, artifacts, emit: self.emit }
     }
 }

@@ -149,7 +149,7 @@ pub struct Pipeline {
     /// The file that was given.
     pub file: Arc<SourceFile>,
     /// All files that it was read from.
-    pub files: Vec<PathBuf>,
+    pub files: Vec<Arc<SourceFile>>,
     /// What can be set.
     pub params: Vec<Param>,
     /// Where data comes from.

@@ -11,7 +11,7 @@ use crate::diagnostic::{Diagnostic, nearest};
 /// `--set`, later ones over earlier ones.
 #[derive(Debug, Clone, Default)]
 pub struct Overrides {
-    values: Vec<(String, Value)>,
+    pub(crate) values: Vec<(String, Value)>,
     /// The files that some of them come from.
     pub(crate) files: Vec<std::path::PathBuf>,
 }

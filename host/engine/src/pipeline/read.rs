@@ -64,7 +64,7 @@ const LIMITS: [&str; 3] = ["memory", "fuel", "time"];
 
 fn read_file(file: &Arc<SourceFile>, pipeline: &mut Pipeline, errors: &mut Vec<Diagnostic>, open: &mut Vec<PathBuf>) {
     open.push(file.path.clone());
-    pipeline.files.push(file.path.clone());
+    pipeline.files.push(file.clone());
     let table = match DeTable::parse(&file.text) {
         Ok(table) => table,
         Err(error) => {

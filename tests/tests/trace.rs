@@ -1,0 +1,293 @@
+//! A run that would come to the end of the last one is told from its trace: whatever a
+//! run looks at is looked at again, and what is told is what the run would have said.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use serde_json::Value;
+
+use crate::sandbox::{Run, Sandbox, host};
+
+const PIPELINE: &str = r#"
+include = ["more.toml"]
+
+[params]
+least = 0
+
+[sources.rows]
+path = "rows/*.csv"
+part_rows = 2
+
+[steps.kept]
+uses = "path:step.wasm"
+input = "rows"
+matrix = { least = [0, 1] }
+params = { where = "x > ${matrix.least} + ${params.least}" }
+
+[steps.best]
+uses = "std:best"
+inputs = { candidates = "kept.metrics[*]" }
+params = { by = "rows_out" }
+
+[exports]
+"out/kept.csv" = "kept[best]"
+"#;
+
+/// Another step, and a fold with a model that is a blob.
+const MORE: &str =
+    "[steps.scale]\nuses = \"std:normalise-fit\"\ninput = \"kept[best]\"\nparams = { columns = [\"x\"] }\n";
+
+fn component() -> Vec<u8> {
+    let folder = host().parent().and_then(std::path::Path::parent).expect("target").join("components");
+    fs::read(folder.join("filter.wasm")).expect("`cargo xtask test` builds it")
+}
+
+/// Compiled code of the components here, which is the same for every store.
+fn compiled() -> &'static [(PathBuf, Vec<u8>)] {
+    static FILES: OnceLock<Vec<(PathBuf, Vec<u8>)>> = OnceLock::new();
+    FILES.get_or_init(|| {
+        let first = bare();
+        first.run(&[]);
+        let read = |file: PathBuf| {
+            let bytes = fs::read(&file).unwrap();
+            (file.strip_prefix(first.path("")).unwrap().to_owned(), bytes)
+        };
+        files(&first, "compiled").into_iter().map(read).collect()
+    })
+}
+
+fn sandbox() -> Sandbox {
+    let sandbox = bare();
+    // A store is one with its mark.
+    sandbox.write("store/LAYOUT", "millrace-store 1").write("store/tmp/.keep", "").write("store/claims/.keep", "");
+    for (file, bytes) in compiled() {
+        sandbox.write(file.to_str().unwrap(), bytes);
+    }
+    sandbox.run(&[]);
+    sandbox
+}
+
+fn bare() -> Sandbox {
+    let sandbox = Sandbox::with(PIPELINE);
+    sandbox.write("more.toml", MORE).write("step.wasm", component());
+    sandbox.write("rows/a.csv", "x\n1\n2\n3\n").write("rows/b.csv", "x\n4\n5\n");
+    sandbox.write("params.toml", "least = 0\n");
+    // Stamps of files that were written a moment ago prove nothing.
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    sandbox
+}
+
+/// The files below a folder of the store.
+fn files(sandbox: &Sandbox, folder: &str) -> Vec<PathBuf> {
+    let shards = fs::read_dir(sandbox.path("store").join(folder)).into_iter().flatten().flatten();
+    shards.flat_map(|shard| fs::read_dir(shard.path()).unwrap()).map(|entry| entry.unwrap().path()).collect()
+}
+
+/// Runs, and says whether it was told: then the trace is the file that it was.
+fn told(sandbox: &Sandbox, arguments: &[&str]) -> (bool, Run) {
+    use std::os::unix::fs::MetadataExt;
+    let inode = || files(sandbox, "traces").first().map(|trace| fs::metadata(trace).unwrap().ino());
+    let before = inode();
+    let run = sandbox.run(arguments);
+    (before.is_some() && inode() == before, run)
+}
+
+/// The lines of a run without its name and times.
+fn lines(run: &Run) -> Vec<Value> {
+    let mut lines = run.lines.clone();
+    for line in &mut lines {
+        let line = line.as_object_mut().unwrap();
+        line.remove("run");
+        if line["event"] != "task-finished" {
+            line.remove("wall_ms");
+        }
+    }
+    lines
+}
+
+#[test]
+fn a_told_run_says_what_the_loop_says() {
+    let sandbox = sandbox();
+    let (was_told, from_trace) = told(&sandbox, &[]);
+    assert!(was_told);
+    fs::remove_dir_all(sandbox.path("store/traces")).unwrap();
+    let (was_told, from_loop) = told(&sandbox, &[]);
+    assert!(!was_told);
+    assert_eq!(from_trace.ran() + from_loop.ran(), 0);
+    let sorted = |run: &Run| {
+        let mut lines: Vec<String> = lines(run).iter().map(Value::to_string).collect();
+        lines.sort();
+        lines
+    };
+    assert_eq!(sorted(&from_trace), sorted(&from_loop));
+    assert!(lines(&from_trace).iter().any(|line| line["log"][0]["message"].is_string()), "what a step wrote is told");
+    // It is in the history as any other.
+    assert_eq!(fs::read_dir(sandbox.path("store/runs")).unwrap().count(), 3);
+    let (was_told, again) = told(&sandbox, &[]);
+    assert!(was_told);
+    assert_eq!(lines(&again), lines(&from_trace));
+}
+
+/// Each change is seen, and then everything is as if there were no trace.
+#[test]
+fn whatever_a_run_looked_at_is_looked_at_again() {
+    type Change = (&'static str, fn(&Sandbox), &'static [&'static str], bool);
+    let changes: [Change; 11] = [
+        (
+            "the pipeline file",
+            |s| {
+                s.write("pipeline.toml", format!("# new\n{PIPELINE}"));
+            },
+            &[],
+            false,
+        ),
+        (
+            "an included file",
+            |s| {
+                s.write("more.toml", format!("{MORE}# new\n"));
+            },
+            &[],
+            false,
+        ),
+        ("a param", |_| {}, &["--set", "least=1"], true),
+        ("a params file", |_| {}, &["--params", "params.toml"], false),
+        (
+            "the same number of bytes in a source",
+            |s| {
+                s.write("rows/a.csv", "x\n1\n2\n7\n");
+            },
+            &[],
+            true,
+        ),
+        (
+            "a file more",
+            |s| {
+                s.write("rows/c.csv", "x\n9\n");
+            },
+            &[],
+            true,
+        ),
+        ("a file less", |s| fs::remove_file(s.path("rows/b.csv")).unwrap(), &[], true),
+        ("another name", |s| fs::rename(s.path("rows/b.csv"), s.path("rows/c.csv")).unwrap(), &[], false),
+        // A section with a name of one letter and nothing in it.
+        (
+            "a component",
+            |s| {
+                s.write("step.wasm", [component(), vec![0, 2, 1, b'x']].concat());
+            },
+            &[],
+            true,
+        ),
+        ("an export that is gone", |s| fs::remove_file(s.path("out/kept.csv")).unwrap(), &[], false),
+        (
+            "an export that was edited",
+            |s| {
+                s.write("out/kept.csv", "mine");
+            },
+            &[],
+            false,
+        ),
+    ];
+    for (what, change, arguments, runs) in changes {
+        let (with, without) = (sandbox(), sandbox());
+        assert!(told(&with, &[]).0, "{what}: there is no trace to begin with");
+        fs::remove_dir_all(without.path("store/traces")).unwrap();
+        change(&with);
+        change(&without);
+        let (was_told, run) = told(&with, arguments);
+        assert!(!was_told, "{what} was not seen");
+        let other = without.run(arguments);
+        assert_eq!((run.ran(), run.cached()), (other.ran(), other.cached()), "{what}");
+        assert_eq!(run.last["outputs"], other.last["outputs"], "{what}");
+        assert_eq!(with.read("out/kept.csv"), without.read("out/kept.csv"), "{what}");
+        assert_eq!(run.ran() > 0, runs, "{what}");
+        assert!(told(&with, arguments).0, "{what}: it is not told from then on");
+    }
+}
+
+#[test]
+fn nothing_of_the_store_may_be_missing() {
+    let sandbox = sandbox();
+    let first = sandbox.run(&[]);
+    for folder in ["packs", "blobs", "tables"] {
+        let all = files(&sandbox, folder);
+        assert!(!all.is_empty(), "{folder}");
+        for file in all {
+            let whole = fs::read(&file).unwrap();
+            fs::write(&file, &whole[..whole.len() - 1]).unwrap();
+            // A cut record is one still: it is seen by whoever shows it.
+            let cut = folder == "tables" || !told(&sandbox, &[]).0;
+            fs::remove_file(&file).unwrap();
+            let (was_told, run) = told(&sandbox, &[]);
+            assert!(cut && !was_told, "{}", file.display());
+            assert_eq!(run.last["outputs"], first.last["outputs"]);
+            assert!(told(&sandbox, &[]).0, "{}", file.display());
+        }
+    }
+}
+
+#[test]
+fn a_touched_file_is_the_same_file() {
+    let sandbox = sandbox();
+    fs::File::options()
+        .append(true)
+        .open(sandbox.path("rows/a.csv"))
+        .unwrap()
+        .set_modified(std::time::SystemTime::now())
+        .unwrap();
+    let (was_told, run) = told(&sandbox, &[]);
+    assert!(was_told && run.ran() == 0);
+}
+
+/// Another program may make other keys.
+#[test]
+fn another_program_believes_no_trace() {
+    let sandbox = sandbox();
+    let other = sandbox.path("host");
+    fs::copy(host(), &other).unwrap();
+    let trace = || files(&sandbox, "traces").into_iter().map(|file| (fs::read(&file).unwrap(), file)).next().unwrap();
+    let before = trace();
+    let mut command = std::process::Command::new(other);
+    let command = command.current_dir(sandbox.path("")).args(["run"]).env("MILLRACE_STORE", sandbox.path("store"));
+    assert!(command.output().unwrap().status.success());
+    assert_ne!(trace(), before);
+}
+
+#[test]
+fn a_harmed_trace_is_none() {
+    let sandbox = sandbox();
+    let trace = files(&sandbox, "traces").remove(0);
+    let whole = fs::read(&trace).unwrap();
+    for place in (0..whole.len()).step_by(whole.len() / 20 + 1) {
+        let mut flipped = whole.clone();
+        flipped[place] ^= 0x10;
+        for bytes in [&flipped[..], &whole[..place]] {
+            fs::write(&trace, bytes).unwrap();
+            let (was_told, run) = told(&sandbox, &[]);
+            assert!(!was_told && run.ran() == 0, "at {place}");
+        }
+    }
+    fs::remove_file(&trace).unwrap();
+    fs::create_dir(&trace).unwrap();
+    assert_eq!(sandbox.run(&[]).ran(), 0, "a folder in its place");
+    assert!(told(&sandbox, &[]).0);
+}
+
+/// What has to run each time, or may expire, or sees more than a trace does, has none.
+#[test]
+fn not_every_pipeline_has_a_trace() {
+    let plain = "[sources.s]\npath = \"in.csv\"\n[steps.f]\nuses = \"std:filter\"\ninput = \"s\"\nparams = { where = \"x > 0\" }\n";
+    for (more, has_one) in [("", true), ("cache = \"off\"\n", false), ("cache = { max-age = \"1h\" }\n", false)] {
+        let sandbox = Sandbox::with(&format!("{plain}{more}"));
+        sandbox.write("in.csv", "x\n1\n");
+        sandbox.run(&[]);
+        assert_eq!(!files(&sandbox, "traces").is_empty(), has_one, "{more}");
+    }
+    // One that did not end well has none either, and leaves none that could be told.
+    let sandbox = sandbox();
+    sandbox.write("more.toml", MORE.replace("\"x\"", "\"y\""));
+    for _ in 0..2 {
+        assert_eq!(sandbox.host(&["run"]).code, 1);
+    }
+}
