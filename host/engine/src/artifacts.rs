@@ -100,7 +100,7 @@ impl Artifacts {
             missing("no run is known to this store".to_owned(), Some("`host run PIPELINE.toml` first".to_owned()))
         })?;
         let mut names: Vec<(String, &String)> = Vec::new();
-        for (instance, ports) in &run.outputs {
+        for (instance, ports) in &*run.outputs {
             for (port, digest) in ports {
                 names.push((format!("{instance}.{port}"), digest));
             }

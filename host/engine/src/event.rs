@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use millrace_types::{ActionKey, Cost, LogLine};
 use millrace_wasm::Failure;
@@ -168,9 +169,9 @@ pub struct Summary {
     /// Bytes taken from them.
     pub bytes_written: u64,
     /// Metrics by step instance.
-    pub metrics: BTreeMap<String, BTreeMap<String, f64>>,
+    pub metrics: Arc<BTreeMap<String, BTreeMap<String, f64>>>,
     /// Outputs by step instance and port: digests.
-    pub outputs: BTreeMap<String, BTreeMap<String, String>>,
+    pub outputs: Arc<BTreeMap<String, BTreeMap<String, String>>>,
 }
 
 impl Summary {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use millrace_store::{Store, StoreError};
 use millrace_types::wire::{self, Kind};
@@ -49,9 +50,9 @@ pub struct RunRecord {
     /// All tasks.
     pub tasks: Vec<TaskRecord>,
     /// Metrics by step instance.
-    pub metrics: BTreeMap<String, BTreeMap<String, f64>>,
+    pub metrics: Arc<BTreeMap<String, BTreeMap<String, f64>>>,
     /// Outputs by step instance and port: digests.
-    pub outputs: BTreeMap<String, BTreeMap<String, String>>,
+    pub outputs: Arc<BTreeMap<String, BTreeMap<String, String>>>,
 }
 
 /// A name for a run: the time to the microsecond, so that names sort as runs do.

@@ -7,76 +7,100 @@
 //!
 //! ```text
 //! "MLRI" version:u8  count:u32  checksum:16 of the entries
-//! entries: kind:u8 name:32 length:u32
+//! entries, in order: kind:u8 name:32 length:u32
 //! records, as they lie in their files, each with a checksum of its own
 //! ```
 
-use std::collections::HashMap;
-use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use millrace_types::bounds;
 use millrace_types::wire::Kind;
+use millrace_types::{Hex, bounds};
 
 use crate::{Result, Store};
 
-const MAGIC: &[u8; 5] = b"MLRI\x01";
+const MAGIC: &[u8; 5] = b"MLRI\x02";
 const HEADER: usize = MAGIC.len() + 4 + 16;
-const ENTRY: usize = 1 + 32 + 4;
+const NAME: usize = 1 + 32;
+const ENTRY: usize = NAME + 4;
 
-type Name = (Kind, [u8; 32]);
+/// The number of a kind, then the name of the record.
+type Name = [u8; NAME];
 
 #[derive(Debug)]
 pub(crate) struct Index {
     path: PathBuf,
     bytes: Vec<u8>,
-    places: HashMap<Name, Range<usize>>,
-    state: Mutex<Used>,
-}
-
-/// What this run used.
-#[derive(Debug, Default)]
-struct Used {
-    /// Of the index.
-    known: Vec<Name>,
-    /// Read from files, or made.
-    fresh: Vec<(Name, Vec<u8>)>,
+    /// Where each record begins, and at last where they all end.
+    starts: Vec<usize>,
+    /// What this run used of it.
+    used: Vec<AtomicBool>,
+    /// What this run read from files, or made.
+    fresh: Mutex<Vec<(Name, Vec<u8>)>>,
 }
 
 /// Kinds that never change under a name, and so may be copied.
 const KINDS: [Kind; 4] = [Kind::Action, Kind::Source, Kind::Manifest, Kind::Plan];
 
+fn name(kind: Kind, name: &[u8; 32]) -> Name {
+    let mut full = [kind.number(); NAME];
+    full[1..].copy_from_slice(name);
+    full
+}
+
 impl Index {
     fn read(path: PathBuf) -> Self {
         let bytes = std::fs::read(&path).unwrap_or_default();
-        let places = places(&bytes).unwrap_or_default();
-        Self { path, bytes, places, state: Mutex::default() }
+        let starts = starts(&bytes).unwrap_or_default();
+        let used = (1..starts.len()).map(|_| AtomicBool::new(false)).collect();
+        Self { path, bytes, starts, used, fresh: Mutex::default() }
     }
 
-    fn state(&self) -> MutexGuard<'_, Used> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn fresh_ones(&self) -> MutexGuard<'_, Vec<(Name, Vec<u8>)>> {
+        self.fresh.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The bytes of a record.
-    pub(crate) fn get(&self, kind: Kind, name: &[u8; 32]) -> Option<&[u8]> {
-        self.bytes.get(self.places.get(&(kind, *name))?.clone())
+    fn name_of(&self, place: usize) -> &[u8] {
+        &self.bytes[HEADER + place * ENTRY..][..NAME]
+    }
+
+    /// The place of a record. Entries are in order; in a file in which they are not,
+    /// some are not found.
+    pub(crate) fn find(&self, kind: Kind, of: &[u8; 32]) -> Option<usize> {
+        let wanted = name(kind, of);
+        let (mut from, mut to) = (0, self.used.len());
+        while from < to {
+            let middle = from + (to - from) / 2;
+            match self.name_of(middle).cmp(wanted.as_slice()) {
+                std::cmp::Ordering::Less => from = middle + 1,
+                std::cmp::Ordering::Greater => to = middle,
+                std::cmp::Ordering::Equal => return Some(middle),
+            }
+        }
+        None
+    }
+
+    /// The bytes of a record; fewer, or none, if the file was cut.
+    pub(crate) fn bytes_of(&self, place: usize) -> &[u8] {
+        self.bytes.get(self.starts[place]..self.starts[place + 1]).unwrap_or_default()
     }
 
     /// Notes that a record of the index was good.
-    pub(crate) fn used(&self, kind: Kind, name: &[u8; 32]) {
-        self.state().known.push((kind, *name));
+    pub(crate) fn used(&self, place: usize) {
+        self.used[place].store(true, Ordering::Relaxed);
     }
 
     /// Notes a record that the index does not have.
-    pub(crate) fn fresh(&self, kind: Kind, name: &[u8; 32], bytes: Vec<u8>) {
+    pub(crate) fn fresh(&self, kind: Kind, of: &[u8; 32], bytes: Vec<u8>) {
         if KINDS.contains(&kind) {
-            self.state().fresh.push(((kind, *name), bytes));
+            self.fresh_ones().push((name(kind, of), bytes));
         }
     }
 }
 
-fn places(bytes: &[u8]) -> Option<HashMap<Name, Range<usize>>> {
+/// Where the records begin, if the entries are whole.
+fn starts(bytes: &[u8]) -> Option<Vec<usize>> {
     let header = bytes.get(..HEADER)?;
     if &header[..MAGIC.len()] != MAGIC {
         return None;
@@ -88,21 +112,20 @@ fn places(bytes: &[u8]) -> Option<HashMap<Name, Range<usize>>> {
         return None;
     }
     let mut at = end;
-    let mut places = HashMap::with_capacity(count);
+    let mut starts = Vec::with_capacity(count + 1);
+    starts.push(at);
     for entry in entries.chunks_exact(ENTRY) {
-        let kind = KINDS.into_iter().find(|kind| kind.number() == entry[0])?;
-        let length = u32::from_le_bytes(entry[33..].try_into().ok()?) as usize;
-        places.insert((kind, entry[1..33].try_into().ok()?), at..at + length);
-        at += length;
+        at += u32::from_le_bytes(entry[NAME..].try_into().ok()?) as usize;
+        starts.push(at);
     }
-    Some(places)
+    Some(starts)
 }
 
 impl Store {
     /// This store with the records that the last run of this name used at hand.
     #[must_use]
     pub fn with_index(&self, name: &[u8; 32]) -> Self {
-        let path = self.sharded("index", blake3::Hash::from_bytes(*name).to_hex().as_str());
+        let path = self.sharded("index", Hex::of(name).as_str());
         Self { root: self.root.clone(), index: Some(Arc::new(Index::read(path))) }
     }
 
@@ -112,20 +135,20 @@ impl Store {
     /// When the system refuses.
     pub fn keep_index(&self) -> Result<()> {
         let Some(index) = &self.index else { return Ok(()) };
-        let mut used = index.state();
-        used.known.sort_unstable_by_key(|(kind, name)| (kind.number(), *name));
-        used.known.dedup();
-        if used.fresh.is_empty() && used.known.len() == index.places.len() {
+        let fresh = index.fresh_ones();
+        let is_used = |place: &usize| index.used[*place].load(Ordering::Relaxed);
+        if fresh.is_empty() && (0..index.used.len()).all(|place| is_used(&place)) {
             return Ok(());
         }
-        let mut all: HashMap<Name, &[u8]> = HashMap::new();
-        all.extend(used.known.iter().filter_map(|name| Some((*name, index.get(name.0, &name.1)?))));
-        all.extend(used.fresh.iter().map(|(name, bytes)| (*name, bytes.as_slice())));
-        let mut all: Vec<(Name, &[u8])> = all.into_iter().collect();
-        all.sort_unstable_by_key(|((kind, name), _)| (kind.number(), *name));
+        let known = (0..index.used.len()).filter(is_used);
+        let known = known.map(|place| (index.name_of(place), index.bytes_of(place)));
+        let mut all: Vec<(&[u8], &[u8])> = known.collect();
+        all.extend(fresh.iter().map(|(name, bytes)| (name.as_slice(), bytes.as_slice())));
+        // Two runs of entries that are in order, or nearly.
+        all.sort_by_key(|(name, _)| *name);
+        all.dedup_by_key(|(name, _)| *name);
         let mut entries = Vec::with_capacity(all.len() * ENTRY);
-        for ((kind, name), bytes) in &all {
-            entries.push(kind.number());
+        for (name, bytes) in &all {
             entries.extend_from_slice(name);
             entries.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
         }

@@ -9,7 +9,7 @@
 //! sources/ab/HEX        what a source was read into
 //! manifests/ plans/     what components said
 //! memo/ab/HEX           digest of a source file by path, size, mtime and inode
-//! compiled/ENGINE/HEX   compiled code
+//! compiled/ENGINE/       compiled code
 //! runs/ID               history
 //! index/ab/HEX          copies of the records of a pipeline's last run
 //! traces/ab/HEX         what a pipeline's last run looked at, and what came of it

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use millrace_types::Hex;
 use millrace_types::wire::{self, Kind};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -25,16 +26,17 @@ fn folder(kind: Kind) -> &'static str {
 
 impl Store {
     fn record_path(&self, kind: Kind, name: &[u8; 32]) -> PathBuf {
-        self.sharded(folder(kind), blake3::Hash::from_bytes(*name).to_hex().as_str())
+        self.sharded(folder(kind), Hex::of(name).as_str())
     }
 
     /// A record; `None` when there is none, or none that is whole and of this
     /// version.
     pub fn record<T: DeserializeOwned>(&self, kind: Kind, name: &[u8; 32]) -> Option<T> {
         if let Some(index) = &self.index
-            && let Some(value) = index.get(kind, name).and_then(|bytes| wire::decode(kind, bytes))
+            && let Some(place) = index.find(kind, name)
+            && let Some(value) = wire::decode(kind, index.bytes_of(place))
         {
-            index.used(kind, name);
+            index.used(place);
             return Some(value);
         }
         let path = self.record_path(kind, name);
@@ -47,6 +49,13 @@ impl Store {
             index.fresh(kind, name, bytes);
         }
         Some(value)
+    }
+
+    /// The encoded value of a record that is not in any index, for those who may not need
+    /// all of it; `None` as by [`Self::record`].
+    pub fn record_body(&self, kind: Kind, name: &[u8; 32]) -> Option<Vec<u8>> {
+        let bytes = std::fs::read(self.record_path(kind, name)).ok()?;
+        wire::body(kind, &bytes).map(<[u8]>::to_vec)
     }
 
     /// Whether there is a file for the record, harmed or not.

@@ -23,6 +23,28 @@ fn parse(text: &str) -> Result<[u8; 32], DigestError> {
         .ok_or_else(|| DigestError { text: text.chars().take(80).collect() })
 }
 
+/// 64 hexadecimal digits.
+#[derive(Clone, Copy)]
+pub struct Hex([u8; 64]);
+
+impl Hex {
+    /// The digits of 32 bytes.
+    pub fn of(bytes: &[u8; 32]) -> Self {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut digits = [0; 64];
+        for (pair, byte) in digits.chunks_exact_mut(2).zip(bytes) {
+            pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+        }
+        Self(digits)
+    }
+
+    /// As text.
+    pub fn as_str(&self) -> &str {
+        // There are no others than those above.
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
 macro_rules! digest {
     ($($(#[$doc:meta])* $name:ident;)*) => {$(
         $(#[$doc])*
@@ -42,7 +64,7 @@ macro_rules! digest {
 
             /// 64 hexadecimal digits, as in file names.
             pub fn hex(&self) -> String {
-                blake3::Hash::from_bytes(self.0).to_hex().to_string()
+                Hex::of(&self.0).as_str().to_owned()
             }
 
             /// The first 12 digits, for people.
@@ -61,7 +83,8 @@ macro_rules! digest {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "b3:{}", self.hex())
+                f.write_str("b3:")?;
+                f.write_str(Hex::of(&self.0).as_str())
             }
         }
 

@@ -16,7 +16,7 @@ pub mod wire;
 
 pub use action_key::{ColumnParts, Content, InputParts, ItemParts, KeyParts, Phase};
 pub use action_record::{ActionRecord, Cost, Level, LogLine, OutputRecord, PartRecord, RowsRecord};
-pub use digest::{ActionKey, BlobDigest, ColumnDigest, ComponentDigest, PackDigest, SourceDigest, TableDigest};
+pub use digest::{ActionKey, BlobDigest, ColumnDigest, ComponentDigest, Hex, PackDigest, SourceDigest, TableDigest};
 pub use json::CanonicalJson;
 pub use limits::{ByteSize, Fuel, Limits};
 pub use name::{ColumnName, PortName, StepName};

@@ -73,13 +73,15 @@ pub fn encode<T: Serialize>(kind: Kind, value: &T) -> Vec<u8> {
 
 /// The value, if `bytes` is a whole and unharmed record of this kind and version.
 pub fn decode<T: DeserializeOwned>(kind: Kind, bytes: &[u8]) -> Option<T> {
+    postcard::from_bytes(body(kind, bytes)?).ok()
+}
+
+/// The encoded value, under the same conditions.
+pub fn body(kind: Kind, bytes: &[u8]) -> Option<&[u8]> {
     let (header, body) = bytes.split_at_checked(HEADER)?;
     let intact =
         header[..4] == MAGIC && header[4..6] == kind.code() && header[6..] == blake3::hash(body).as_bytes()[..16];
-    if !intact {
-        return None;
-    }
-    postcard::from_bytes(body).ok()
+    intact.then_some(body)
 }
 
 #[cfg(test)]

@@ -1,19 +1,24 @@
 //! Compiled code, kept on disk: a component is compiled once on a machine.
 //!
+//! ```text
+//! HEX         of a component: the digest of its code
+//! code-HEX    the code with this digest
+//! ```
+//!
 //! Compiled code is machine code, and whoever can write the file can run
 //! anything as this user. So it is read only from the store of this user, never
-//! from a registry or a remote store, and only when its checksum is right, which
-//! says that it is whole, not that it is honest.
+//! from a registry or a remote store, and only when its digest is right, which
+//! says that it is whole, not that it is honest. It is mapped, not read: one run
+//! needs little of it.
 
-use std::path::Path;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 
 use wasmtime::component::Component as Compiled;
 
 use crate::engine::Engine;
 
-const CHECKSUM: usize = 32;
-
-/// The code of a component, from `path` if it is there, else compiled and kept.
+/// The code of a component, from beside `path` if it is there, else compiled and kept.
 pub(crate) fn load_or_compile(engine: &Engine, bytes: &[u8], path: Option<&Path>) -> wasmtime::Result<Compiled> {
     let Some(path) = path else { return Compiled::from_binary(&engine.inner, bytes) };
     if let Some(compiled) = load(engine, path) {
@@ -27,27 +32,35 @@ pub(crate) fn load_or_compile(engine: &Engine, bytes: &[u8], path: Option<&Path>
     Ok(compiled)
 }
 
+fn code_path(path: &Path, digest: &blake3::Hash) -> PathBuf {
+    path.with_file_name(format!("code-{}", digest.to_hex()))
+}
+
 fn keep(path: &Path, code: &[u8]) -> std::io::Result<()> {
-    use std::io::Write;
-    let folder = path.parent().unwrap_or(path);
-    std::fs::create_dir_all(folder)?;
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    file.write_all(blake3::hash(code).as_bytes())?;
-    file.write_all(code)?;
+    let digest = blake3::hash(code);
+    std::fs::create_dir_all(path.parent().unwrap_or(path))?;
+    write(&code_path(path, &digest), code)?;
+    write(path, digest.as_bytes())
+}
+
+fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut file = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(path))?;
+    file.write_all(bytes)?;
     file.persist(path)?;
     Ok(())
 }
 
 #[expect(unsafe_code, reason = "wasmtime cannot check compiled code; see the head of this module")]
 fn load(engine: &Engine, path: &Path) -> Option<Compiled> {
-    let bytes = std::fs::read(path).ok()?;
-    let (checksum, code) = bytes.split_at_checked(CHECKSUM)?;
-    if blake3::hash(code).as_bytes() != checksum {
+    let digest = blake3::Hash::from_bytes(std::fs::read(path).ok()?.try_into().ok()?);
+    let path = code_path(path, &digest);
+    if blake3::Hasher::new().update_mmap(&path).ok()?.finalize() != digest {
         return None;
     }
-    // SAFETY: `deserialize` must only see what `serialize` gave. The file lies in
-    // this user's store, under a name with the engine's fingerprint, was renamed
-    // into place when whole, and its checksum is right. Another version of
-    // wasmtime refuses it by itself.
-    unsafe { Compiled::deserialize(&engine.inner, code) }.ok()
+    // SAFETY: `deserialize_file` must only see what `serialize` gave, and the file must
+    // stay as it is while it is mapped. It lies in this user's store, beside a name with
+    // the engine's fingerprint, was renamed into place when whole, is only ever
+    // replaced by another file, and its digest is right. Another version of wasmtime
+    // refuses it by itself.
+    unsafe { Compiled::deserialize_file(&engine.inner, path) }.ok()
 }

@@ -80,6 +80,8 @@ fn pool() -> InstanceAllocationStrategy {
     pool.total_core_instances(SLOTS * CORES);
     pool.total_memories(SLOTS * 2);
     pool.total_tables(SLOTS * CORES);
+    // Each costs a call when the engine is made.
+    pool.total_stacks(SLOTS);
     pool.max_core_instances_per_component(CORES);
     pool.max_memories_per_component(2);
     pool.max_tables_per_component(CORES);

@@ -1,9 +1,11 @@
 //! Events as JSON lines. The names here are stable: scripts rely on them.
 
+use std::collections::BTreeMap;
 use std::io::{BufWriter, Stdout, Write};
 
+use millrace_engine::event::Counts;
 use millrace_engine::types::{ActionKey, Cost};
-use millrace_engine::{Event, Status};
+use millrace_engine::{Event, Status, Summary};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -24,7 +26,10 @@ impl Json {
         let written = match event {
             Event::TaskFinished { status: Status::Cached, log, step, part, phase, key, cost, .. } if log.is_empty() => {
                 let line = TaskLine::new(step, *part, phase, key.as_ref(), Status::Cached, cost);
-                line.write(&mut self.out)
+                write_line(&line, &mut self.out)
+            }
+            Event::RunFinished(summary) => {
+                write_line(&RunLine::new(summary), &mut self.out).and_then(|()| self.out.flush())
             }
             _ => match line(event) {
                 Some(line) => writeln!(self.out, "{line}").and_then(|()| self.out.flush()),
@@ -89,14 +94,46 @@ impl<'a> TaskLine<'a> {
             bytes_written: cost.bytes_written,
         }
     }
+}
 
-    fn write(&self, out: &mut impl Write) -> std::io::Result<()> {
-        serde_json::to_writer(&mut *out, self)?;
-        out.write_all(b"\n")
+/// The last line.
+#[derive(Serialize)]
+struct RunLine<'a> {
+    event: &'static str,
+    ok: bool,
+    tasks: Counts,
+    wall_ms: f64,
+    fuel: u64,
+    peak_memory_bytes: u64,
+    bytes_read: u64,
+    bytes_written: u64,
+    metrics: &'a BTreeMap<String, BTreeMap<String, f64>>,
+    outputs: &'a BTreeMap<String, BTreeMap<String, String>>,
+}
+
+impl<'a> RunLine<'a> {
+    fn new(summary: &'a Summary) -> Self {
+        Self {
+            event: "run-finished",
+            ok: summary.ok,
+            tasks: summary.tasks,
+            wall_ms: summary.wall_ms,
+            fuel: summary.fuel,
+            peak_memory_bytes: summary.peak_memory_bytes,
+            bytes_read: summary.bytes_read,
+            bytes_written: summary.bytes_written,
+            metrics: &summary.metrics,
+            outputs: &summary.outputs,
+        }
     }
 }
 
-/// The line of an event; none for those that only move a progress bar.
+fn write_line(line: &impl Serialize, out: &mut impl Write) -> std::io::Result<()> {
+    serde_json::to_writer(&mut *out, line)?;
+    out.write_all(b"\n")
+}
+
+/// The line of most other events; none for those that only move a progress bar.
 fn line(event: &Event) -> Option<Value> {
     Some(match event {
         Event::RunStarted { run, pipeline, instances } => {
@@ -131,12 +168,7 @@ fn line(event: &Event) -> Option<Value> {
         }),
         Event::Exported { path, unchanged } => json!({ "event": "exported", "path": path, "unchanged": unchanged }),
         Event::ExportFailed { path, message } => json!({ "event": "export-failed", "path": path, "error": message }),
-        Event::RunFinished(summary) => json!({
-            "event": "run-finished", "ok": summary.ok, "tasks": summary.tasks, "wall_ms": summary.wall_ms,
-            "fuel": summary.fuel, "peak_memory_bytes": summary.peak_memory_bytes,
-            "bytes_read": summary.bytes_read, "bytes_written": summary.bytes_written,
-            "metrics": summary.metrics, "outputs": summary.outputs,
-        }),
+        Event::RunFinished(_) => return None,
     })
 }
 

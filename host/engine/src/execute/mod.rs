@@ -114,9 +114,9 @@ pub fn execute(options: &Options, emit: &mut (dyn FnMut(Event) + Send)) -> Resul
     let mut name = blake3::Hasher::new_derive_key("millrace 2026-11 index of a pipeline");
     let store = options.store.with_index(name.update(path.as_os_str().as_encoded_bytes()).finalize().as_bytes());
     let jobs = options.jobs.clamp(1, millrace_wasm::SLOTS as usize - 1);
-    let options = &Options { store, jobs, ..options.clone() };
-    // Not given back piece by piece: there are thousands of pieces, and a process runs
-    // one pipeline.
+    // Not given back piece by piece, as what is loaded and made below: there are thousands
+    // of pieces, and a process runs one pipeline.
+    let options = &*ManuallyDrop::new(Options { store, jobs, ..options.clone() });
     let loaded = ManuallyDrop::new(load(options)?);
     let Loaded { pipeline, graph, .. } = &*loaded;
     let data = StoreData::shared(&options.store);
@@ -139,7 +139,8 @@ pub fn execute(options: &Options, emit: &mut (dyn FnMut(Event) + Send)) -> Resul
     let mut run = run::Run::new(options, &loaded, sources, last, emit);
     run.plan_all().map_err(RunError::Invalid)?;
     worker::work_off(&mut run, &data);
-    let mut finished = run.finish();
+    let mut finished = ManuallyDrop::new(run.finish());
+    let finished: &mut run::Finished<'_> = &mut finished;
 
     if options.mode == Mode::Run {
         let (made, cancel) = (&finished.artifacts, &options.cancel);
@@ -150,14 +151,16 @@ pub fn execute(options: &Options, emit: &mut (dyn FnMut(Event) + Send)) -> Resul
         let record = RunRecord::new(id, pipeline, &finished.summary, std::mem::take(&mut finished.tasks));
         let system = |error: millrace_store::StoreError| RunError::System(error.to_string());
         record.write(&options.store).map_err(system)?;
-        let trace = exported.and_then(|exports| Trace::of(options, &loaded, seen, &mut finished, exports, record));
-        trace.into_iter().for_each(|trace| trace.keep(options));
+        let trace = exported.and_then(|exports| Trace::of(options, &loaded, seen, finished, exports, record));
+        if let Some(trace) = ManuallyDrop::new(trace).as_ref() {
+            trace.keep(options);
+        }
     }
     // A copy: not to have it is no failure.
     let _ = options.store.keep_index();
     finished.summary.wall_ms = started.elapsed().as_secs_f64() * 1000.0;
     (finished.emit)(Event::RunFinished(finished.summary.clone()));
-    Ok(finished.summary)
+    Ok(finished.summary.clone())
 }
 
 /// Looks for all sources; what is wrong with any of them comes together.

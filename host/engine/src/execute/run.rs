@@ -4,7 +4,7 @@
 //! of them is of use to anybody else.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
@@ -66,7 +66,7 @@ pub(super) struct Run<'a> {
     summary: Summary,
     history: Vec<(usize, TaskRecord, Vec<LogLine>)>,
     /// All that the records name that were used.
-    objects: HashSet<ObjectRef>,
+    objects: Vec<ObjectRef>,
 }
 
 /// What goes first, the greater the sooner: tasks of all parts, which others wait for;
@@ -82,7 +82,7 @@ pub(super) struct Finished<'a> {
     /// What tasks wrote, by their place among all.
     pub(super) logs: Vec<(usize, Vec<LogLine>)>,
     /// Everything in the store that these results consist of.
-    pub(super) objects: BTreeSet<ObjectRef>,
+    pub(super) objects: Vec<ObjectRef>,
     /// The tables among them that have a record of their own.
     pub(super) tables: Vec<TableDigest>,
     /// Blobs whose content was read here.
@@ -165,7 +165,7 @@ impl<'a> Run<'a> {
             stopping: false,
             summary: Summary { ok: true, ..Summary::default() },
             history: Vec::new(),
-            objects: HashSet::new(),
+            objects: Vec::new(),
         }
     }
 
@@ -759,6 +759,7 @@ impl<'a> Run<'a> {
         self.summary.ok &= !self.summary.interrupted;
         let mut nodes = Vec::with_capacity(self.nodes.len());
         let mut chosen = HashMap::new();
+        let mut all_metrics = BTreeMap::new();
         for (index, node) in self.graph.nodes.iter().enumerate() {
             let mut made = Vec::new();
             if self.nodes[index].progress == Progress::Done {
@@ -768,14 +769,15 @@ impl<'a> Run<'a> {
                     matches!(&export.item, Item::Output { node, port } if *node == index && port.as_str() == "metrics")
                 });
                 if !metrics.is_empty() {
-                    self.summary.metrics.insert(node.label.clone(), metrics.clone());
+                    all_metrics.insert(node.label.clone(), metrics.clone());
                 }
                 if !metrics.is_empty() || is_exported {
                     let blob = self.metrics_blob(index).map(Artifact::Blob);
                     made.extend(PortName::new("metrics").ok().zip(blob));
                 }
                 let choices = node.used.manifest.outputs.iter().filter(|port| port.kind == PortKind::Blob);
-                if let [port] = choices.collect::<Vec<_>>().as_slice()
+                if self.choosers.contains(&index)
+                    && let [port] = choices.collect::<Vec<_>>().as_slice()
                     && let Some(choice) = self.choice(index, &port.name)
                 {
                     chosen.insert(index, choice);
@@ -784,11 +786,11 @@ impl<'a> Run<'a> {
             nodes.push(made);
         }
         let kept = kept(self.options, &nodes);
-        let mut tables = Vec::new();
+        let (mut tables, mut outputs) = (Vec::new(), BTreeMap::new());
         for (node, kept) in self.graph.nodes.iter().zip(kept).filter(|(_, kept)| !kept.is_empty()) {
             tables.extend(kept.iter().filter_map(|kept| kept.table));
             let names = kept.into_iter().map(|kept| (kept.port, kept.digest)).collect();
-            self.summary.outputs.insert(node.label.clone(), names);
+            outputs.insert(node.label.clone(), names);
         }
         let choice = |node: &usize| -> Vec<BlobRef> {
             let blob = |(_, output): &(PortName, OutputState)| match output {
@@ -798,20 +800,27 @@ impl<'a> Run<'a> {
             self.nodes[*node].outputs.iter().filter_map(blob).collect()
         };
         let choices = self.choosers.iter().flat_map(choice).collect();
-        self.history.sort_by_key(|(node, task, _)| (*node, task.part.is_none(), task.part));
-        let (mut tasks, mut logs) = (Vec::with_capacity(self.history.len()), Vec::new());
-        for (place, (_, task, log)) in self.history.into_iter().enumerate() {
+        let Self { mut summary, mut history, objects, sources, emit, graph, nodes: states, tasks, .. } = self;
+        // Thousands of small pieces, in a process that is about to end.
+        std::mem::forget((states, tasks));
+        summary.outputs = Arc::new(outputs);
+        summary.metrics = Arc::new(all_metrics);
+        history.sort_by_key(|(node, task, _)| (*node, task.part.is_none(), task.part));
+        let (mut tasks, mut logs) = (Vec::with_capacity(history.len()), Vec::new());
+        for (place, (_, task, log)) in history.into_iter().enumerate() {
             tasks.push(task);
             logs.extend((!log.is_empty()).then_some((place, log)));
         }
-        let sources = self.sources.iter().flatten().flat_map(|table| crate::source::packs(table));
+        let read = sources.iter().flatten().flat_map(|table| crate::source::packs(table));
         let blobs = nodes.iter().flatten().filter_map(|(_, artifact)| match artifact {
             Artifact::Blob(blob) => Some(ObjectRef::Blob(blob.digest, blob.size)),
             Artifact::Table(_) => None,
         });
-        let objects = sources.chain(self.objects).chain(blobs).collect();
-        let graph_matrix = self.graph.nodes.iter().map(|node| node.matrix.clone()).collect();
-        let artifacts = Artifacts { sources: self.sources, nodes, chosen, graph_matrix };
-        Finished { summary: self.summary, tasks, logs, objects, tables, choices, artifacts, emit: self.emit }
+        let mut objects: Vec<ObjectRef> = read.chain(objects).chain(blobs).collect();
+        objects.sort_unstable();
+        objects.dedup();
+        let graph_matrix = graph.nodes.iter().map(|node| node.matrix.clone()).collect();
+        let artifacts = Artifacts { sources, nodes, chosen, graph_matrix };
+        Finished { summary, tasks, logs, objects, tables, choices, artifacts, emit }
     }
 }

@@ -40,16 +40,12 @@ use crate::source::{Read, Seen};
 /// Objects that a thread looks for at a time: a look costs about a microsecond.
 const AT_ONCE: usize = 500;
 
-#[derive(Serialize, Deserialize)]
-pub(super) struct Trace {
-    looked_at: LookedAt,
-    instances: usize,
-    /// With every task as cached.
-    run: RunRecord,
-    /// What tasks wrote, by their place in the run.
-    logs: Vec<(usize, Vec<LogLine>)>,
-}
+/// In the order in which it is looked at: what differs most often comes first, and nothing
+/// behind it is even decoded.
+#[derive(Serialize)]
+pub(super) struct Trace(LookedAt, Used, Told);
 
+/// What a run was asked, and the files that it read.
 #[derive(Serialize, Deserialize)]
 struct LookedAt {
     program: FileStamp,
@@ -57,11 +53,26 @@ struct LookedAt {
     files: Vec<(PathBuf, u64, [u8; 32])>,
     components: Vec<(PathBuf, String, ComponentDigest)>,
     sources: Vec<SourceSeen>,
+    exports: Vec<(PathBuf, FileStamp)>,
+}
+
+/// What it used of the store.
+#[derive(Serialize, Deserialize)]
+struct Used {
     objects: Vec<ObjectRef>,
     /// Blobs whose content decided what was run.
     choices: Vec<BlobRef>,
     tables: Vec<TableDigest>,
-    exports: Vec<(PathBuf, FileStamp)>,
+}
+
+/// What is told of it.
+#[derive(Serialize, Deserialize)]
+struct Told {
+    instances: usize,
+    /// With every task as cached.
+    run: RunRecord,
+    /// What tasks wrote, by their place in the run.
+    logs: Vec<(usize, Vec<LogLine>)>,
 }
 
 /// A source as a run saw it.
@@ -126,13 +137,15 @@ impl Trace {
             files: files.collect(),
             components: loaded.components.not_bundled().collect(),
             sources,
-            objects: std::mem::take(&mut finished.objects).into_iter().collect(),
-            choices: std::mem::take(&mut finished.choices),
-            tables: std::mem::take(&mut finished.tables),
             exports: exports.into_iter().map(|(path, stamp)| Some((path, stamp?))).collect::<Option<_>>()?,
         };
-        let logs = std::mem::take(&mut finished.logs);
-        Some(Self { looked_at, instances: loaded.graph.nodes.len(), run, logs })
+        let used = Used {
+            objects: std::mem::take(&mut finished.objects),
+            choices: std::mem::take(&mut finished.choices),
+            tables: std::mem::take(&mut finished.tables),
+        };
+        let told = Told { instances: loaded.graph.nodes.len(), run, logs: std::mem::take(&mut finished.logs) };
+        Some(Self(looked_at, used, told))
     }
 
     /// Keeps the trace. It is a shortcut: not to have it is no failure.
@@ -163,14 +176,15 @@ impl LookedAt {
         };
         let walls = self.sources.iter().map(source).collect::<Option<Vec<u64>>>()?;
         let stamp = |path: &Path| std::fs::metadata(path).ok().map(|meta| FileStamp::new(&meta));
-        let exports = self.exports.iter().all(|(path, known)| stamp(path) == Some(*known));
-        let choices = exports && self.choices.iter().all(|blob| store.is_blob_whole(blob));
-        (choices && self.are_kept(store, options.jobs)).then_some(walls)
+        self.exports.iter().all(|(path, known)| stamp(path) == Some(*known)).then_some(walls)
     }
+}
 
-    /// Whether the store has all that it had.
-    fn are_kept(&self, store: &Store, threads: usize) -> bool {
-        all(&self.objects, threads, |object| store.has(object))
+impl Used {
+    /// Whether the store has all of it.
+    fn is_kept(&self, store: &Store, threads: usize) -> bool {
+        self.choices.iter().all(|blob| store.is_blob_whole(blob))
+            && all(&self.objects, threads, |object| store.has(object))
             && all(&self.tables, threads, |table| store.has_record(Kind::Table, table.as_bytes()))
     }
 }
@@ -198,9 +212,14 @@ pub(super) fn replay(
     started: Instant,
     emit: &mut (dyn FnMut(Event) + Send),
 ) -> Option<Result<Summary, RunError>> {
-    let trace: Trace = options.store.record(Kind::Trace, &name(options))?;
-    let walls = trace.looked_at.holds(options)?;
-    let Trace { looked_at, instances, mut run, logs } = trace;
+    let trace = options.store.record_body(Kind::Trace, &name(options))?;
+    let (looked_at, rest) = postcard::take_from_bytes::<LookedAt>(&trace).ok()?;
+    let walls = looked_at.holds(options)?;
+    let (used, rest) = postcard::take_from_bytes::<Used>(rest).ok()?;
+    if !used.is_kept(&options.store, options.jobs) {
+        return None;
+    }
+    let Told { instances, mut run, logs } = postcard::from_bytes(rest).ok()?;
     run.id = history::new_id();
     emit(Event::RunStarted { run: run.id.clone(), pipeline: run.pipeline.clone(), instances });
     for (source, wall_us) in looked_at.sources.into_iter().zip(walls) {
