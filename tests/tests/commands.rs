@@ -105,6 +105,25 @@ fn a_graph_is_drawn_in_three_ways() {
     }
 }
 
+#[test]
+fn a_graph_is_an_object_for_machines() {
+    let graph = sandbox().host(&["graph", "--json"]);
+    let graph: Value = serde_json::from_str(&graph.stdout).unwrap();
+    assert_eq!(graph["sources"][0]["name"], "rows");
+    assert!(graph["connections"].as_array().unwrap().iter().any(|one| one["from"] == "rows" && one["to"] == "kept"));
+}
+
+/// Editors read the schema that lies beside the examples.
+#[test]
+fn the_schema_beside_the_examples_is_the_one_of_this_program() {
+    let kept = std::fs::read_to_string(crate::sandbox::repository().join("examples/pipeline.schema.json")).unwrap();
+    assert_eq!(
+        kept.trim(),
+        Sandbox::new().host(&["schema"]).stdout.trim(),
+        "`host schema > examples/pipeline.schema.json`"
+    );
+}
+
 /// The schema names every key that the reader knows, and no other.
 #[test]
 fn the_schema_and_the_reader_know_the_same_keys() {

@@ -10,6 +10,7 @@ mod determinism;
 mod diagnostics;
 mod evil;
 mod features;
+mod harm;
 mod readme;
 mod sandbox;
 mod sources;

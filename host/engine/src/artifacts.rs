@@ -129,8 +129,9 @@ impl Artifacts {
             };
             missing(format!("the run {} has no output `{name}`", run.id), Some(help))
         })?;
-        let artifact =
-            self.by_digest(digest).ok_or_else(|| missing(format!("the store no longer has {digest}"), None))?;
+        let artifact = self.by_digest(digest).ok_or_else(|| {
+            missing(format!("the store no longer has {digest}"), Some("run the pipeline again".to_owned()))
+        })?;
         Ok((digest.clone(), artifact))
     }
 

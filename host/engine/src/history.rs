@@ -81,7 +81,7 @@ impl RunRecord {
     }
 
     pub(crate) fn write(&self, store: &Store) -> Result<(), StoreError> {
-        store.write_file(&store.runs().join(&self.id), &wire::encode(Kind::Run, self))
+        store.write_file(&store.runs().join(&self.id), &wire::encode(Kind::Run, self.id.as_bytes(), self))
     }
 }
 
@@ -115,7 +115,10 @@ impl History {
 
     /// Its runs, newest first. A file that is no run is left out.
     pub fn runs(&self) -> impl Iterator<Item = RunRecord> + '_ {
-        let read = |path: &PathBuf| wire::decode::<RunRecord>(Kind::Run, &std::fs::read(path).ok()?);
+        let read = |path: &PathBuf| {
+            let id = path.file_name()?.as_encoded_bytes();
+            wire::decode::<RunRecord>(Kind::Run, id, &std::fs::read(path).ok()?)
+        };
         self.files.iter().filter_map(read)
     }
 

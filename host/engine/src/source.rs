@@ -337,6 +337,9 @@ fn explain(source: &Source, error: ReadError) -> Diagnostic {
             let place = in_columns.or_else(|| source.types.get(&name).map(|(_, place)| place)).unwrap_or(&source.place);
             error_at(place, "no such column").suggest(&name, candidates.iter().map(String::as_str))
         }
+        ReadError::Type { name, .. } => {
+            error_at(source.types.get(&name).map_or(&source.path.1, |(_, place)| place), "the type given")
+        }
         ReadError::Filter { error, .. } => {
             let place = source.filter.as_ref().map_or(&source.place, |(_, place)| place);
             let narrowed = narrow(place, error.span);

@@ -53,13 +53,12 @@ impl Shared {
     /// others were, and each would cost a run.
     fn sweep(&self) {
         for (path, name) in self.store.objects() {
-            let Ok(bytes) = std::fs::read(&path) else { continue };
-            let is_whole = match name {
+            let is_whole = self.store.object_bytes(&path).is_some_and(|bytes| match name {
                 ObjectName::Pack(digest) => pack::is_whole(&bytes, &digest),
                 ObjectName::Blob(digest) => BlobDigest::from(blake3::hash(&bytes)) == digest,
-            };
+            });
             if !is_whole {
-                let _ = std::fs::remove_file(path);
+                let _ = std::fs::remove_file(&path).or_else(|_| std::fs::remove_dir_all(&path));
             }
         }
     }

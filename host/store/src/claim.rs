@@ -36,7 +36,16 @@ impl Store {
         let stripe = u16::from_le_bytes([low, high]) % STRIPES;
         let path = self.root.join("claims").join(format!("{stripe:03x}"));
         let fail = |source| StoreError::new("lock", &path, source);
-        let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(fail)?;
+        let open = || File::options().create(true).truncate(false).write(true).open(&path);
+        let file = match open() {
+            Ok(file) => file,
+            // Something took its place, or its folder was lost.
+            Err(_) => {
+                let _ = std::fs::remove_file(&path).or_else(|_| std::fs::remove_dir_all(&path));
+                self.make_folders()?;
+                open().map_err(fail)?
+            }
+        };
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(Some(Claim { file })),

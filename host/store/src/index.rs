@@ -51,7 +51,7 @@ fn name(kind: Kind, name: &[u8; 32]) -> Name {
 
 impl Index {
     fn read(path: PathBuf) -> Self {
-        let bytes = std::fs::read(&path).unwrap_or_default();
+        let bytes = crate::read_file(&path, bounds::INDEX_BYTES).unwrap_or_default();
         let starts = starts(&bytes).unwrap_or_default();
         let used = (1..starts.len()).map(|_| AtomicBool::new(false)).collect();
         Self { path, bytes, starts, used, fresh: Mutex::default() }

@@ -113,6 +113,36 @@ const FOLDERS: [&str; 16] = [
 /// Version of the folder layout above.
 const LAYOUT: &str = "millrace-store 1";
 
+/// Whether this is the mark of a store, of whichever version.
+fn is_layout(found: &str) -> bool {
+    let version = found.trim().strip_prefix("millrace-store ");
+    version.is_some_and(|version| version.len() < 10 && version.parse::<u32>().is_ok())
+}
+
+/// The bytes of a regular file of at most so many. Of something else, such as a pipe that
+/// nobody writes to, there are none, and nobody waits.
+pub(crate) fn read_file(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    use std::io::Read;
+    let file = open_file(path)?;
+    let size = file.metadata()?.len();
+    let mut bytes = Vec::with_capacity(size.min(most) as usize);
+    file.take(most).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// A regular file, for reading.
+pub(crate) fn open_file(path: &Path) -> io::Result<std::fs::File> {
+    let mut options = std::fs::File::options();
+    options.read(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32);
+    }
+    let file = options.open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is not a regular file")) }
+}
+
 impl Store {
     /// Opens the store in a folder, and makes it when there is none.
     ///
@@ -120,25 +150,31 @@ impl Store {
     /// When the folder belongs to something else or cannot be written.
     pub fn open(root: &Path) -> Result<Self, OpenError> {
         let marker = root.join("LAYOUT");
-        match std::fs::read_to_string(&marker) {
-            Ok(found) if found.trim() == LAYOUT => return Ok(Self { root: root.to_owned(), index: None }),
-            Ok(found) => {
-                return Err(OpenError::Layout {
-                    path: root.to_owned(),
-                    found: found.trim().chars().take(80).collect(),
-                });
+        let store = Self { root: root.to_owned(), index: None };
+        let found = read_file(&marker, 1 << 10);
+        let had_mark = !matches!(&found, Err(error) if error.kind() == io::ErrorKind::NotFound);
+        match found.as_deref().map(std::str::from_utf8) {
+            Ok(Ok(found)) if found.trim() == LAYOUT => {
+                // Empty folders are easily lost when a store is copied.
+                store.make_folders()?;
+                return Ok(store);
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(StoreError::new("read", &marker, error).into()),
+            Ok(Ok(found)) if is_layout(found) => {
+                return Err(OpenError::Layout { path: root.to_owned(), found: found.trim().to_owned() });
+            }
+            // Not there, or harmed.
+            _ => {}
         }
-        let make = |path: &Path| std::fs::create_dir_all(path).map_err(|e| StoreError::new("create", path, e));
-        make(root)?;
+        std::fs::create_dir_all(root).map_err(|e| StoreError::new("create", root, e))?;
         // Two processes may both be the first, and the mark may have been lost: folders of
         // a store are no stranger's, and what is in them is never believed unseen.
         let was_store = ["tmp", "claims"].iter().all(|folder| root.join(folder).is_dir());
         let ours = |name: &std::ffi::OsStr| {
             let is_folder = |folders: &[&str]| folders.iter().any(|folder| name == *folder);
-            name == "LAYOUT" || is_folder(&["tmp", "claims"]) || (was_store && is_folder(&FOLDERS))
+            // In a folder that was none, a file of this name is somebody else's.
+            (name == "LAYOUT" && (was_store || !had_mark))
+                || is_folder(&["tmp", "claims"])
+                || (was_store && is_folder(&FOLDERS))
         };
         let strangers = std::fs::read_dir(root)
             .map_err(|e| StoreError::new("read", root, e))?
@@ -147,9 +183,7 @@ impl Store {
         if strangers {
             return Err(OpenError::NotAStore { path: root.to_owned() });
         }
-        make(&root.join("tmp"))?;
-        make(&root.join("claims"))?;
-        let store = Self { root: root.to_owned(), index: None };
+        store.make_folders()?;
         store.write_file(&marker, LAYOUT.as_bytes())?;
         Ok(store)
     }
@@ -167,6 +201,13 @@ impl Store {
     /// The folder of the history.
     pub fn runs(&self) -> PathBuf {
         self.root.join("runs")
+    }
+
+    fn make_folders(&self) -> Result<()> {
+        for folder in ["tmp", "claims"].map(|name| self.root.join(name)) {
+            std::fs::create_dir_all(&folder).map_err(|e| StoreError::new("create", &folder, e))?;
+        }
+        Ok(())
     }
 
     fn sharded(&self, folder: &str, hex: &str) -> PathBuf {

@@ -93,10 +93,11 @@ impl Store {
         }
     }
 
-    /// Whether an object is there and whole, by its size.
+    /// Whether an object is there and whole, by its size. A link is none: what it points
+    /// to has a name of its own.
     pub fn has(&self, object: &ObjectRef) -> bool {
         let (path, size) = self.object_path(object);
-        std::fs::metadata(path).is_ok_and(|meta| meta.len() == size)
+        std::fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() == size)
     }
 
     /// Names a file that was written as a pack.
@@ -131,6 +132,12 @@ impl Store {
             Some((entry.path(), name))
         });
         packs.chain(blobs)
+    }
+
+    /// The bytes of an object's file; none if it is no regular file.
+    pub fn object_bytes(&self, path: &Path) -> Option<Bytes> {
+        let meta = std::fs::symlink_metadata(path).ok().filter(std::fs::Metadata::is_file)?;
+        map(path, meta.len()).ok()
     }
 
     /// Takes away a pack that is not what it should be.
@@ -186,7 +193,7 @@ impl Store {
 
 fn map(path: &Path, size: u64) -> Result<Bytes> {
     let read = |source| StoreError::new("read", path, source);
-    let file = File::open(path).map_err(read)?;
+    let file = crate::open_file(path).map_err(read)?;
     let found = file.metadata().map_err(read)?.len();
     if found != size {
         let message = format!("it has {found} bytes instead of {size}");

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use millrace_types::Hex;
 use millrace_types::wire::{self, Kind};
+use millrace_types::{Hex, bounds};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -21,6 +21,7 @@ fn folder(kind: Kind) -> &'static str {
         Kind::Plugin => "plugins",
         Kind::Run => "runs",
         Kind::Trace => "traces",
+        Kind::Code => "compiled",
     }
 }
 
@@ -34,17 +35,18 @@ impl Store {
     pub fn record<T: DeserializeOwned>(&self, kind: Kind, name: &[u8; 32]) -> Option<T> {
         if let Some(index) = &self.index
             && let Some(place) = index.find(kind, name)
-            && let Some(value) = wire::decode(kind, index.bytes_of(place))
+            && let Some(value) = wire::decode(kind, name, index.bytes_of(place))
         {
             index.used(place);
             return Some(value);
         }
         let path = self.record_path(kind, name);
-        let bytes = std::fs::read(path).ok()?;
-        if bytes.len() as u64 > millrace_types::bounds::RECORD_BYTES {
+        let bytes = crate::read_file(&path, bounds::RECORD_BYTES).ok()?;
+        let Some(value) = wire::decode(kind, name, &bytes) else {
+            // Whoever only looks whether there is one must not find one that is of no use.
+            let _ = std::fs::remove_file(&path);
             return None;
-        }
-        let value = wire::decode(kind, &bytes)?;
+        };
         if let Some(index) = &self.index {
             index.fresh(kind, name, bytes);
         }
@@ -54,8 +56,8 @@ impl Store {
     /// The encoded value of a record that is not in any index, for those who may not need
     /// all of it; `None` as by [`Self::record`].
     pub fn record_body(&self, kind: Kind, name: &[u8; 32]) -> Option<Vec<u8>> {
-        let bytes = std::fs::read(self.record_path(kind, name)).ok()?;
-        wire::body(kind, &bytes).map(<[u8]>::to_vec)
+        let bytes = crate::read_file(&self.record_path(kind, name), bounds::RECORD_BYTES).ok()?;
+        wire::body(kind, name, &bytes).map(<[u8]>::to_vec)
     }
 
     /// Whether there is a file for the record, harmed or not.
@@ -68,7 +70,7 @@ impl Store {
     /// # Errors
     /// When the system refuses.
     pub fn put_record<T: Serialize>(&self, kind: Kind, name: &[u8; 32], value: &T) -> Result<()> {
-        let bytes = wire::encode(kind, value);
+        let bytes = wire::encode(kind, name, value);
         if let Some(index) = &self.index
             && kind == Kind::Plan
         {

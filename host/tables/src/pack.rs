@@ -76,7 +76,7 @@ impl Pack {
 
         let schema = Schema { fields: fields.to_vec() };
         let (header, body_start, block) = header(&schema, &columns, &places, body);
-        let footer = footer(&schema, block);
+        let footer = footer(&schema, block, &header, body);
         let pack_bytes = (body_start + body + footer.len()) as u64;
         let shift = |extent: Extent| Extent { offset: extent.offset + body_start as u64, ..extent };
         let chunks =
@@ -189,8 +189,41 @@ fn header(schema: &Schema, columns: &[Column], places: &[Place], body: usize) ->
     (out, body_start, block)
 }
 
-/// End of stream, footer, its size, magic.
-fn footer(schema: &Schema, block: ipc::Block) -> Vec<u8> {
+/// What stands between the end of the stream and the footer, where Arrow does not look:
+/// how long the header is, and a digest of header, body's length and footer.
+const SEAL: usize = 8 + 32;
+/// Continuation and a length of zero.
+const END_OF_STREAM: usize = 8;
+/// The footer's length and the magic word.
+const TAIL: usize = 4 + MAGIC.len();
+
+fn seal(header: &[u8], body: usize, footer: &[u8]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new_derive_key("millrace 2026-11 frame of a pack");
+    for piece in [header, footer] {
+        hasher.update(&(piece.len() as u64).to_le_bytes()).update(piece);
+    }
+    *hasher.update(&(body as u64).to_le_bytes()).finalize().as_bytes()
+}
+
+/// Whether everything of a file but its columns is as it was written. What a reader of
+/// Arrow files makes of anything else is not certain.
+fn is_sealed(file: &[u8]) -> bool {
+    let check = || {
+        let (rest, tail) = file.split_at_checked(file.len().checked_sub(TAIL)?)?;
+        let length = u32::from_le_bytes(tail[..4].try_into().ok()?) as usize;
+        let (rest, footer) = rest.split_at_checked(rest.len().checked_sub(length)?)?;
+        let (rest, sealed) = rest.split_at_checked(rest.len().checked_sub(SEAL)?)?;
+        let header = usize::try_from(u64::from_le_bytes(sealed[..8].try_into().ok()?)).ok()?;
+        let body = rest.len().checked_sub(END_OF_STREAM)?.checked_sub(header)?;
+        let end_of_stream = [CONTINUATION, [0; 4]].concat();
+        let stands = tail[4..] == *MAGIC && rest[header + body..] == end_of_stream;
+        Some(stands && sealed[8..] == seal(&rest[..header], body, footer))
+    };
+    check() == Some(true)
+}
+
+/// End of stream, seal, footer, its size, magic.
+fn footer(schema: &Schema, block: ipc::Block, header: &[u8], body: usize) -> Vec<u8> {
     let mut builder = FlatBufferBuilder::new();
     let schema = ipc::convert::IpcSchemaEncoder::new().schema_to_fb_offset(&mut builder, &schema_to_arrow(schema));
     let blocks = builder.create_vector(&[block]);
@@ -206,6 +239,8 @@ fn footer(schema: &Schema, block: ipc::Block) -> Vec<u8> {
     let mut out = Vec::with_capacity(footer.len() + 32);
     out.extend_from_slice(&CONTINUATION);
     out.extend_from_slice(&[0; 4]);
+    out.extend_from_slice(&(header.len() as u64).to_le_bytes());
+    out.extend_from_slice(&seal(header, body, footer));
     out.extend_from_slice(footer);
     out.extend_from_slice(&(footer.len() as i32).to_le_bytes());
     out.extend_from_slice(MAGIC);
@@ -223,8 +258,8 @@ pub fn is_whole(file: &[u8], digest: &PackDigest) -> bool {
         let columns = batch.columns().iter().map(|array| Column::from_array(array).ok()).collect::<Option<Vec<_>>>()?;
         Some(Pack::new(&fields, columns).ok()?.digest())
     };
-    // A reader that trusts a harmed length may panic.
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(read)).ok().flatten() == Some(*digest)
+    // Who is able to seal may still have sealed what a reader panics at.
+    is_sealed(file) && std::panic::catch_unwind(std::panic::AssertUnwindSafe(read)).ok().flatten() == Some(*digest)
 }
 
 /// The column that a chunk says lies in a pack. Positions are claims: they are
@@ -328,7 +363,8 @@ mod tests {
     }
 
     /// Whole ones are never taken for harmed, and of harmed ones none that a column of it
-    /// would be read from differently.
+    /// would be read from differently. Nothing panics on the way: only a file with its
+    /// seal is given to a reader of Arrow files.
     #[test]
     fn a_harmed_pack_is_not_whole() {
         let (fields, columns) = fixture();
@@ -336,8 +372,17 @@ mod tests {
         let mut bytes = Vec::new();
         pack.write(&mut bytes).unwrap();
         assert!(is_whole(&bytes, &pack.digest()));
-        for at in (0..bytes.len()).step_by(97) {
+        let columns_lie_in = |at: usize| {
+            let places = pack
+                .chunks()
+                .iter()
+                .flat_map(|chunk| [chunk.validity, chunk.offsets, Some(chunk.values)].into_iter().flatten());
+            places.into_iter().any(|place| (place.offset..place.offset + place.size).contains(&(at as u64)))
+        };
+        for at in 0..bytes.len() {
             bytes[at] ^= 4;
+            let padding = pack.header.len()..bytes.len() - pack.footer.len();
+            assert!(padding.contains(&at) || columns_lie_in(at) || !is_sealed(&bytes), "byte {at}");
             let file = Bytes::copy_from_slice(&bytes);
             let reads_alike =
                 pack.chunks().iter().zip(&columns).all(|(chunk, column)| {
@@ -346,7 +391,9 @@ mod tests {
             assert!(!is_whole(&bytes, &pack.digest()) || reads_alike, "byte {at}");
             bytes[at] ^= 4;
         }
-        assert!(!is_whole(&bytes[..bytes.len() / 2], &pack.digest()));
+        for end in 0..bytes.len() {
+            assert!(!is_sealed(&bytes[..end]), "cut at {end}");
+        }
     }
 
     #[test]

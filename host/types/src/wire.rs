@@ -1,5 +1,5 @@
-//! How records lie in files: a magic word, the kind, its version, a checksum,
-//! and the postcard encoding of the value.
+//! How records lie in files: a magic word, the kind, its version, a checksum of name and
+//! value, and the postcard encoding of the value.
 //!
 //! A file that is cut, torn, of another kind or of another version is no
 //! record: readers take it as absent, never as an error of the run.
@@ -7,8 +7,8 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// `MLRC` and the length of the checksum that follows kind and version.
-const MAGIC: [u8; 4] = *b"MLRC";
+/// Of this layout; then kind and version, and the checksum.
+const MAGIC: [u8; 4] = *b"MLR2";
 const HEADER: usize = 4 + 1 + 1 + 16;
 
 /// What a file of the store holds, with the version of its encoding. A change
@@ -35,6 +35,8 @@ pub enum Kind {
     Run,
     /// What a run looked at, and what came of it.
     Trace,
+    /// Which compiled code is that of a component.
+    Code,
 }
 
 impl Kind {
@@ -55,32 +57,42 @@ impl Kind {
             Self::Plugin => [8, 2],
             Self::Run => [9, 1],
             Self::Trace => [10, 1],
+            Self::Code => [11, 1],
         }
     }
 }
 
+/// Says that a record is whole, and that it is the one of this kind and name: one that lies
+/// in the place of another is as good as none.
+fn checksum(kind: Kind, name: &[u8], body: &[u8]) -> [u8; 16] {
+    let mut hasher = blake3::Hasher::new_derive_key("millrace 2026-11 record");
+    hasher.update(&kind.code()).update(&(name.len() as u64).to_le_bytes()).update(name).update(body);
+    let mut checksum = [0; 16];
+    checksum.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+    checksum
+}
+
 /// The bytes of a record.
-pub fn encode<T: Serialize>(kind: Kind, value: &T) -> Vec<u8> {
+pub fn encode<T: Serialize>(kind: Kind, name: &[u8], value: &T) -> Vec<u8> {
     // Writing to a vector cannot fail, and our types have no failing serializer.
     let body = postcard::to_allocvec(value).unwrap_or_default();
     let mut bytes = Vec::with_capacity(HEADER + body.len());
     bytes.extend_from_slice(&MAGIC);
     bytes.extend_from_slice(&kind.code());
-    bytes.extend_from_slice(&blake3::hash(&body).as_bytes()[..16]);
+    bytes.extend_from_slice(&checksum(kind, name, &body));
     bytes.extend_from_slice(&body);
     bytes
 }
 
-/// The value, if `bytes` is a whole and unharmed record of this kind and version.
-pub fn decode<T: DeserializeOwned>(kind: Kind, bytes: &[u8]) -> Option<T> {
-    postcard::from_bytes(body(kind, bytes)?).ok()
+/// The value, if `bytes` is a whole and unharmed record of this kind, version and name.
+pub fn decode<T: DeserializeOwned>(kind: Kind, name: &[u8], bytes: &[u8]) -> Option<T> {
+    postcard::from_bytes(body(kind, name, bytes)?).ok()
 }
 
 /// The encoded value, under the same conditions.
-pub fn body(kind: Kind, bytes: &[u8]) -> Option<&[u8]> {
+pub fn body<'b>(kind: Kind, name: &[u8], bytes: &'b [u8]) -> Option<&'b [u8]> {
     let (header, body) = bytes.split_at_checked(HEADER)?;
-    let intact =
-        header[..4] == MAGIC && header[4..6] == kind.code() && header[6..] == blake3::hash(body).as_bytes()[..16];
+    let intact = header[..4] == MAGIC && header[4..6] == kind.code() && header[6..] == checksum(kind, name, body);
     intact.then_some(body)
 }
 
@@ -91,14 +103,15 @@ mod tests {
 
     #[test]
     fn a_record_that_was_harmed_anywhere_is_absent() {
-        let bytes = encode(Kind::Table, &Table::default());
-        assert_eq!(decode::<Table>(Kind::Table, &bytes), Some(Table::default()));
-        assert_eq!(decode::<Table>(Kind::Action, &bytes), None);
+        let bytes = encode(Kind::Table, b"name", &Table::default());
+        assert_eq!(decode::<Table>(Kind::Table, b"name", &bytes), Some(Table::default()));
+        assert_eq!(decode::<Table>(Kind::Action, b"name", &bytes), None);
+        assert_eq!(decode::<Table>(Kind::Table, b"nome", &bytes), None);
         for i in 0..bytes.len() {
-            assert_eq!(decode::<Table>(Kind::Table, &bytes[..i]), None, "cut at {i}");
+            assert_eq!(decode::<Table>(Kind::Table, b"name", &bytes[..i]), None, "cut at {i}");
             let mut flipped = bytes.clone();
             flipped[i] ^= 1;
-            assert_eq!(decode::<Table>(Kind::Table, &flipped), None, "flipped at {i}");
+            assert_eq!(decode::<Table>(Kind::Table, b"name", &flipped), None, "flipped at {i}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Compiled code, kept on disk: a component is compiled once on a machine.
 //!
 //! ```text
-//! HEX         of a component: the digest of its code
+//! HEX         a record by the name of a component: the digest of its code
 //! code-HEX    the code with this digest
 //! ```
 //!
@@ -14,6 +14,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use millrace_types::wire::{self, Kind};
 use wasmtime::component::Component as Compiled;
 
 use crate::engine::Engine;
@@ -32,6 +33,10 @@ pub(crate) fn load_or_compile(engine: &Engine, bytes: &[u8], path: Option<&Path>
     Ok(compiled)
 }
 
+fn name(path: &Path) -> &[u8] {
+    path.file_name().map_or(&[], |name| name.as_encoded_bytes())
+}
+
 fn code_path(path: &Path, digest: &blake3::Hash) -> PathBuf {
     path.with_file_name(format!("code-{}", digest.to_hex()))
 }
@@ -40,7 +45,7 @@ fn keep(path: &Path, code: &[u8]) -> std::io::Result<()> {
     let digest = blake3::hash(code);
     std::fs::create_dir_all(path.parent().unwrap_or(path))?;
     write(&code_path(path, &digest), code)?;
-    write(path, digest.as_bytes())
+    write(path, &wire::encode(Kind::Code, name(path), digest.as_bytes()))
 }
 
 fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
@@ -52,7 +57,7 @@ fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 
 #[expect(unsafe_code, reason = "wasmtime cannot check compiled code; see the head of this module")]
 fn load(engine: &Engine, path: &Path) -> Option<Compiled> {
-    let digest = blake3::Hash::from_bytes(std::fs::read(path).ok()?.try_into().ok()?);
+    let digest = blake3::Hash::from_bytes(wire::decode(Kind::Code, name(path), &std::fs::read(path).ok()?)?);
     let path = code_path(path, &digest);
     if blake3::Hasher::new().update_mmap(&path).ok()?.finalize() != digest {
         return None;

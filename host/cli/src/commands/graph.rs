@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use millrace_engine::pipeline::{Pick, Pipeline, Reference};
 use millrace_engine::{ExecuteMode, pipeline};
+use serde_json::{Value, json};
 
 use crate::args::{GraphArgs, GraphFormat};
 use crate::render::{self, diagnostic};
@@ -43,12 +44,28 @@ pub fn run(args: &GraphArgs) -> u8 {
             return exit::WRONG;
         }
     };
+    if args.pipeline.json {
+        render::out(&json(&drawing));
+        return exit::DONE;
+    }
     render::out(&match args.format {
         GraphFormat::Mermaid => mermaid(&drawing),
         GraphFormat::Dot => dot(&drawing),
         GraphFormat::Svg => svg(&drawing),
     });
     exit::DONE
+}
+
+/// Sources, steps and what connects them, in one object.
+fn json(drawing: &Drawing) -> String {
+    let of = |wanted: bool, second: &'static str| -> Vec<Value> {
+        let boxes = drawing.boxes.iter().filter(|(.., is_source)| *is_source == wanted);
+        boxes.map(|(name, text, _)| json!({ "name": name, second: text })).collect()
+    };
+    let name = |index: &usize| &drawing.boxes[*index].0;
+    let arrow = |(from, to, port): &(usize, usize, String)| json!({ "from": name(from), "to": name(to), "port": port });
+    let arrows: Vec<Value> = drawing.arrows.iter().map(arrow).collect();
+    json!({ "sources": of(true, "path"), "steps": of(false, "uses"), "connections": arrows }).to_string()
 }
 
 fn drawing(pipeline: &Pipeline) -> Drawing {

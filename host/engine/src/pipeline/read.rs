@@ -49,7 +49,11 @@ fn load(path: &Path, from: Option<&Place>) -> Result<Arc<SourceFile>, Diagnostic
         return Err(fail(format!("it has {size} bytes, and a pipeline has at most {}", bounds::PIPELINE_BYTES)));
     }
     let bytes = std::fs::read(path).map_err(|error| fail(error.to_string()))?;
-    let text = String::from_utf8(bytes).map_err(|_| fail("it is not UTF-8".to_owned()))?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = 1 + good.iter().filter(|byte| **byte == b'\n').count();
+        fail(format!("it is not UTF-8 in line {line}"))
+    })?;
     Ok(Arc::new(SourceFile { path: path.to_owned(), text }))
 }
 

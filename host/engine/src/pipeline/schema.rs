@@ -85,6 +85,7 @@ struct SourceFile {
     /// Types by column, instead of inferred ones.
     types: Option<Table<String>>,
     /// Rows of a part, for text files.
+    #[schemars(range(min = 1))]
     part_rows: Option<u64>,
     /// Between the fields of a CSV file.
     delimiter: Option<String>,

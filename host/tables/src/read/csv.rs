@@ -449,16 +449,16 @@ impl Parser<'_> {
                     if wanted.is_none() && to != ArrowType::Utf8 {
                         return Err(Stop::Widen { column: index, kind: raw.kind() });
                     }
-                    let message = if to == ArrowType::Utf8 {
-                        format!(
+                    if to == ArrowType::Utf8 {
+                        let message = format!(
                             "column `{name}` is not UTF-8 (`{}`); convert the file, for instance with iconv",
                             misfit.text
-                        )
-                    } else {
-                        let wanted = self.options.types.get(name).map_or_else(String::new, ToString::to_string);
-                        format!("column `{name}`: `{}` is not {wanted}, the type given for it", misfit.text)
-                    };
-                    return Err(ReadError::content(self.path, line, message).into());
+                        );
+                        return Err(ReadError::content(self.path, line, message).into());
+                    }
+                    let wanted = self.options.types.get(name).map_or_else(String::new, ToString::to_string);
+                    let (path, name, text) = (self.path.to_owned(), name.to_owned(), misfit.text);
+                    return Err(ReadError::Type { path, line, name, text, wanted }.into());
                 }
             };
             fields.push(ArrowField::new(name, to, true));

@@ -107,6 +107,20 @@ pub enum ReadError {
         /// What is wrong.
         message: String,
     },
+    /// A value that is not of the type given for its column.
+    #[error("{}: column `{name}`: `{text}` is not {wanted}, the type given for it", place(path, *line))]
+    Type {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: Option<u64>,
+        /// The column.
+        name: String,
+        /// The value.
+        text: String,
+        /// The type.
+        wanted: String,
+    },
     /// A column that is named and not there.
     #[error("`{}` has no column `{name}`", path.display())]
     NoColumn {

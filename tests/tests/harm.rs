@@ -1,0 +1,309 @@
+//! Harm done to a store: what is in it is never believed unseen, and the next run, or the
+//! one after it, is as good as if nothing had been done.
+
+use std::fs;
+use std::path::PathBuf;
+
+use crate::cache::{PIPELINE, rows, sandbox};
+use crate::sandbox::Sandbox;
+
+/// Changes bytes of files below a folder of the store, and none of their sizes.
+fn harm(sandbox: &Sandbox, folder: &str, change: impl Fn(&mut Vec<u8>)) {
+    let mut folders = vec![sandbox.path("store").join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap().flatten() {
+            if entry.path().is_dir() {
+                folders.push(entry.path());
+                continue;
+            }
+            let mut bytes = std::fs::read(entry.path()).unwrap();
+            change(&mut bytes);
+            std::fs::write(entry.path(), bytes).unwrap();
+        }
+    }
+}
+
+/// The files below a folder of the store, in order.
+fn files(sandbox: &Sandbox, folder: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![sandbox.path("store").join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            if entry.path().is_dir() { folders.push(entry.path()) } else { found.push(entry.path()) }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Forgets the copies of records, so that the records themselves are read.
+fn without_copies(sandbox: &Sandbox) {
+    for folder in ["index", "traces"] {
+        let _ = fs::remove_dir_all(sandbox.path("store").join(folder));
+    }
+}
+
+#[test]
+fn a_harmed_store_is_computed_again_and_never_believed() {
+    let sandbox = sandbox();
+    let first = sandbox.run(&[]);
+    for folder in ["actions", "packs", "tables", "sources", "plans", "manifests", "gathered", "memo"] {
+        let mut harmed = 0;
+        let mut folders = vec![sandbox.path("store").join(folder)];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+                if entry.path().is_dir() {
+                    folders.push(entry.path());
+                    continue;
+                }
+                // Cut one, remove the next.
+                let bytes = std::fs::read(entry.path()).unwrap();
+                if harmed % 2 == 0 {
+                    std::fs::write(entry.path(), &bytes[..bytes.len() / 2]).unwrap();
+                } else {
+                    std::fs::remove_file(entry.path()).unwrap();
+                }
+                harmed += 1;
+            }
+        }
+        let run = sandbox.run(&[]);
+        assert_eq!(run.last["outputs"], first.last["outputs"], "after harm to {folder}");
+        assert_eq!(sandbox.run(&[]).ran(), 0, "after {folder} was mended");
+    }
+}
+
+/// A harm that a size does not show is seen when the bytes are read: before anything that
+/// came of them is kept.
+#[test]
+fn bytes_that_changed_in_the_store_are_never_believed() {
+    let first = |sandbox: &Sandbox| sandbox.read("out.csv");
+    let pipeline = |by: u32| {
+        format!(
+            "[sources.s]\npath = \"in.csv\"\n[steps.d]\nuses = \"std:derive\"\ninput = \"s\"\n\
+             params = {{ columns = {{ y = \"x * 2\" }} }}\n[steps.e]\nuses = \"std:derive\"\ninput = \"d\"\n\
+             params = {{ columns = {{ z = \"x + y + {by}\" }} }}\n[exports]\n\"out.csv\" = \"e\"\n"
+        )
+    };
+    let sandbox = Sandbox::with(&pipeline(1));
+    sandbox.write("in.csv", "x\n1\n2\n3\n");
+    sandbox.run(&[]);
+    harm(&sandbox, "packs", |bytes| bytes.iter_mut().for_each(|byte| *byte ^= u8::from(*byte == 2) * 5));
+    let before = first(&sandbox);
+    sandbox.write("pipeline.toml", pipeline(10));
+    let mut runs = 0;
+    loop {
+        let run = sandbox.host(&["run"]);
+        if run.code == 0 {
+            break;
+        }
+        assert!(
+            run.code == 1 && run.stderr.contains("was damaged; all that is, is removed: run again"),
+            "{}",
+            run.stderr
+        );
+        assert_eq!(first(&sandbox), before);
+        runs += 1;
+        assert!(runs < 2, "{}", run.stderr);
+    }
+    assert!(runs > 0);
+    assert_eq!(first(&sandbox), "x,y,z\n1,2,13\n2,4,16\n3,6,19\n");
+}
+
+/// Whatever stands where a record should, it is written over.
+#[test]
+fn a_folder_in_the_place_of_a_record_is_damage_like_any_other() {
+    let sandbox = sandbox();
+    let first = sandbox.run(&[]);
+    std::fs::remove_dir_all(sandbox.path("store/index")).unwrap();
+    for shard in std::fs::read_dir(sandbox.path("store/actions")).unwrap().flatten() {
+        for record in std::fs::read_dir(shard.path()).unwrap().flatten() {
+            std::fs::remove_file(record.path()).unwrap();
+            std::fs::create_dir_all(record.path().join("inner")).unwrap();
+        }
+    }
+    let run = sandbox.run(&[]);
+    assert_eq!(run.last["outputs"], first.last["outputs"]);
+    assert_eq!(sandbox.run(&[]).ran(), 0);
+}
+
+/// Without its mark a store is one as long as it looks like one; a stranger's folder is
+/// never written to.
+#[test]
+fn a_store_without_its_mark_is_one_still() {
+    let sandbox = sandbox();
+    sandbox.run(&[]);
+    std::fs::remove_file(sandbox.path("store/LAYOUT")).unwrap();
+    assert_eq!(sandbox.run(&[]).ran(), 0);
+    std::fs::remove_file(sandbox.path("store/LAYOUT")).unwrap();
+    sandbox.write("store/mine.txt", "mine");
+    assert_eq!(sandbox.host(&["run"]).code, 2);
+    sandbox.write("other/tables/mine.txt", "mine");
+    assert_eq!(sandbox.host(&["run", "--store", "other"]).code, 2);
+    assert!(!sandbox.path("other/LAYOUT").exists());
+}
+
+/// Rows that are taken from harmed bytes are not kept under the name of the good ones.
+#[test]
+fn what_is_taken_from_harmed_bytes_is_not_kept() {
+    let pipeline = "[sources.s]\npath = \"in.csv\"\n[sources.t]\npath = \"names.csv\"\n[steps.j]\nuses = \"std:join\"\n\
+                    inputs = { input = \"s\", table = \"t\" }\nparams = { on = [\"k\"], columns = [\"v\"] }\n";
+    let sandbox = Sandbox::with(pipeline);
+    sandbox.write("in.csv", "k\n2\n1\n2\n").write("names.csv", "k,v\n1,77.5\n2,99.5\n");
+    sandbox.run(&[]);
+    let (good, bad) = (77.5f64.to_le_bytes(), 78.5f64.to_le_bytes());
+    harm(&sandbox, "packs", |bytes| {
+        if let Some(at) = bytes.windows(8).position(|value| value == good) {
+            bytes[at..at + 8].copy_from_slice(&bad);
+        }
+    });
+    sandbox.write("pipeline.toml", format!("{pipeline}[exports]\n\"out.csv\" = \"j\"\n"));
+    assert_eq!(sandbox.host(&["run"]).code, 1);
+    sandbox.run(&[]);
+    assert_eq!(sandbox.read("out.csv"), "k,v\n2,99.5\n1,77.5\n2,99.5\n");
+}
+
+/// A choice is read by the host itself: a harmed one is made again, and nothing else is
+/// chosen for it.
+#[test]
+fn a_harmed_choice_is_made_again() {
+    let sandbox = Sandbox::with(
+        "[sources.s]\npath = \"in.csv\"\n[steps.d]\nuses = \"std:filter\"\ninput = \"s\"\nmatrix = { least = [1, 2] }\n\
+         params = { where = \"x >= ${matrix.least}\" }\n[steps.b]\nuses = \"std:best\"\n\
+         inputs = { candidates = \"d.metrics[*]\" }\nparams = { by = \"rows_out\" }\n[exports]\n\"out.csv\" = \"d[b]\"\n",
+    );
+    sandbox.write("in.csv", "x\n1\n2\n");
+    let first = sandbox.run(&[]);
+    let harmed = std::cell::Cell::new(0);
+    harm(&sandbox, "blobs", |bytes| {
+        let choice = b"\"least\":1";
+        if let Some(at) = bytes.windows(choice.len()).position(|text| text == choice) {
+            bytes[at + choice.len() - 1] = b'2';
+            harmed.set(harmed.get() + 1);
+        }
+    });
+    assert_eq!(harmed.get(), 1);
+    std::fs::remove_file(sandbox.path("out.csv")).unwrap();
+    let again = sandbox.run(&[]);
+    assert_eq!(again.steps_that_ran(), ["b"]);
+    assert_eq!(sandbox.read("out.csv"), "x\n1\n2\n");
+    assert_eq!(again.last["outputs"], first.last["outputs"]);
+}
+
+/// A record knows its name: one in the place of another is none.
+#[test]
+fn records_that_changed_places_are_none() {
+    let other = "[sources.more]\npath = \"more.csv\"\npart_rows = 3\n[steps.also]\nuses = \"std:filter\"\n\
+                 input = \"more\"\nparams = { where = \"x > 0\" }\n[exports]\n\"out/derived.csv\" = \"derived\"\n\"out/also.csv\" = \"also\"\n";
+    let pipeline = PIPELINE.split("[exports]").next().unwrap().to_owned() + other;
+    for folder in ["sources", "gathered", "manifests", "actions", "tables", "compiled", "memo"] {
+        let sandbox = sandbox();
+        sandbox.write("pipeline.toml", &pipeline).write("more.csv", rows(3..9, "z"));
+        // The rows of the first part are taken from it; the others lie as they are.
+        sandbox.write("rows.csv", rows(-1..8, "a"));
+        let first = sandbox.run(&[]);
+        let (derived, also) = (sandbox.read("out/derived.csv"), sandbox.read("out/also.csv"));
+        let all = files(&sandbox, folder);
+        let contents: Vec<Vec<u8>> = all.iter().map(|file| fs::read(file).unwrap()).collect();
+        assert!(all.len() > 1 || folder == "gathered", "{folder}: there is nothing to change");
+        for (i, file) in all.iter().enumerate() {
+            fs::write(file, &contents[(i + 1) % all.len()]).unwrap();
+        }
+        without_copies(&sandbox);
+        fs::remove_dir_all(sandbox.path("out")).unwrap();
+        let again = sandbox.run(&[]);
+        assert_eq!(again.last["outputs"], first.last["outputs"], "{folder}");
+        assert_eq!((sandbox.read("out/derived.csv"), sandbox.read("out/also.csv")), (derived, also), "{folder}");
+        assert_eq!(sandbox.run(&["--set", "rate=0.25"]).steps_that_ran(), ["train"], "{folder}");
+    }
+}
+
+/// Packs and blobs that are links to others are harmed, and all at once.
+#[test]
+fn links_are_no_objects() {
+    let sandbox = sandbox();
+    let first = sandbox.run(&[]);
+    for folder in ["packs", "blobs"] {
+        let all = files(&sandbox, folder);
+        for (i, file) in all.iter().enumerate().skip(1) {
+            fs::remove_file(file).unwrap();
+            std::os::unix::fs::symlink(&all[i - 1], file).unwrap();
+        }
+    }
+    fs::remove_dir_all(sandbox.path("out")).unwrap();
+    let codes: Vec<i32> = (0..2).map(|_| sandbox.host(&["run"]).code).collect();
+    assert_eq!(codes[1], 0, "{codes:?}");
+    assert_eq!(sandbox.run(&[]).last["outputs"], first.last["outputs"]);
+}
+
+/// Bytes flipped all over a pack are found by whoever looks at the store, who does not panic.
+#[test]
+fn nobody_panics_at_harmed_packs() {
+    for place in [0, 9, 40, 200] {
+        let sandbox = sandbox();
+        let first = sandbox.run(&[]);
+        harm(&sandbox, "packs", |bytes| {
+            let length = bytes.len();
+            bytes[place] ^= 0x55;
+            bytes[length - 316 + place] ^= 0x55;
+            bytes[length / 2] ^= 0x55;
+        });
+        fs::remove_dir_all(sandbox.path("out")).unwrap();
+        let run = sandbox.host(&["run"]);
+        assert!(!run.stderr.contains("panicked"), "{}", run.stderr);
+        let again = sandbox.run(&[]);
+        assert_eq!(again.last["outputs"], first.last["outputs"]);
+    }
+}
+
+#[test]
+fn a_table_that_cannot_be_shown_is_made_again() {
+    let sandbox = sandbox();
+    sandbox.run(&[]);
+    let shown = sandbox.host(&["show", "derived"]);
+    harm(&sandbox, "tables", |bytes| bytes.iter_mut().skip(1).take(9).for_each(|byte| *byte ^= 0x33));
+    let broken = sandbox.host(&["show", "derived"]);
+    assert_eq!(broken.code, 2);
+    assert!(broken.stderr.contains("run the pipeline again"), "{}", broken.stderr);
+    assert_eq!(sandbox.run(&[]).ran(), 0);
+    assert_eq!(sandbox.host(&["show", "derived"]).stdout, shown.stdout);
+}
+
+/// What a copy of a store easily loses, or somebody puts into the place of its files.
+#[test]
+fn small_damage_is_mended_by_the_way() {
+    let sandbox = sandbox();
+    let first = sandbox.run(&[]);
+    let store = sandbox.path("store");
+    let damages: [(&str, &dyn Fn()); 7] = [
+        ("no folder for new files", &|| fs::remove_dir_all(store.join("tmp")).unwrap()),
+        ("no folder for claims", &|| fs::remove_dir_all(store.join("claims")).unwrap()),
+        ("claims that are folders", &|| {
+            for claim in 0..1024 {
+                let claim = store.join("claims").join(format!("{claim:03x}"));
+                let _ = fs::remove_file(&claim);
+                fs::create_dir(claim).unwrap();
+            }
+        }),
+        ("an empty mark", &|| fs::write(store.join("LAYOUT"), "").unwrap()),
+        ("a mark that is no text", &|| fs::write(store.join("LAYOUT"), [0xff, 0xfe]).unwrap()),
+        ("a mark that points to itself", &|| {
+            fs::remove_file(store.join("LAYOUT")).unwrap();
+            std::os::unix::fs::symlink(store.join("LAYOUT"), store.join("LAYOUT")).unwrap();
+        }),
+        ("an index that nobody writes to", &|| {
+            for file in files(&sandbox, "index") {
+                fs::remove_file(&file).unwrap();
+                assert!(std::process::Command::new("mkfifo").arg(&file).status().unwrap().success());
+            }
+        }),
+    ];
+    for (i, (what, damage)) in damages.iter().enumerate() {
+        damage();
+        let run = sandbox.run(&["--set", &format!("rate=0.{}", i + 11)]);
+        assert_eq!(run.steps_that_ran(), ["train"], "{what}");
+        assert_eq!(sandbox.run(&[]).last["outputs"], first.last["outputs"], "{what}");
+    }
+    // A store of another version is not touched.
+    fs::write(store.join("LAYOUT"), "millrace-store 99").unwrap();
+    assert_eq!(sandbox.host(&["run"]).code, 2);
+}
