@@ -49,6 +49,18 @@ fn a_wrong_type_is_shown_where_it_stands() {
 }
 
 #[test]
+fn a_type_that_the_data_do_not_have_is_shown_where_it_is_given() {
+    insta::assert_snapshot!(edited("\"customers.csv\"\n", "\"customers.csv\"\ntypes = { name = \"int64\" }\n"));
+}
+
+#[test]
+fn a_pipeline_that_is_no_text_is_told_with_its_line() {
+    let sandbox = sandbox(GOOD);
+    sandbox.write("pipeline.toml", [GOOD.as_bytes(), b"# \xff\n"].concat());
+    insta::assert_snapshot!(sandbox.refused());
+}
+
+#[test]
 fn an_unknown_source_offers_the_nearest() {
     insta::assert_snapshot!(edited("input = \"customers\"", "input = \"customer\""));
 }

@@ -16,7 +16,8 @@ cargo xtask components  the standard steps alone: target/components/*.wasm
 cargo xtask test        build, then every test
 cargo xtask check       what CI runs: fmt, clippy, doc, tidy, deny, test
 cargo xtask deny        licences, sources and known defects of what is depended on
-cargo xtask bench NAME  measures beside the peers: `dag` (tasks cached and cold), `features` (3 M rows) or `micro`
+cargo xtask bench NAME  measures beside the peers: `dag` (tasks cached and cold), `features` (3 M rows),
+                         `micro` (the pieces) or `sandbox` (steps in it and native)
 cargo xtask toolchain   which compiler for WebAssembly is used, or what is missing
 ";
 
@@ -132,16 +133,15 @@ fn deny() -> Result<()> {
 
 fn bench(arguments: &[String]) -> Result<()> {
     build()?;
-    if arguments.first().is_some_and(|name| name == "micro") {
-        return run(cargo().args([
-            "bench",
-            "--package",
-            "millrace-benches",
-            "--profile",
-            "release",
-            "--bench",
-            "micro",
-        ]));
+    if let Some(name @ ("micro" | "sandbox")) = arguments.first().map(String::as_str) {
+        let mut command = cargo();
+        command.args(["bench", "--package", "millrace-benches", "--profile", "release", "--bench", name]);
+        if name == "sandbox" {
+            // Guests are compiled for this very processor, and so must be what they are
+            // compared with; in a folder of its own, for everything is compiled anew.
+            command.env("RUSTFLAGS", "-C target-cpu=native").arg("--target-dir").arg(target().join("native"));
+        }
+        return run(&mut command);
     }
     let command = ["run", "--release", "--quiet", "--package", "millrace-benches", "--bin", "bench", "--"];
     run(cargo().args(command).args(arguments))

@@ -40,7 +40,9 @@ fn load(path: &Path, from: Option<&Place>) -> Result<Arc<SourceFile>, Diagnostic
         let error = Diagnostic::new(format!("cannot read the pipeline `{}`: {what}", path.display()));
         match from {
             Some(place) => error.at(place, "included here"),
-            None if path == Path::new("pipeline.toml") => error.help("name the file: `host run PIPELINE.toml`"),
+            None if path == Path::new("pipeline.toml") && !path.exists() => {
+                error.help("name the file: `host run PIPELINE.toml`")
+            }
             None => error,
         }
     };
