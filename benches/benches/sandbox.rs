@@ -29,6 +29,10 @@ use millrace_wasm::{
 };
 use serde_json::{Value, json};
 
+/// As `host` has it, on both sides.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Rows of a part, as sources are cut.
 const ROWS: usize = 131_072;
 /// Turns of each.

@@ -47,7 +47,7 @@ impl Seen {
 }
 
 /// Version of the readers: another one may read the same bytes to another table.
-const READER: u32 = 1;
+const READER: u32 = 2;
 
 /// Where a source looks for its files.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -1,4 +1,4 @@
-//! Parquet: a row group is a part (or several, when it is large).
+//! Parquet: a row group is a part, or several of one size when it is large.
 //!
 //! Columns that nobody asked for are not decoded; row groups that the filter
 //! rules out by their statistics are not read; of the others the columns of the
@@ -138,8 +138,9 @@ impl Groups<'_> {
         let file = File::open(path).map_err(ReadError::io(path))?;
         let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, meta.clone());
         let projection = ProjectionMask::roots(builder.parquet_schema(), self.roots.iter().copied());
-        let rows = meta.metadata().row_group(group).num_rows().max(1);
-        let batch = usize::try_from(rows).unwrap_or(usize::MAX).min(options.part_rows.max(1) * 8);
+        // Parts of one size: a last one of few rows would cost as much as a whole one.
+        let rows = usize::try_from(meta.metadata().row_group(group).num_rows()).unwrap_or(usize::MAX).max(1);
+        let batch = rows.div_ceil(rows.div_ceil(options.part_rows.max(1)));
         let mut builder = builder.with_row_groups(vec![group]).with_projection(projection).with_batch_size(batch);
         if let Some(condition) = self.condition.clone() {
             let roots = condition.columns().iter().filter_map(|name| schema.index_of(name).ok()).collect::<Vec<_>>();
