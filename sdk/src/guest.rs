@@ -310,8 +310,12 @@ impl Backend for HostTask<'_> {
         self.0.blobs(port).iter().map(|blob| (blob.instance(), blob.read(0, blob.size()))).collect()
     }
 
-    fn partials(&self) -> Vec<Vec<u8>> {
-        (0..self.0.partials()).map(|index| self.0.partial(index)).collect()
+    fn partials(&self) -> usize {
+        self.0.partials() as usize
+    }
+
+    fn partial(&self, index: usize) -> Vec<u8> {
+        self.0.partial(index as u32)
     }
 
     fn emit_partial(&self, bytes: &[u8]) -> Result<()> {

@@ -21,6 +21,7 @@ pub struct Numbering {
     dense: Vec<u32>,
     sparse: KeyMap<i64, u32>,
     keys: Vec<i64>,
+    missing: Option<u32>,
 }
 
 /// Places of the table for each key that is expected.
@@ -46,6 +47,40 @@ impl Numbering {
             }
         }
         Self::new((rows > 0).then_some((least, greatest)), rows)
+    }
+
+    /// Makes the table one for these keys, too, if they lie close enough to all others.
+    pub fn expect(&mut self, keys: &[i64]) {
+        let known = self.keys.iter().chain(keys);
+        let Some((least, greatest)) = keys.iter().min().zip(keys.iter().max()) else { return };
+        let places = self.dense.len();
+        if places > 0 && self.place(*least) < places && self.place(*greatest) < places {
+            return;
+        }
+        let (least, greatest) =
+            known.fold((*least, *greatest), |(least, greatest), key| (least.min(*key), greatest.max(*key)));
+        let Self { keys: known, missing, .. } = std::mem::take(self);
+        *self = Self::new(Some((least, greatest)), known.len() + keys.len());
+        for (number, key) in (0..).zip(&known) {
+            if missing == Some(number) {
+                continue;
+            }
+            let place = self.place(*key);
+            match self.dense.get_mut(place) {
+                Some(entry) => *entry = number + 1,
+                None => drop(self.sparse.insert(*key, number)),
+            }
+        }
+        (self.keys, self.missing) = (known, missing);
+    }
+
+    /// The number of what has no key, which is one of all numbers.
+    pub fn missing(&mut self) -> u32 {
+        let next = self.keys.len() as u32;
+        *self.missing.get_or_insert_with(|| {
+            self.keys.push(0);
+            next
+        })
     }
 
     fn place(&self, key: i64) -> usize {
@@ -80,9 +115,14 @@ impl Numbering {
         }
     }
 
-    /// The keys, by number.
+    /// The keys, by number; in the place of what has no key there is any.
     pub fn keys(&self) -> &[i64] {
         &self.keys
+    }
+
+    /// The keys, and the number of what has no key, if it has one.
+    pub fn into_keys(self) -> (Vec<i64>, Option<u32>) {
+        (self.keys, self.missing)
     }
 }
 
@@ -147,6 +187,20 @@ mod tests {
             assert_eq!(numbering.find(1000), None);
             assert_eq!(numbering.find(i64::MIN + 1), None);
         }
+        // Whatever comes to be expected, numbers stay.
+        let mut numbering = Numbering::default();
+        let batches = [vec![7, 9], vec![3, 2000], vec![i64::MIN, i64::MAX, 9], vec![-5, 8]];
+        let numbers: Vec<u32> = batches
+            .iter()
+            .flat_map(|batch| {
+                numbering.expect(batch);
+                let missing = numbering.missing();
+                batch.iter().map(|key| numbering.number(*key)).chain([missing]).collect::<Vec<_>>()
+            })
+            .collect();
+        assert_eq!(numbers, [1, 2, 0, 3, 4, 0, 5, 6, 2, 0, 7, 8, 0]);
+        assert_eq!([7, 2000, i64::MIN, -5, 8].map(|key| numbering.find(key)), [1, 4, 5, 7, 8].map(Some));
+        assert_eq!(numbering.find(0), None, "the place of the missing one is no key");
         // Keys outside of what was expected are found all the same.
         let mut numbering = Numbering::new(Some((0, 3)), 4);
         assert_eq!((numbering.number(2), numbering.number(-9), numbering.number(2)), (0, 1, 0));

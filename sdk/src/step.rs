@@ -1,6 +1,6 @@
 //! What a step is: its ports, its mode, and how it enters a component.
 
-use crate::{Params, Plan, Result, Task};
+use crate::{Params, Partials, Plan, Result, Task};
 
 /// How the host may cut the work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,11 +126,11 @@ pub trait Fold: Step {
     /// What is wrong with the data.
     fn partial(&self, task: &Task<'_>) -> Result<Self::Partial>;
 
-    /// Brings the results together, in the order of parts, and emits.
+    /// Brings the results together, which come in the order of parts, and emits.
     ///
     /// # Errors
     /// What is wrong with the data.
-    fn merge(&self, partials: Vec<Self::Partial>, task: &Task<'_>) -> Result<()>;
+    fn merge(&self, partials: Partials<'_, Self::Partial>, task: &Task<'_>) -> Result<()>;
 }
 
 /// Work on all parts at once.
@@ -210,11 +210,7 @@ macro_rules! register {
             return $task.emit_partial(&bytes);
         }
         if $task.phase() == $crate::Phase::Merge {
-            let mut partials = Vec::new();
-            for bytes in $task.partials()? {
-                partials.push($crate::private::postcard::from_bytes(&bytes)?);
-            }
-            return $crate::Fold::merge($self, partials, $task);
+            return $crate::Fold::merge($self, $task.partials(), $task);
         }
     };
 }

@@ -1,5 +1,6 @@
 //! What a step sees and does while it runs.
 
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use arrow_array::{Array, BooleanArray, Float64Array, Int64Array, StringArray, UInt32Array};
@@ -43,12 +44,38 @@ pub(crate) enum Rows<'a> {
     New(u64),
 }
 
+/// What was kept of the parts, in their order. Each is fetched when it is asked for, so
+/// that `merge` needs memory for what it makes of them, and not for all of them.
+pub struct Partials<'t, P> {
+    backend: &'t dyn Backend,
+    kept: PhantomData<P>,
+}
+
+impl<P: serde::de::DeserializeOwned> Partials<'_, P> {
+    /// How many there are: as many as the mapped input has parts.
+    pub fn len(&self) -> usize {
+        self.backend.partials()
+    }
+
+    /// Whether there are no parts.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All of them, one after the other. Whoever needs to see them twice asks twice.
+    pub fn iter(&self) -> impl Iterator<Item = Result<P>> {
+        let partial = |index| Ok(postcard::from_bytes(&self.backend.partial(index))?);
+        (0..self.len()).map(partial)
+    }
+}
+
 /// Where a task comes from: a host behind WebAssembly, or a test.
 pub(crate) trait Backend {
     fn phase(&self) -> Phase;
     fn tables(&self, port: &str) -> Vec<Box<dyn TableBackend + '_>>;
     fn blobs(&self, port: &str) -> Vec<(String, Vec<u8>)>;
-    fn partials(&self) -> Vec<Vec<u8>>;
+    fn partials(&self) -> usize;
+    fn partial(&self, index: usize) -> Vec<u8>;
     fn emit_partial(&self, bytes: &[u8]) -> Result<()>;
     fn declare(&self, port: &str, passed: Option<(&str, &[String])>, added: &[Field]) -> Result<()>;
     fn begin(&self, port: &str, rows: Rows<'_>) -> Result<()>;
@@ -200,8 +227,8 @@ impl Task<'_> {
     }
 
     #[doc(hidden)]
-    pub fn partials(&self) -> Result<Vec<Vec<u8>>> {
-        Ok(self.backend.partials())
+    pub fn partials<P>(&self) -> Partials<'_, P> {
+        Partials { backend: self.backend, kept: PhantomData }
     }
 
     /// Emits a named number. Those of the parts of a step are added up.

@@ -312,8 +312,12 @@ impl Backend for TestTask<'_> {
         }
     }
 
-    fn partials(&self) -> Vec<Vec<u8>> {
-        self.partials.clone()
+    fn partials(&self) -> usize {
+        self.partials.len()
+    }
+
+    fn partial(&self, index: usize) -> Vec<u8> {
+        self.partials[index].clone()
     }
 
     fn emit_partial(&self, bytes: &[u8]) -> Result<()> {

@@ -24,6 +24,7 @@
 //! shows, and it then counts as absent.
 
 mod claim;
+mod hash_file;
 mod index;
 mod object;
 mod record;

@@ -9,7 +9,7 @@ use millrace_types::SourceDigest;
 use millrace_types::wire::Kind;
 use serde::{Deserialize, Serialize};
 
-use crate::{Result, Store, StoreError};
+use crate::{Result, Store, StoreError, hash_file};
 
 /// What a stat says of a file; while it stays the same, so does the content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,9 +84,8 @@ impl Store {
             return Ok(memo.digest);
         }
         let before = SystemTime::now();
-        let mut hasher = blake3::Hasher::new();
-        hasher.update_mmap_rayon(path).map_err(read)?;
-        let digest = hasher.finalize().into();
+        let file = crate::open_file(path).map_err(read)?;
+        let digest = hash_file::digest(&file, stamp.size).map_err(read)?.into();
         // A file that changes while it is read must not be remembered.
         let after = FileStamp::new(&std::fs::metadata(path).map_err(read)?);
         if after == stamp && !stamp.is_racy(before) {

@@ -48,20 +48,80 @@ fn number(ordered: u64) -> f64 {
     f64::from_bits(if ordered >> 63 == 1 { ordered & !(1 << 63) } else { !ordered })
 }
 
-/// The value at a place of sorted runs taken together, without merging them: the
-/// least value that more than `place` values do not exceed.
-fn select(runs: &[&[u64]], place: usize) -> f64 {
-    let (mut least, mut greatest) = (0, u64::MAX);
-    while least < greatest {
-        let middle = least + (greatest - least) / 2;
-        let up_to: usize = runs.iter().map(|run| run.partition_point(|value| *value <= middle)).sum();
-        if up_to > place {
-            greatest = middle;
-        } else {
-            least = middle + 1;
-        }
+/// Of each so many values of a sorted run the last one is looked at first.
+const STRIDE: usize = 64;
+
+/// Sorted runs, seen once: how many values there are, and some of them.
+#[derive(Default)]
+struct Sketch {
+    runs: usize,
+    values: usize,
+    /// Each the last of `STRIDE` values of its run.
+    samples: Vec<u64>,
+}
+
+/// Between these two lies what is looked for: more than the first, at most the second.
+type Bounds = (Option<u64>, Option<u64>);
+
+impl Sketch {
+    fn add(&mut self, run: &[u64]) {
+        self.runs += 1;
+        self.values += run.len();
+        self.samples.extend(run.chunks_exact(STRIDE).map(|chunk| chunk[STRIDE - 1]));
     }
-    number(least)
+
+    /// What is certain of the value at a place of all runs taken together. Of the values
+    /// up to a sample there are at least as many as those samples stand for, and in each
+    /// run fewer than `STRIDE` more.
+    fn bounds(&self, place: usize) -> Bounds {
+        let more = self.runs * (STRIDE - 1);
+        // Samples at equal values are equally many, wherever one of them stands.
+        let below = (place + 1).saturating_sub(more + 1) / STRIDE;
+        let before = |count: usize| {
+            let last = *self.samples.get(count.checked_sub(1)?)?;
+            let next = self.samples.get(count);
+            // All samples up to a value, or none of them.
+            if next.is_none_or(|next| *next > last) {
+                return Some(last);
+            }
+            let first = self.samples.partition_point(|sample| *sample < last);
+            self.samples.get(first.checked_sub(1)?).copied()
+        };
+        (before(below), self.samples.get(place / STRIDE).copied())
+    }
+}
+
+/// Values of all runs between two bounds, with how many there are of each.
+#[derive(Default)]
+struct Window {
+    bounds: Bounds,
+    below: usize,
+    values: Vec<(u64, usize)>,
+}
+
+impl Window {
+    fn new(bounds: Bounds) -> Self {
+        Self { bounds, ..Self::default() }
+    }
+
+    fn add(&mut self, run: &[u64]) {
+        let up_to = |bound: u64| run.partition_point(|value| *value <= bound);
+        let from = self.bounds.0.map_or(0, up_to);
+        let to = self.bounds.1.map_or(run.len(), up_to);
+        self.below += from;
+        let equal = run[from..to.max(from)].chunk_by(|a, b| a == b);
+        self.values.extend(equal.map(|values| (values[0], values.len())));
+    }
+
+    /// The value at a place of all runs taken together.
+    fn at(&self, place: usize) -> f64 {
+        let mut seen = self.below;
+        let found = self.values.iter().find(|(_, count)| {
+            seen += count;
+            seen > place
+        });
+        found.or(self.values.last()).map_or(f64::NAN, |(value, _)| number(*value))
+    }
 }
 
 impl Fold for BinsFit {
@@ -82,24 +142,52 @@ impl Fold for BinsFit {
         self.columns.iter().map(sorted).collect()
     }
 
-    fn merge(&self, partials: Vec<Self::Partial>, task: &Task) -> Result<()> {
-        let mut columns = millrace_sdk::json::Map::new();
-        for (i, name) in self.columns.iter().enumerate() {
-            let runs: Vec<&[u64]> = partials.iter().map(|partial| partial[i].0.as_slice()).collect();
-            let count: usize = runs.iter().map(|run| run.len()).sum();
-            if count == 0 {
+    /// The values are looked at twice, part by part: once for where the edges lie about,
+    /// once for what lies there. So memory is needed for few of them.
+    fn merge(&self, partials: Partials<Self::Partial>, task: &Task) -> Result<()> {
+        let mut sketches: Vec<Sketch> = self.columns.iter().map(|_| Sketch::default()).collect();
+        for partial in partials.iter() {
+            sketches.iter_mut().zip(partial?).for_each(|(sketch, run)| sketch.add(&run.0));
+        }
+        let mut windows = Vec::with_capacity(sketches.len());
+        for (name, sketch) in self.columns.iter().zip(&mut sketches) {
+            if sketch.values == 0 {
                 return Err(Error::new(format!("column `{name}` has no value to look at")).in_column(name));
             }
-            let edge = |k: u32| {
-                let place = (count - 1) as f64 * f64::from(k) / f64::from(self.bins);
-                let below = place as usize;
-                let low = select(&runs, below);
-                let high = select(&runs, (below + 1).min(count - 1));
-                low + (high - low) * (place - below as f64)
+            sort(&mut sketch.samples);
+            let window = |k| {
+                let (below, _) = self.place(k, sketch.values);
+                let (low, high) = (sketch.bounds(below), sketch.bounds((below + 1).min(sketch.values - 1)));
+                Window::new((low.0, high.1))
             };
-            columns.insert(name.clone(), json!((1..self.bins).map(edge).collect::<Vec<f64>>()));
+            windows.push((1..self.bins).map(window).collect::<Vec<_>>());
+        }
+        for partial in partials.iter() {
+            for (windows, run) in windows.iter_mut().zip(partial?) {
+                windows.iter_mut().for_each(|window| window.add(&run.0));
+            }
+        }
+        let mut columns = millrace_sdk::json::Map::new();
+        for ((name, windows), sketch) in self.columns.iter().zip(&mut windows).zip(&sketches) {
+            let edge = |(k, window): (u32, &mut Window)| {
+                window.values.sort_unstable();
+                let (below, between) = self.place(k, sketch.values);
+                let low = window.at(below);
+                let high = window.at((below + 1).min(sketch.values - 1));
+                low + (high - low) * between
+            };
+            let edges: Vec<f64> = (1..).zip(windows).map(edge).collect();
+            columns.insert(name.clone(), json!(edges));
         }
         task.emit_blob("edges", json!({ "columns": columns }).to_string().as_bytes())
+    }
+}
+
+impl BinsFit {
+    /// Where the edge `k` lies among so many sorted values: behind which, and how far.
+    fn place(&self, k: u32, values: usize) -> (usize, f64) {
+        let place = (values - 1) as f64 * f64::from(k) / f64::from(self.bins);
+        (place as usize, place - (place as usize) as f64)
     }
 }
 
@@ -124,6 +212,38 @@ mod tests {
     fn edges_are_interpolated_between_the_nearest_values() {
         assert_eq!(edges(&[&[3.0, -1.0, 0.0, 10.0, 7.0]], 4), [0.0, 3.0, 7.0]);
         assert_eq!(edges(&[&[1.0, 2.0, 3.0, 4.0]], 4), [1.75, 2.5, 3.25]);
+    }
+
+    /// Long runs, short ones, and values of which there are many: the same edges as of one
+    /// sorted run, to the bit.
+    #[test]
+    fn edges_are_those_of_all_values_sorted() {
+        let mut state = 1u64;
+        let mut random = move |below: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % below
+        };
+        for distinct in [1, 2, 5, 1000, 1 << 30] {
+            for bins in [2, 3, 10, 97] {
+                let parts: Vec<Vec<f64>> = (0..1 + random(12))
+                    .map(|_| {
+                        let rows = [1, 60, 64, 65, 700, 3000][random(6) as usize];
+                        let heavy = random(4) == 0;
+                        let value = |x: u64| if heavy && x.is_multiple_of(3) { 1.0 } else { x as f64 - 400.0 };
+                        (0..rows).map(|_| value(random(distinct))).collect()
+                    })
+                    .collect();
+                let mut all = parts.concat();
+                all.sort_unstable_by(f64::total_cmp);
+                let expected = (1..bins).map(|k| {
+                    let place = (all.len() - 1) as f64 * f64::from(k) / f64::from(bins);
+                    let (low, high) = (all[place as usize], all[(place as usize + 1).min(all.len() - 1)]);
+                    low + (high - low) * (place - (place as usize) as f64)
+                });
+                let parts: Vec<&[f64]> = parts.iter().map(Vec::as_slice).collect();
+                assert_eq!(edges(&parts, bins), expected.collect::<Vec<_>>(), "{distinct} {bins} {}", parts.len());
+            }
+        }
     }
 
     #[test]

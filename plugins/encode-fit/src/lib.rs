@@ -68,10 +68,13 @@ impl Fold for EncodeFit {
         Ok(all)
     }
 
-    fn merge(&self, partials: Vec<Self::Partial>, task: &Task) -> Result<()> {
+    fn merge(&self, partials: Partials<Self::Partial>, task: &Task) -> Result<()> {
+        let mut found = vec![BTreeSet::new(); self.columns.len()];
+        for partial in partials.iter() {
+            found.iter_mut().zip(partial?).for_each(|(found, values)| found.extend(values));
+        }
         let mut columns = millrace_sdk::json::Map::new();
-        for (i, name) in self.columns.iter().enumerate() {
-            let all: BTreeSet<String> = partials.iter().flat_map(|partial| partial[i].iter().cloned()).collect();
+        for (name, all) in self.columns.iter().zip(found) {
             self.check(name, &all)?;
             columns.insert(name.clone(), json!(all));
         }

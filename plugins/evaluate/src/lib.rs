@@ -69,8 +69,11 @@ impl Fold for Evaluate {
         Ok(rows)
     }
 
-    fn merge(&self, partials: Vec<Self::Partial>, task: &Task) -> Result<()> {
-        let mut rows: Vec<(f64, bool)> = partials.into_iter().flatten().collect();
+    fn merge(&self, partials: Partials<Self::Partial>, task: &Task) -> Result<()> {
+        let mut rows: Self::Partial = Vec::new();
+        for partial in partials.iter() {
+            rows.extend(partial?);
+        }
         // Made of sorted runs, which a stable sort merges.
         rows.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
         let positives = rows.iter().filter(|(_, label)| *label).count() as f64;

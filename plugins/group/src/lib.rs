@@ -90,22 +90,20 @@ pub struct States {
 }
 
 impl States {
-    fn new(aggregate: &Aggregate, integers: bool, groups: usize) -> Self {
-        let mut states = Self::default();
-        match aggregate.function {
-            Function::Count => states.counts = Packed(vec![0; groups]),
-            Function::Sum => states.sums = Packed(vec![0.0; groups]),
-            Function::Mean => {
-                states.counts = Packed(vec![0; groups]);
-                states.sums = Packed(vec![0.0; groups]);
-            }
-            Function::Min | Function::Max if integers => {
-                states.counts = Packed(vec![0; groups]);
-                states.ints = Packed(vec![0; groups]);
-            }
-            Function::Min | Function::Max => states.floats = Packed(vec![f64::NAN; groups]),
+    /// Makes room for so many groups, of which the new ones have seen nothing.
+    fn resize(&mut self, function: Function, integers: bool, groups: usize) {
+        let bound = matches!(function, Function::Min | Function::Max);
+        if matches!(function, Function::Count | Function::Mean) || (bound && integers) {
+            self.counts.0.resize(groups, 0);
         }
-        states
+        if matches!(function, Function::Sum | Function::Mean) {
+            self.sums.0.resize(groups, 0.0);
+        }
+        match (bound, integers) {
+            (true, true) => self.ints.0.resize(groups, 0),
+            (true, false) => self.floats.0.resize(groups, f64::NAN),
+            (false, _) => {}
+        }
     }
 
     /// Counts a value of each of these groups.
@@ -295,31 +293,6 @@ impl Rows {
     }
 }
 
-/// Numbers the integers of a column; a missing one has a number of its own.
-fn number_integers(
-    numbering: &mut Numbering,
-    keys: impl Iterator<Item = Option<i64>>,
-) -> (Vec<u32>, Packed<i64>, Option<u32>) {
-    // The missing key is numbered as if it came last, then moved to where it came.
-    let mut missing = false;
-    let numbers: Vec<u32> = keys
-        .map(|key| match key {
-            Some(key) => numbering.number(key),
-            None => {
-                missing = true;
-                u32::MAX
-            }
-        })
-        .collect();
-    let mut keys = numbering.keys().to_vec();
-    if !missing {
-        return (numbers, Packed(keys), None);
-    }
-    let last = keys.len() as u32;
-    keys.push(0);
-    (numbers.into_iter().map(|number| number.min(last)).collect(), Packed(keys), Some(last))
-}
-
 /// For each row the number of its group, and the key of each group.
 fn groups(part: &Part, by: &[String]) -> Result<(Vec<u32>, Keys)> {
     let is_int = |name: &str| {
@@ -331,12 +304,18 @@ fn groups(part: &Part, by: &[String]) -> Result<(Vec<u32>, Keys)> {
     {
         let column = part.i64(name)?;
         let mut numbering = Numbering::of([&column]);
-        if column.null_count() == 0 {
-            let numbers = column.values().iter().map(|key| numbering.number(*key)).collect();
-            return Ok((numbers, Keys::Ints(Packed(numbering.keys().to_vec()), None)));
-        }
-        let (numbers, keys, missing) = number_integers(&mut numbering, column.iter());
-        return Ok((numbers, Keys::Ints(keys, missing)));
+        let numbers = match column.null_count() {
+            0 => column.values().iter().map(|key| numbering.number(*key)).collect(),
+            _ => {
+                let number = |key| match key {
+                    Some(key) => numbering.number(key),
+                    None => numbering.missing(),
+                };
+                column.iter().map(number).collect()
+            }
+        };
+        let (keys, missing) = numbering.into_keys();
+        return Ok((numbers, Keys::Ints(Packed(keys), missing)));
     }
     let mut columns: Vec<Vec<Key>> = Vec::new();
     for name in by {
@@ -352,48 +331,52 @@ fn groups(part: &Part, by: &[String]) -> Result<(Vec<u32>, Keys)> {
     Ok((of_rows, Keys::Rows(rows.keys)))
 }
 
-/// The groups of all parts: the number of each part's groups among them, the keys,
-/// and the order in which they come out.
-struct Merged {
-    numbers: Vec<Vec<u32>>,
-    keys: Keys,
-    order: Vec<u32>,
+/// The groups of the parts so far.
+#[derive(Default)]
+struct Merging {
+    integers: Numbering,
+    rows: Rows,
 }
 
-fn merged(partials: &[Groups]) -> Merged {
-    let mut numbers = Vec::with_capacity(partials.len());
-    if partials.iter().all(|partial| matches!(partial.keys, Keys::Ints(..))) {
-        let of = |partial: &Groups| match &partial.keys {
-            Keys::Ints(keys, missing) => (keys.0.clone(), *missing),
-            Keys::Rows(_) => (Vec::new(), None),
-        };
-        let all: Vec<(Vec<i64>, Option<u32>)> = partials.iter().map(of).collect();
-        let least = all.iter().flat_map(|(keys, _)| keys).min();
-        let greatest = all.iter().flat_map(|(keys, _)| keys).max();
-        let expected = all.iter().map(|(keys, _)| keys.len()).max().unwrap_or(0);
-        let mut numbering = Numbering::new(least.copied().zip(greatest.copied()), expected);
-        let keys = all.iter().flat_map(|(keys, missing)| {
-            (0u32..).zip(keys).map(|(place, key)| (*missing != Some(place)).then_some(*key))
-        });
-        let (flat, keys, missing) = number_integers(&mut numbering, keys);
-        let mut rest = flat.as_slice();
-        for (keys, _) in &all {
-            let (these, others) = rest.split_at(keys.len());
-            numbers.push(these.to_vec());
-            rest = others;
+impl Merging {
+    /// The numbers that the groups of one more part have among all.
+    fn numbers(&mut self, keys: &Keys) -> Vec<u32> {
+        match keys {
+            Keys::Ints(Packed(keys), missing) => {
+                self.integers.expect(keys);
+                let number = |(place, key): (u32, &i64)| match missing {
+                    Some(missing) if *missing == place => self.integers.missing(),
+                    _ => self.integers.number(*key),
+                };
+                (0..).zip(keys).map(number).collect()
+            }
+            Keys::Rows(keys) => keys.iter().map(|key| self.rows.number(key.clone())).collect(),
         }
-        let mut order: Vec<u32> = (0..keys.0.len() as u32).collect();
-        order.sort_unstable_by_key(|group| (missing != Some(*group), keys.0[*group as usize]));
-        return Merged { numbers, keys: Keys::Ints(keys, missing), order };
     }
-    let mut rows = Rows::default();
-    for partial in partials {
-        let Keys::Rows(found) = &partial.keys else { continue };
-        numbers.push(found.iter().map(|key| rows.number(key.clone())).collect());
+
+    fn len(&self) -> usize {
+        self.integers.keys().len() + self.rows.keys.len()
     }
-    let mut order: Vec<u32> = (0..rows.keys.len() as u32).collect();
-    order.sort_unstable_by(|a, b| rows.keys[*a as usize].cmp(&rows.keys[*b as usize]));
-    Merged { numbers, keys: Keys::Rows(rows.keys), order }
+
+    /// The keys, and the order in which they come out.
+    fn done(self) -> Merged {
+        if !self.rows.keys.is_empty() {
+            let keys = self.rows.keys;
+            let mut order: Vec<u32> = (0..keys.len() as u32).collect();
+            order.sort_unstable_by(|a, b| keys[*a as usize].cmp(&keys[*b as usize]));
+            return Merged { keys: Keys::Rows(keys), order };
+        }
+        let (keys, missing) = self.integers.into_keys();
+        let mut order: Vec<u32> = (0..keys.len() as u32).collect();
+        order.sort_unstable_by_key(|group| (missing != Some(*group), keys[*group as usize]));
+        Merged { keys: Keys::Ints(Packed(keys), missing), order }
+    }
+}
+
+/// The groups of all parts.
+struct Merged {
+    keys: Keys,
+    order: Vec<u32>,
 }
 
 impl Merged {
@@ -440,7 +423,8 @@ impl Fold for Group {
         for (_, aggregate) in self.aggregates() {
             let of_integers = aggregate.column.as_ref().is_some_and(is_of_integers);
             let function = aggregate.function;
-            let mut states = States::new(&aggregate, of_integers, keys.len());
+            let mut states = States::default();
+            states.resize(function, of_integers, keys.len());
             let groups = || of_rows.iter().map(|group| *group as usize);
             let Some(name) = &aggregate.column else {
                 states.count(groups());
@@ -471,19 +455,30 @@ impl Fold for Group {
         Ok(Groups { keys, states: all, kinds, integers })
     }
 
-    fn merge(&self, partials: Vec<Groups>, task: &Task) -> Result<()> {
-        // Without parts there are no rows, and none come out.
-        let Some(Groups { kinds, integers, .. }) = partials.first() else { return Ok(()) };
-        let merged = merged(&partials);
+    fn merge(&self, partials: Partials<Groups>, task: &Task) -> Result<()> {
+        let aggregates = self.aggregates();
+        let mut merging = Merging::default();
+        let mut all = vec![States::default(); aggregates.len()];
+        let (mut kinds, mut integers) = (Vec::new(), Vec::new());
+        for partial in partials.iter() {
+            let partial = partial?;
+            let numbers = merging.numbers(&partial.keys);
+            for (i, (_, aggregate)) in aggregates.iter().enumerate() {
+                all[i].resize(aggregate.function, partial.integers[i], merging.len());
+                all[i].merge(aggregate.function, &partial.states[i], &numbers);
+            }
+            (kinds, integers) = (partial.kinds, partial.integers);
+        }
+        if kinds.is_empty() {
+            // Without parts there are no rows, and none come out.
+            return Ok(());
+        }
+        let merged = merging.done();
         let count = merged.keys.len();
         let mut columns: Vec<(&str, Column)> =
             self.by.iter().enumerate().map(|(i, name)| (name.as_str(), merged.column(i, kinds[i]))).collect();
-        for (i, (name, aggregate)) in self.aggregates().iter().enumerate() {
+        for (i, ((name, aggregate), all)) in aggregates.iter().zip(all).enumerate() {
             let function = aggregate.function;
-            let mut all = States::new(aggregate, integers[i], count);
-            for (partial, numbers) in partials.iter().zip(&merged.numbers) {
-                all.merge(function, &partial.states[i], numbers);
-            }
             let States { counts, sums, floats, ints } = all;
             let groups = merged.order.iter().map(|group| *group as usize);
             let column = match function {

@@ -79,10 +79,13 @@ impl Fold for NormaliseFit {
         self.columns.iter().map(moments).collect()
     }
 
-    fn merge(&self, partials: Vec<Vec<Moments>>, task: &Task) -> Result<()> {
+    fn merge(&self, partials: Partials<Self::Partial>, task: &Task) -> Result<()> {
+        let mut all = vec![Moments::default(); self.columns.len()];
+        for partial in partials.iter() {
+            all.iter_mut().zip(partial?).for_each(|(all, moments)| *all = all.merge(moments));
+        }
         let mut columns = millrace_sdk::json::Map::new();
-        for (i, name) in self.columns.iter().enumerate() {
-            let all = partials.iter().map(|partial| partial[i]).fold(Moments::default(), Moments::merge);
+        for (name, all) in self.columns.iter().zip(all) {
             if all.count == 0.0 {
                 return Err(Error::new(format!("column `{name}` has no value to measure")).in_column(name));
             }
