@@ -14,9 +14,11 @@
 //! Within a value of that column, rows of one key stay together; values with too
 //! few rows for both sides are taken as one.
 
-use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
-use millrace_sdk::kernels::{hash, hash_int};
+use millrace_sdk::expr_math::sqrt;
+use millrace_sdk::kernels::{KeyMap, hash, hash_int};
+use millrace_sdk::keys::Numbering;
 use millrace_sdk::prelude::*;
 
 /// Params of `std:split`.
@@ -55,33 +57,27 @@ impl Step for Split {
 }
 
 /// The values of a column as bytes, one for each row; a missing one has none.
-fn each_value(part: &Part, name: &str, mut each: impl FnMut(&[u8])) -> Result<()> {
+fn each_value(part: &Part, name: &str, mut each: impl FnMut(Option<&[u8]>)) -> Result<()> {
     let field = part.fields().iter().find(|field| field.name() == name);
-    let data_type = field.map_or(DataType::Null, |field| field.data_type().clone());
-    if data_type == DataType::Utf8 {
-        for text in part.text(name)?.iter() {
-            each(text.unwrap_or_default().as_bytes());
-        }
-    } else if data_type.is_floating() {
-        for value in part.f64(name)?.iter() {
-            each(&value.map_or([0; 8], f64::to_le_bytes));
-        }
+    if field.is_some_and(|field| *field.data_type() == DataType::Utf8) {
+        part.text(name)?.iter().for_each(|text| each(text.map(str::as_bytes)));
     } else {
-        let int = part.i64(name)?;
-        for value in int.iter() {
-            each(&value.map_or([0; 8], i64::to_le_bytes));
-        }
+        part.f64(name)?.iter().for_each(|value| each(value.map(f64::to_le_bytes).as_ref().map(<[u8; 8]>::as_slice)));
     }
     Ok(())
 }
 
+/// A column of integers or booleans; none when it has something else.
+fn integers(part: &Part, name: &str) -> Option<Int64Array> {
+    let field = part.fields().iter().find(|field| field.name() == name)?;
+    let other = *field.data_type() == DataType::Utf8 || field.data_type().is_floating();
+    if other { None } else { part.i64(name).ok() }
+}
+
 impl Split {
     fn hashes(&self, part: &Part) -> Result<Vec<u64>> {
-        let field = part.fields().iter().find(|field| *field.name() == self.key);
-        if field.is_some_and(|field| field.data_type().is_integer())
-            && let Ok(keys) = part.i64(&self.key)
-        {
-            let seed = self.seed;
+        let seed = self.seed;
+        if let Some(keys) = integers(part, &self.key) {
             let hash = |key: Option<i64>| key.map_or_else(|| hash(seed, &[]), |key| hash_int(seed, key));
             return Ok(match keys.null_count() {
                 0 => keys.values().iter().map(|key| hash_int(seed, *key)).collect(),
@@ -89,7 +85,7 @@ impl Split {
             });
         }
         let mut hashes = Vec::with_capacity(part.rows());
-        each_value(part, &self.key, |value| hashes.push(hash(self.seed, value)))?;
+        each_value(part, &self.key, |value| hashes.push(hash(seed, value.unwrap_or_default())))?;
         Ok(hashes)
     }
 
@@ -112,57 +108,166 @@ impl Map for Split {
     }
 }
 
-/// The least hash of the test, when the `train` rows with the least hashes are for
-/// training; rows of equal keys go to the side where most of them would be.
-fn first_of_test(group: &mut [(u64, u32, u32)], train: usize) -> Option<u64> {
-    if train >= group.len() {
-        return None;
+/// The values of `by`, numbered; a missing one is one of them.
+#[derive(Default)]
+struct Strata {
+    integers: Numbering,
+    others: KeyMap<Vec<u8>, u32>,
+    missing: Option<u32>,
+}
+
+impl Strata {
+    /// For each row of a part the number of its value.
+    fn numbers(&mut self, part: &Part, by: &str) -> Result<Vec<u32>> {
+        let mut numbers = Vec::with_capacity(part.rows());
+        if let Some(column) = integers(part, by) {
+            self.integers.expect(column.values());
+            numbers.extend(column.iter().map(|key| match key {
+                Some(key) => self.integers.number(key),
+                None => self.integers.missing(),
+            }));
+            return Ok(numbers);
+        }
+        each_value(part, by, |value| {
+            let next = self.others.len() as u32 + u32::from(self.missing.is_some());
+            numbers.push(match value.map(|value| (value, self.others.get(value))) {
+                None => *self.missing.get_or_insert(next),
+                Some((_, Some(known))) => *known,
+                Some((value, None)) => *self.others.entry(value.to_vec()).or_insert(next),
+            });
+        })?;
+        Ok(numbers)
     }
-    let (below, (hash, ..), above) = group.select_nth_unstable(train);
-    let hash = *hash;
-    let equal_below = below.iter().filter(|(other, ..)| *other == hash).count();
-    let equal_above = above.iter().filter(|(other, ..)| *other == hash).count() + 1;
-    if equal_below <= equal_above {
-        return Some(hash);
+}
+
+/// Rows of which a share goes to the test, by their hashes. All of them are seen more than
+/// once, and never kept: only those near to where the test begins.
+struct Group {
+    rows: usize,
+    /// How many are for training: those with the least hashes.
+    train: usize,
+    /// The hashes that are kept.
+    near: RangeInclusive<u64>,
+    /// How many have a lesser hash.
+    below: usize,
+    kept: Vec<u64>,
+    /// The least hash of the test, once it is known; none when there is no test.
+    first: Option<Option<u64>>,
+}
+
+/// Groups of fewer rows are kept whole.
+const FEW: usize = 4096;
+
+impl Group {
+    fn new(rows: usize, test: f64) -> Self {
+        let train = ((1.0 - test) * rows as f64 + 1e-9) as usize;
+        let first = (train >= rows).then_some(None);
+        Self { rows, train, near: Self::near(rows, train), below: 0, kept: Vec::new(), first }
     }
-    above.iter().map(|(other, ..)| *other).filter(|other| *other > hash).min()
+
+    /// Hashes are spread evenly: the one at a place lies near to its share of all, by
+    /// eight standard deviations unless keys come often, or once in 10^15.
+    fn near(rows: usize, train: usize) -> RangeInclusive<u64> {
+        if rows <= FEW {
+            return 0..=u64::MAX;
+        }
+        const ALL: f64 = 18_446_744_073_709_551_616.0;
+        let (rows, share) = (rows as f64, train as f64 / rows as f64);
+        let width = 8.0 * sqrt(share * (1.0 - share) / rows) + 8.0 / rows;
+        // Casts end at the bounds of the type.
+        ((share - width) * ALL) as u64..=((share + width) * ALL) as u64
+    }
+
+    fn add(&mut self, hash: u64) {
+        if self.first.is_none() {
+            self.below += usize::from(hash < *self.near.start());
+            if self.near.contains(&hash) {
+                self.kept.push(hash);
+            }
+        }
+    }
+
+    /// Decides where the test begins, if it begins among the hashes that were kept. Rows of
+    /// equal keys go to the side where most of them would be.
+    fn decide(&mut self) {
+        self.kept.sort_unstable();
+        let seen = self.below + self.kept.len();
+        if self.first.is_some() || self.below > self.train || seen <= self.train {
+            return;
+        }
+        let hash = self.kept[self.train - self.below];
+        let (from, to) = (self.kept.partition_point(|h| *h < hash), self.kept.partition_point(|h| *h <= hash));
+        let (equal_below, equal_above) = (self.train - self.below - from, self.below + to - self.train);
+        self.first = match self.kept.get(to) {
+            _ if equal_below <= equal_above => Some(Some(hash)),
+            Some(next) => Some(Some(*next)),
+            None if seen == self.rows => Some(None),
+            None => None,
+        };
+    }
+
+    /// Keeps all of them, where those nearby were too few.
+    fn keep_all(&mut self) {
+        (self.near, self.below) = (0..=u64::MAX, 0);
+        self.kept.clear();
+    }
+}
+
+impl Split {
+    /// Gives each row of all parts to its group.
+    fn fill(&self, table: &Table, by: &str, strata: &mut Strata, of: &[usize], groups: &mut [Group]) -> Result<()> {
+        for part in table.parts() {
+            let numbers = strata.numbers(&part, by)?;
+            for (hash, number) in self.hashes(&part)?.into_iter().zip(numbers) {
+                groups[of[number as usize]].add(hash);
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Whole for Split {
     fn whole(&self, task: &Task) -> Result<()> {
         let table = task.table("input")?;
         let by = self.by.as_deref().unwrap_or(&self.key);
-        let mut groups: BTreeMap<Vec<u8>, Vec<(u64, u32, u32)>> = BTreeMap::new();
-        let mut sides = Vec::new();
-        for (index, part) in table.parts().enumerate() {
-            let hashes = self.hashes(&part)?;
-            sides.push(vec![false; hashes.len()]);
-            let mut row = 0;
-            each_value(&part, by, |value| {
-                let entry = (hashes[row], index as u32, row as u32);
-                match groups.get_mut(value) {
-                    Some(group) => group.push(entry),
-                    None => drop(groups.insert(value.to_vec(), vec![entry])),
+        let mut strata = Strata::default();
+        let mut counts: Vec<usize> = Vec::new();
+        for part in table.parts() {
+            for number in strata.numbers(&part, by)? {
+                if counts.len() <= number as usize {
+                    counts.resize(number as usize + 1, 0);
                 }
-                row += 1;
-            })?;
-        }
-        // A group that is too small to have a row on each side is split with the
-        // others of its kind: rounding it by itself would put all of them on one.
-        let smallest = (1.0 / self.test.min(1.0 - self.test).max(1e-9)).ceil() as usize;
-        let (mut rest, mut of_groups) = (Vec::new(), Vec::new());
-        for group in groups.into_values() {
-            if group.len() < smallest { rest.extend(group) } else { of_groups.push(group) }
-        }
-        of_groups.push(rest);
-        for mut group in of_groups {
-            let train = ((1.0 - self.test) * group.len() as f64 + 1e-9) as usize;
-            let Some(first) = first_of_test(&mut group, train) else { continue };
-            for (hash, part, row) in &group {
-                sides[*part as usize][*row as usize] = *hash >= first;
+                counts[number as usize] += 1;
             }
         }
-        sides.into_iter().try_for_each(|test| self.emit(task, test))
+        // A value with too few rows to have one on each side is split with the others of
+        // its kind: rounding it by itself would put all of them on one.
+        let smallest = (1.0 / self.test.min(1.0 - self.test).max(1e-9)).ceil() as usize;
+        let rest = counts.iter().filter(|count| **count < smallest).sum();
+        let mut groups = vec![Group::new(rest, self.test)];
+        let group = |count: usize| {
+            if count < smallest {
+                return 0;
+            }
+            groups.push(Group::new(count, self.test));
+            groups.len() - 1
+        };
+        let of: Vec<usize> = counts.into_iter().map(group).collect();
+        self.fill(&table, by, &mut strata, &of, &mut groups)?;
+        groups.iter_mut().for_each(Group::decide);
+        if groups.iter().any(|group| group.first.is_none()) {
+            groups.iter_mut().for_each(Group::keep_all);
+            self.fill(&table, by, &mut strata, &of, &mut groups)?;
+            groups.iter_mut().for_each(Group::decide);
+        }
+        let firsts: Vec<Option<u64>> = of.iter().map(|group| groups[*group].first.flatten()).collect();
+        drop(groups);
+        for part in table.parts() {
+            let numbers = strata.numbers(&part, by)?;
+            let is_test = |(hash, number): (u64, u32)| firsts[number as usize].is_some_and(|first| hash >= first);
+            self.emit(task, self.hashes(&part)?.into_iter().zip(numbers).map(is_test).collect())?;
+        }
+        Ok(())
     }
 }
 
@@ -207,6 +312,43 @@ mod tests {
         assert_eq!(one.iter().filter(|id| *id % 4 == 0).count(), 50);
         assert_eq!(one.len(), 200);
         assert_eq!(one, test_ids(vec![rows(0..1), rows(1..600), rows(600..1000)], params()));
+    }
+
+    /// The same as sorting all rows of each value by hash, where keys come once, often, or
+    /// make up half of all, so that those nearby do not tell.
+    #[test]
+    fn the_test_begins_where_it_would_among_all_rows_sorted() {
+        for (keys, rows) in [(1 << 40, 30_000), (97, 30_000), (3, 30_000), (1, 9000), (1 << 40, FEW as i64)] {
+            let key = |row: i64| (row.wrapping_mul(0x9e37_79b9_7f4a_7c15_u64.cast_signed()) >> 3).rem_euclid(keys);
+            let keys_of = Int64Array::from_iter_values((0..rows).map(key));
+            let label = Int64Array::from_iter((0..rows).map(|row| (row % 7 > 0).then_some(row % 3 / 2)));
+            let input = table(vec![
+                ("key", Arc::new(keys_of) as ArrayRef),
+                ("label", Arc::new(label)),
+                ("row", Arc::new(Int64Array::from_iter_values(0..rows))),
+            ]);
+            let half = rows as usize / 2;
+            let ends = [0, half, half + 1, rows as usize];
+            let parts = ends.windows(2).map(|ends| input.slice(ends[0], ends[1] - ends[0]));
+            let params = json!({ "key": "key", "by": "label", "test": 0.3, "seed": 5 });
+            let found = Harness::<Split>::new(params).parts("input", parts.collect()).run().unwrap();
+            let found: BTreeSet<i64> =
+                found.numbers("test", "row").into_iter().map(|row| row.unwrap() as i64).collect();
+            let mut expected = BTreeSet::new();
+            for label in [None, Some(0), Some(1)] {
+                let of_label = |row: &i64| (row % 7 > 0).then_some(row % 3 / 2) == label;
+                let mut all: Vec<(u64, i64)> =
+                    (0..rows).filter(of_label).map(|row| (hash_int(5, key(row)), row)).collect();
+                all.sort_unstable();
+                let train = (0.7 * all.len() as f64 + 1e-9) as usize;
+                let hash = all[train].0;
+                let equal = all.iter().filter(|(other, _)| *other == hash).count();
+                let below = all[..train].iter().filter(|(other, _)| *other == hash).count();
+                let is_test = |other: u64| if 2 * below <= equal { other >= hash } else { other > hash };
+                expected.extend(all.into_iter().filter(|(hash, _)| is_test(*hash)).map(|(_, row)| row));
+            }
+            assert_eq!(found, expected, "{keys} keys, {rows} rows");
+        }
     }
 
     /// With as many groups as rows, rounding each by itself would leave no train.
