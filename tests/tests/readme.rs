@@ -76,4 +76,14 @@ fn a_step_from_source_is_built_once_and_then_costs_a_stat() {
     let output = command.env("PATH", "/nowhere").env_remove("CARGO").output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(String::from_utf8(output.stdout).unwrap().contains("\"cached\":1"));
+    // A component that was harmed in the store is built again.
+    let mut harmed = 0;
+    for shard in std::fs::read_dir(sandbox.path("store/blobs")).unwrap() {
+        for blob in std::fs::read_dir(shard.unwrap().path()).unwrap() {
+            std::fs::write(blob.unwrap().path(), "harmed").unwrap();
+            harmed += 1;
+        }
+    }
+    assert_eq!(harmed, 1);
+    assert_eq!(sandbox.run(&["examples/hello/pipeline.toml"]).cached(), 1);
 }

@@ -227,6 +227,50 @@ fn nothing_of_the_store_may_be_missing() {
     }
 }
 
+/// An export is not told as good when it has come to be what is read, or the other way
+/// round: a run refuses that.
+#[test]
+fn where_names_lead_is_looked_at() {
+    let changes: [fn(&Sandbox); 3] = [
+        |s| {
+            fs::rename(s.path("rows/a.csv"), s.path("out/kept.csv")).unwrap();
+            std::os::unix::fs::symlink("../out/kept.csv", s.path("rows/a.csv")).unwrap();
+        },
+        |s| {
+            fs::rename(s.path("out"), s.path("store/out")).unwrap();
+            std::os::unix::fs::symlink("store/out", s.path("out")).unwrap();
+        },
+        |s| {
+            fs::rename(s.path("more.toml"), s.path("out/kept.csv")).unwrap();
+            std::os::unix::fs::symlink("out/kept.csv", s.path("more.toml")).unwrap();
+        },
+    ];
+    for (i, change) in changes.iter().enumerate() {
+        let sandbox = sandbox();
+        // So that the two could be one file.
+        let kept = sandbox.read("out/kept.csv");
+        sandbox.write("rows/a.csv", "x\n1\n2\n3\n");
+        assert!(told(&sandbox, &[]).0 && kept.starts_with("x\n1"));
+        change(&sandbox);
+        let with = sandbox.host(&["run"]);
+        let _ = fs::remove_dir_all(sandbox.path("store/traces"));
+        let without = sandbox.host(&["run"]);
+        assert_eq!((with.code, with.stderr), (without.code, without.stderr), "{i}");
+        assert_ne!(without.code, 0, "{i}");
+    }
+}
+
+/// A file under another name has its own history.
+#[test]
+fn a_told_run_is_one_of_the_file_that_is_there() {
+    let sandbox = sandbox();
+    fs::rename(sandbox.path("pipeline.toml"), sandbox.path("other.toml")).unwrap();
+    std::os::unix::fs::symlink("other.toml", sandbox.path("pipeline.toml")).unwrap();
+    sandbox.run(&[]);
+    let shown = sandbox.host(&["show", "scale.scaling", "--pipeline", "other.toml"]);
+    assert_eq!(shown.code, 0, "{}", shown.stderr);
+}
+
 #[test]
 fn a_touched_file_is_the_same_file() {
     let sandbox = sandbox();

@@ -180,14 +180,18 @@ impl Components {
         if let Some(file) = self.built(&absolute) {
             return digest_of(&file);
         }
+        let began = std::time::SystemTime::now();
         let millrace_plugin::Built { component: bytes, read } =
             millrace_plugin::build(&absolute).map_err(|error| error.to_string())?;
         let blob = self.store.put_blob(&bytes).map_err(|error| error.to_string())?;
         let file = self.store.blob_file(&blob.digest);
         // Building writes a lock file, which is a source.
         let stamp = millrace_plugin::stamp(&absolute).and_then(|stamp| stamp.with(&read)).map_err(io)?;
-        let name = plugin_name(&absolute);
-        self.store.put_record(Kind::Plugin, &name, &BuiltPlugin { stamp, file }).map_err(|error| error.to_string())?;
+        if !stamp.is_newer_than(began) {
+            let name = plugin_name(&absolute);
+            let built = BuiltPlugin { stamp, file };
+            self.store.put_record(Kind::Plugin, &name, &built).map_err(|error| error.to_string())?;
+        }
         let digest = ComponentDigest::from_bytes(*blob.digest.as_bytes());
         Ok((digest, Bytes::Owned(bytes.into())))
     }
@@ -195,7 +199,13 @@ impl Components {
     /// The component of a crate, if it was built from what the crate is now.
     fn built(&self, absolute: &Path) -> Option<PathBuf> {
         let built = self.store.record::<BuiltPlugin>(Kind::Plugin, &plugin_name(absolute))?;
-        (built.stamp.is_current(absolute) && built.file.is_file()).then_some(built.file)
+        let digest = self.store.source_digest(&built.file).ok()?;
+        // The file is a blob of the store, which may have been harmed.
+        let is_whole = built.file.file_name().is_some_and(|name| name == digest.hex().as_str());
+        if !is_whole {
+            let _ = std::fs::remove_file(&built.file);
+        }
+        (is_whole && built.stamp.is_current(absolute)).then_some(built.file)
     }
 
     /// The compiled component; compiled once, however many ask at a time.

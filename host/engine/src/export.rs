@@ -30,10 +30,12 @@ struct Written {
 /// When the name tells no format, or the system refuses.
 pub fn export_to(store: &Store, artifact: &Artifact, path: &Path) -> Result<(), String> {
     let data = StoreData::new(store.clone());
-    write(&data, artifact, path, &Cancel::default())
+    write(&data, artifact, path, &Cancel::default()).map(drop)
 }
 
-fn write(data: &StoreData, artifact: &Artifact, path: &Path, cancel: &Cancel) -> Result<(), String> {
+/// What a stat says of the file that was written: not of whatever is there by now, for others
+/// may write to the same name.
+fn write(data: &StoreData, artifact: &Artifact, path: &Path, cancel: &Cancel) -> Result<FileStamp, String> {
     let text = |error: io::Error| error.to_string();
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).map_err(text)?;
@@ -57,7 +59,8 @@ fn write(data: &StoreData, artifact: &Artifact, path: &Path, cancel: &Cancel) ->
         let _ = file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644));
     }
     data.settle().map_err(|error| error.to_string())?;
-    file.persist(path).map(|_| ()).map_err(|error| error.error.to_string())
+    let file = file.persist(path).map_err(|error| error.error.to_string())?;
+    file.metadata().map(|meta| FileStamp::new(&meta)).map_err(text)
 }
 
 fn is_packed(path: &Path) -> bool {
@@ -84,9 +87,8 @@ fn write_table<W: Write + Send>(
     exporter.finish().map_err(|error| text(&error))
 }
 
-/// A file as it was written, or found to be as it should be: what a stat said of it then,
-/// if it said anything.
-pub(crate) type Exported = (PathBuf, Option<FileStamp>);
+/// A file as it was written, or found to be as it should be: what a stat said of it then.
+pub(crate) type Exported = (PathBuf, FileStamp);
 
 /// Writes what the pipeline asks for, as far as it came to be. `None` when not all is well.
 pub(crate) fn exports(
@@ -114,16 +116,13 @@ pub(crate) fn exports(
         let stamp = || std::fs::metadata(&path).ok().map(|meta| FileStamp::new(&meta));
         let known = store.record::<Written>(Kind::Memo, &name);
         if let Some(known) = known.filter(|known| known.digest == digest && Some(known.stamp) == stamp()) {
-            exported.push((path.clone(), Some(known.stamp)));
+            exported.push((path.clone(), known.stamp));
             emit(Event::Exported { path, unchanged: true });
             continue;
         }
         match write(data, &artifact, &path, cancel) {
-            Ok(()) => {
-                let stamp = stamp();
-                if let Some(stamp) = stamp {
-                    let _ = store.put_record(Kind::Memo, &name, &Written { stamp, digest });
-                }
+            Ok(stamp) => {
+                let _ = store.put_record(Kind::Memo, &name, &Written { stamp, digest });
                 exported.push((path.clone(), stamp));
                 emit(Event::Exported { path, unchanged: false });
             }

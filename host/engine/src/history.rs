@@ -61,7 +61,8 @@ pub(crate) fn new_id() -> String {
     format!("{}-{:04x}", now.strftime("%Y%m%dT%H%M%S%6f"), std::process::id() & 0xffff)
 }
 
-fn absolute(path: &Path) -> PathBuf {
+/// Where a pipeline file lies, whatever it is called.
+pub(crate) fn absolute(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.to_owned())
 }
 

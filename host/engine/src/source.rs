@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use millrace_store::Store;
+use millrace_store::{FileStamp, Store};
 use millrace_tables::pack::Pack;
 use millrace_tables::read::{self, Format, ReadError, ReadOptions, ReadPart, Sink};
 use millrace_types::action_record::ObjectRef;
@@ -36,6 +36,17 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
+    /// Whether one of the files is a link.
+    pub(crate) fn has_links(&self) -> bool {
+        self.files.iter().any(|(file, _)| file.is_symlink())
+    }
+
+    /// The folders that the files lie in.
+    pub(crate) fn folders(&self) -> impl Iterator<Item = PathBuf> + '_ {
+        let here = |folder: &Path| if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder.to_owned() };
+        self.files.iter().filter_map(|(file, _)| file.parent()).map(here)
+    }
+
     /// Whether another look sees the same.
     pub(crate) fn holds(&self, store: &Store) -> bool {
         let Ok(files) = self.look.files() else { return false };
@@ -127,26 +138,35 @@ fn options(source: &Source, first: &Path) -> Result<ReadOptions, Diagnostic> {
     })
 }
 
+/// A file's digest, and what a stat said of it before.
+type Digested = (SourceDigest, FileStamp);
+
 /// The digests of files, in their order.
-fn digests(store: &Store, files: &[PathBuf], place: &Place) -> Result<Vec<SourceDigest>, Diagnostic> {
-    let digest = |file: &PathBuf| store.source_digest(file);
+fn digests(store: &Store, files: &[PathBuf], place: &Place) -> Result<Vec<Digested>, Diagnostic> {
+    let digest = |file: &PathBuf| store.source(file);
     let digests: Result<_, _> = files.iter().map(digest).collect();
     digests.map_err(|error| Diagnostic::new(error.to_string()).at(place, "this file"))
 }
 
+/// The first file that is not as it was.
+fn changed<'f>(store: &Store, files: &'f [PathBuf], digests: &[Digested]) -> Option<&'f PathBuf> {
+    files.iter().zip(digests).find(|(file, digested)| !store.is_as_it_was(file, digested)).map(|(file, _)| file)
+}
+
 /// Everything that decides what is read: the content of the files, in order, and
 /// the options; no names.
-fn key(files: &[PathBuf], digests: &[SourceDigest], options: &ReadOptions) -> [u8; 32] {
+fn key(files: &[PathBuf], digests: &[Digested], options: &ReadOptions) -> [u8; 32] {
     let ReadOptions { format, columns, filter, missing, types, part_rows, delimiter } = options;
     let types: Vec<(String, String)> = types.iter().map(|(name, ty)| (name.clone(), ty.to_string())).collect();
     let text =
         serde_json::json!([READER, *format as u8, columns, filter, missing, types, part_rows, delimiter, files.len()]);
     let mut hasher = blake3::Hasher::new_derive_key("millrace 2026-11 source");
     hasher.update(text.to_string().as_bytes());
-    for (file, digest) in files.iter().zip(digests) {
+    for (file, (digest, _)) in files.iter().zip(digests) {
         // How a file is unpacked is told by its name.
         let packed = file.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-        hasher.update(&[u8::from(packed == "gz") + 2 * u8::from(packed == "zip")]);
+        let is = |name: &str| u8::from(packed.eq_ignore_ascii_case(name));
+        hasher.update(&[is("gz") + 2 * is("zip")]);
         hasher.update(digest.as_bytes());
     }
     *hasher.finalize().as_bytes()
@@ -188,7 +208,7 @@ pub(crate) struct Found {
     files: Vec<PathBuf>,
     options: ReadOptions,
     look: Look,
-    digests: Vec<SourceDigest>,
+    digests: Vec<Digested>,
     key: [u8; 32],
     known: Option<Table>,
 }
@@ -239,6 +259,11 @@ pub(crate) fn read(
                 Some(table) => table,
                 None => read_table(data, &files, &options, threads).map_err(|error| one(explain(source, error)))?,
             };
+            // What was read is kept under what the files were before.
+            if let Some(file) = changed(store, &files, &digests) {
+                let message = format!("`{}` changed while it was read: run again", file.display());
+                return Err(one(Diagnostic::new(message).at(&source.path.1, "this file")));
+            }
             let wrong = |error: millrace_store::StoreError| one(Diagnostic::new(error.to_string()));
             store.put_record(Kind::Source, &key, &table).map_err(wrong)?;
             table
@@ -249,7 +274,7 @@ pub(crate) fn read(
             Diagnostic::new(format!("the source `{}` has no rows", source.name)).at(&source.path.1, "this file");
         return Err(one(error.help("if that is meant, add `allow_empty = true`")));
     }
-    let seen = Seen { look, files: files.into_iter().zip(digests).collect() };
+    let seen = Seen { look, files: files.into_iter().zip(digests.into_iter().map(|(digest, _)| digest)).collect() };
     Ok(Read { table: Arc::new(table), cached, wall_us: started.elapsed().as_micros() as u64, seen })
 }
 
@@ -267,7 +292,7 @@ fn by_file(
     store: &Store,
     data: &StoreData,
     files: &[PathBuf],
-    digests: &[SourceDigest],
+    digests: &[Digested],
     options: &ReadOptions,
     threads: usize,
 ) -> Option<Table> {
@@ -281,6 +306,9 @@ fn by_file(
             return Some(known);
         }
         let table = read_table(data, file, options, threads.div_ceil(files.len())).ok()?;
+        if changed(store, file, &digests[place..=place]).is_some() {
+            return None;
+        }
         store.put_record(Kind::Source, &key, &table).ok()?;
         Some(table)
     };

@@ -68,6 +68,21 @@ impl Store {
     /// # Errors
     /// When it cannot be read.
     pub fn source_digest(&self, path: &Path) -> Result<SourceDigest> {
+        self.source(path).map(|(digest, _)| digest)
+    }
+
+    /// Whether a file was not written since it had this digest and this stamp.
+    pub fn is_as_it_was(&self, path: &Path, (digest, stamp): &(SourceDigest, FileStamp)) -> bool {
+        let now = std::fs::metadata(path).map(|meta| FileStamp::new(&meta));
+        // Equal digests would not do: it may have been another file meanwhile.
+        now.is_ok_and(|now| now == *stamp) && self.source(path).is_ok_and(|(found, _)| found == *digest)
+    }
+
+    /// The digest of a file's content, and its stamp before it was looked at.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn source(&self, path: &Path) -> Result<(SourceDigest, FileStamp)> {
         let read = |source| StoreError::new("read", path, source);
         let absolute = std::path::absolute(path).map_err(read)?;
         let name = *blake3::hash(absolute.as_os_str().as_encoded_bytes()).as_bytes();
@@ -81,16 +96,42 @@ impl Store {
             && memo.stamp == stamp
             && memo.path == absolute
         {
-            return Ok(memo.digest);
+            return Ok((memo.digest, stamp));
         }
         let before = SystemTime::now();
         let file = crate::open_file(path).map_err(read)?;
-        let digest = hash_file::digest(&file, stamp.size).map_err(read)?.into();
+        let digest: SourceDigest = hash_file::digest(&file, stamp.size).map_err(read)?.into();
         // A file that changes while it is read must not be remembered.
         let after = FileStamp::new(&std::fs::metadata(path).map_err(read)?);
         if after == stamp && !stamp.is_racy(before) {
             self.put_record(Kind::Memo, &name, &Memo { path: absolute, stamp, digest })?;
         }
-        Ok(digest)
+        Ok((digest, stamp))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file that is something else for a moment is not the file that it was, even if its
+    /// bytes, its size and its times are put back.
+    #[test]
+    fn a_file_that_was_written_is_not_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("store")).unwrap();
+        let path = folder.path().join("rows.csv");
+        std::fs::write(&path, "one").unwrap();
+        let before = store.source(&path).unwrap();
+        assert!(store.is_as_it_was(&path, &before));
+        std::thread::sleep(Duration::from_millis(30));
+        let modified = std::fs::metadata(&path).unwrap().modified().unwrap();
+        std::fs::write(&path, "two").unwrap();
+        std::fs::write(&path, "one").unwrap();
+        std::fs::File::options().append(true).open(&path).unwrap().set_modified(modified).unwrap();
+        assert_eq!(store.source(&path).unwrap().0, before.0);
+        assert!(!store.is_as_it_was(&path, &before));
+        std::fs::remove_file(&path).unwrap();
+        assert!(!store.is_as_it_was(&path, &before));
     }
 }

@@ -54,9 +54,9 @@ impl Kind {
             Self::Memo => [5, 2],
             Self::Manifest => [6, 1],
             Self::Plan => [7, 1],
-            Self::Plugin => [8, 2],
+            Self::Plugin => [8, 3],
             Self::Run => [9, 1],
-            Self::Trace => [10, 1],
+            Self::Trace => [10, 2],
             Self::Code => [11, 1],
         }
     }

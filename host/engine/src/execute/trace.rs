@@ -12,13 +12,13 @@
 //! components       bytes of files; sources of crates, as far as a build looks at them
 //! sources          names of files, and their bytes by `Store::source_digest`
 //! the store        every object that a record names, and the records of tables
-//! exports          their stamps
+//! exports          their stamps, and where names lead that must not lead to them
 //! ```
 //!
 //! A pipeline that asks for more than these (grants, results that expire, results that
 //! are not to be taken from the cache) has no trace.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -35,7 +35,7 @@ use crate::event::{Counts, Event, Status, Summary};
 use crate::export::Exported;
 use crate::history::{self, RunRecord};
 use crate::pipeline::{CachePolicy, Overrides, Source};
-use crate::source::{Read, Seen};
+use crate::source::{Read, Seen, resolved};
 
 /// Objects that a thread looks for at a time: a look costs about a microsecond.
 const AT_ONCE: usize = 500;
@@ -54,6 +54,9 @@ struct LookedAt {
     components: Vec<(PathBuf, String, ComponentDigest)>,
     sources: Vec<SourceSeen>,
     exports: Vec<(PathBuf, FileStamp)>,
+    /// Where names lead, of which some are links: an export must not come to be something
+    /// that is read.
+    places: Vec<(PathBuf, PathBuf)>,
 }
 
 /// What it used of the store.
@@ -89,6 +92,24 @@ impl SourceSeen {
         let (rows, parts) = (read.table.rows(), read.table.parts.len());
         Self { name: source.name.to_string(), seen: read.seen.clone(), rows, parts }
     }
+}
+
+/// What exports are held against, by name; none where a file of a source is a link.
+fn names(
+    options: &Options,
+    loaded: &Loaded,
+    sources: &[SourceSeen],
+    exports: &[Exported],
+) -> Option<BTreeSet<PathBuf>> {
+    if sources.iter().any(|source| source.seen.has_links()) {
+        return None;
+    }
+    let mut names: BTreeSet<PathBuf> = exports.iter().map(|(path, _)| path.clone()).collect();
+    names.extend(options.overrides.files.iter().cloned());
+    names.extend(loaded.pipeline.files.iter().map(|file| file.path.clone()));
+    names.insert(options.store.root().to_owned());
+    names.extend(sources.iter().flat_map(|source| source.seen.folders()));
+    Some(names)
 }
 
 /// The name of the trace: one for each way in which a pipeline file is named.
@@ -131,13 +152,19 @@ impl Trace {
             let text = file.text.as_bytes();
             (file.path.clone(), text.len() as u64, *blake3::hash(text).as_bytes())
         });
+        let names = if exports.is_empty() { BTreeSet::new() } else { names(options, loaded, &sources, &exports)? };
+        let place = |name: PathBuf| {
+            let place = resolved(&name);
+            (name, place)
+        };
         let looked_at = LookedAt {
+            places: names.into_iter().map(place).collect(),
             program: program()?,
             overrides: digest_of(&options.overrides),
             files: files.collect(),
             components: loaded.components.not_bundled().collect(),
             sources,
-            exports: exports.into_iter().map(|(path, stamp)| Some((path, stamp?))).collect::<Option<_>>()?,
+            exports,
         };
         let used = Used {
             objects: std::mem::take(&mut finished.objects),
@@ -176,7 +203,10 @@ impl LookedAt {
         };
         let walls = self.sources.iter().map(source).collect::<Option<Vec<u64>>>()?;
         let stamp = |path: &Path| std::fs::metadata(path).ok().map(|meta| FileStamp::new(&meta));
-        self.exports.iter().all(|(path, known)| stamp(path) == Some(*known)).then_some(walls)
+        let exports = self.exports.iter().all(|(path, known)| stamp(path) == Some(*known));
+        let places = || self.places.iter().all(|(name, place)| resolved(name) == *place);
+        let no_links = || self.exports.is_empty() || !self.sources.iter().any(|source| source.seen.has_links());
+        (exports && places() && no_links()).then_some(walls)
     }
 }
 
@@ -221,6 +251,7 @@ pub(super) fn replay(
     }
     let Told { instances, mut run, logs } = postcard::from_bytes(rest).ok()?;
     run.id = history::new_id();
+    run.path = history::absolute(&options.pipeline);
     emit(Event::RunStarted { run: run.id.clone(), pipeline: run.pipeline.clone(), instances });
     for (source, wall_us) in looked_at.sources.into_iter().zip(walls) {
         let SourceSeen { name, rows, parts, .. } = source;
