@@ -80,6 +80,16 @@ impl<'a> Splitter<'a> {
         self.spare.push(bytes);
     }
 
+    /// Makes room for all lines of a block, judging by those that were found: a buffer that
+    /// grows little by little is copied again and again, each time to fresh memory.
+    fn expect(&mut self, lines: usize, found: usize, end: usize) {
+        if found > 0 && self.buffer.capacity() < BLOCK_BYTES {
+            let all = (end as f64 / found as f64 * lines as f64 * 1.1) as usize;
+            let more = all.min(BLOCK_BYTES).saturating_sub(self.buffer.len());
+            self.buffer.reserve_exact(more + CHUNK);
+        }
+    }
+
     /// The next block of so many lines of records, or what is left of the file.
     pub(super) fn next(&mut self, lines: usize) -> Result<Option<Block>, ReadError> {
         let mut found = 0;
@@ -102,12 +112,13 @@ impl<'a> Splitter<'a> {
                 end = self.buffer.len();
                 break;
             }
+            self.expect(lines, found, end);
             self.fill()?;
         }
         if end == 0 {
             return Ok(None);
         }
-        let mut next = self.spare.pop().unwrap_or_default();
+        let mut next = self.spare.pop().unwrap_or_else(|| Vec::with_capacity(self.buffer.capacity()));
         next.clear();
         next.extend_from_slice(&self.buffer[end..]);
         self.buffer.truncate(end);
