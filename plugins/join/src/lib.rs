@@ -135,11 +135,6 @@ enum Key {
     Text(String),
 }
 
-/// The rows of the table of each key, in order: the first, and the next of the same key.
-struct Chains {
-    next: Vec<u32>,
-}
-
 /// No further row.
 const END: u32 = u32::MAX;
 
@@ -152,16 +147,17 @@ impl Join {
         right: impl Iterator<Item = Option<u32>>,
     ) -> Result<(Vec<u32>, Vec<Option<u32>>)> {
         let mut ends: Vec<(u32, u32)> = Vec::new();
-        let mut chains = Chains { next: Vec::new() };
+        // Of each row of the table the next one of the same key.
+        let mut next: Vec<u32> = Vec::new();
         for (row, key) in (0u32..).zip(right) {
-            chains.next.push(END);
+            next.push(END);
             match key.map(|key| key as usize) {
                 None => {}
                 // Numbers come in order, so a new one is the next.
                 Some(key) if key == ends.len() => ends.push((row, row)),
                 Some(key) => {
                     let (_, last) = &mut ends[key];
-                    chains.next[*last as usize] = row;
+                    next[*last as usize] = row;
                     *last = row;
                 }
             }
@@ -184,7 +180,7 @@ impl Join {
                 }
                 rows.push(row);
                 partners.push(Some(partner));
-                partner = chains.next[partner as usize];
+                partner = next[partner as usize];
             }
         }
         Ok((rows, partners))

@@ -5,6 +5,7 @@
 //! from that they compute. What is decided never depends on that order: keys and
 //! outputs of a task are functions of its inputs.
 
+mod finish;
 mod key;
 mod outputs;
 mod planning;
@@ -14,7 +15,7 @@ mod state;
 mod trace;
 mod worker;
 
-pub(crate) use run::Artifacts;
+pub(crate) use finish::Artifacts;
 
 use std::mem::ManuallyDrop;
 use std::path::PathBuf;
@@ -140,7 +141,7 @@ pub fn execute(options: &Options, emit: &mut (dyn FnMut(Event) + Send)) -> Resul
     run.plan_all().map_err(RunError::Invalid)?;
     worker::work_off(&mut run, &data);
     let mut finished = ManuallyDrop::new(run.finish());
-    let finished: &mut run::Finished<'_> = &mut finished;
+    let finished: &mut finish::Finished<'_> = &mut finished;
 
     if options.mode == Mode::Run {
         let (made, cancel) = (&finished.artifacts, &options.cancel);

@@ -28,7 +28,7 @@ use millrace_types::wire::Kind;
 use millrace_types::{BlobRef, ComponentDigest, LogLine, TableDigest};
 use serde::{Deserialize, Serialize};
 
-use super::run::Finished;
+use super::finish::Finished;
 use super::{Loaded, Mode, Options, RunError};
 use crate::components::Components;
 use crate::event::{Counts, Event, Status, Summary};
