@@ -1,6 +1,7 @@
 //! The feature workload (`peers/SPEC.md`): `examples/features-3m` beside Polars,
 //! DuckDB and pandas.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -12,9 +13,6 @@ use crate::{Place, peers};
 
 /// A store whose components are compiled, and nothing else.
 fn cold(warm: &Path, store: &Path) -> Result<()> {
-    if store.exists() {
-        std::fs::remove_dir_all(store)?;
-    }
     for folder in ["tmp", "claims"] {
         std::fs::create_dir_all(store.join(folder))?;
     }
@@ -23,6 +21,11 @@ fn cold(warm: &Path, store: &Path) -> Result<()> {
         copy(&warm.join(folder), &store.join(folder))?;
     }
     Ok(())
+}
+
+/// Waits until what was written before lies on the disk, and is in nobody's way.
+fn settle() -> Result<()> {
+    process(&mut Command::new("sync")).map(drop)
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {
@@ -86,15 +89,29 @@ params.columns = { age = "(${params.end} - ts) / 86400" }
 struct Bench<'a> {
     place: &'a Place,
     data: PathBuf,
-    store: PathBuf,
+    /// A store for each cold run, since file systems are slow where much was removed a
+    /// moment ago. In the first everything was run once.
+    stores: tempfile::TempDir,
+    store: Cell<usize>,
 }
 
 impl Bench<'_> {
+    fn store(&self) -> PathBuf {
+        self.stores.path().join(self.store.get().to_string())
+    }
+
+    /// Goes on to a new store, with compiled components in it.
+    fn fresh(&self) -> Result<()> {
+        self.store.set(self.store.get() + 1);
+        cold(&self.stores.path().join("0"), &self.store())?;
+        settle()
+    }
+
     fn host(&self, pipeline: &str, format: &str, more: &[&str]) -> Result<Measured> {
         let data = self.data.join(format!("events.{format}"));
         let mut command = Command::new(&self.place.host);
         command.args(["run", "--json", "--set", &format!("data={}", data.display())]).args(more);
-        command.arg("--store").arg(&self.store);
+        command.arg("--store").arg(self.store());
         process(command.arg(self.place.root.join("examples/features-3m").join(pipeline)))
     }
 
@@ -104,7 +121,7 @@ impl Bench<'_> {
         std::fs::write(&pipeline, MAPS)?;
         let mut command = Command::new(&self.place.host);
         command.args(["run", "--json", "--set", &format!("data={data}")]).args(more);
-        process(command.arg("--store").arg(&self.store).arg(pipeline))
+        process(command.arg("--store").arg(self.store()).arg(pipeline))
     }
 
     /// The script that trains by hand, on arrays that were saved before.
@@ -123,11 +140,12 @@ impl Bench<'_> {
     }
 
     fn cold(&self, pipeline: &str, format: &str, more: &[&str]) -> Result<Measured> {
-        cold(&self.place.work.join("warm"), &self.store)?;
+        self.fresh()?;
         self.host(pipeline, format, more)
     }
 
     fn peer(&self, python: &Path, name: &str, format: &str) -> Result<(f64, f64)> {
+        settle()?;
         let mut command = Command::new(python);
         command.arg(self.place.root.join("benches/peers/feat.py")).args([name]).arg(&self.data);
         let measured = process(command.args([format, "--no-train"]))?;
@@ -141,9 +159,8 @@ impl Bench<'_> {
 pub fn run(place: &Place, rounds: usize) -> Result<()> {
     let data = peers::events(place)?;
     let python = peers::python(place)?;
-    let warm = Bench { place, data: data.clone(), store: place.work.join("warm") };
-    warm.host("pipeline.toml", "parquet", &[])?;
-    let bench = Bench { place, data, store: place.work.join("cold") };
+    let bench = Bench { place, data, stores: tempfile::tempdir_in(&place.work)?, store: Cell::new(0) };
+    bench.host("pipeline.toml", "parquet", &[])?;
     let (mut wall, mut memory, mut csv, mut again) =
         (Table::default(), Table::default(), Table::default(), Table::default());
     let mib = |measured: &Measured| measured.peak as f64 / (1 << 20) as f64;
@@ -175,14 +192,13 @@ pub fn run(place: &Place, rounds: usize) -> Result<()> {
         }
         peers::pieces(place)?;
         let (eleven, twelve) = ("pieces/{0*,10}.parquet", "pieces/*.parquet");
-        let fresh = || cold(&place.work.join("warm"), &bench.store);
-        fresh()?;
+        bench.fresh()?;
         maps.add("cold, --jobs 1", bench.maps(twelve, &["--jobs", "1"])?.wall.as_secs_f64());
-        fresh()?;
+        bench.fresh()?;
         maps.add("cold", bench.maps(twelve, &[])?.wall.as_secs_f64());
         let param = bench.maps(twelve, &["--set", "end=1735689601"])?;
         maps.add("one derived column's parameter changed", param.wall.as_secs_f64());
-        fresh()?;
+        bench.fresh()?;
         bench.maps(eleven, &[])?;
         maps.add("one part of twelve appended", bench.maps(twelve, &[])?.wall.as_secs_f64());
         let (seconds, _) = bench.peer(&python, "polars", "csv")?;
@@ -192,7 +208,7 @@ pub fn run(place: &Place, rounds: usize) -> Result<()> {
     }
     let mut digest = Table::default();
     let (b3sum, file) = (peers::b3sum(place)?, bench.data.join("events.csv"));
-    cold(&place.work.join("warm"), &bench.store)?;
+    bench.fresh()?;
     bench.host("features.toml", "csv", &[])?;
     for _ in 0..rounds * 3 {
         digest.add("b3sum", process(Command::new(&b3sum).arg(&file))?.wall.as_secs_f64());
