@@ -399,3 +399,31 @@ pub(crate) fn narrow(place: &Place, span: (usize, usize)) -> Place {
     }
     Place { file: place.file.clone(), range: start..end }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is read must be what the digest is of: else it would be found under the digest
+    /// of other bytes from then on.
+    #[test]
+    fn a_file_that_changes_before_it_is_read_is_not_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let store = Store::open(&path("store")).unwrap();
+        let data = StoreData::shared(&store);
+        std::fs::write(path("p.toml"), "[sources.s]\npath = \"*.csv\"\n").unwrap();
+        std::fs::write(path("rows.csv"), "x\n1\n").unwrap();
+        let pipeline = crate::pipeline::read(&path("p.toml")).unwrap();
+        let source = &pipeline.sources[0];
+        let found = find(&store, source).unwrap();
+        std::fs::write(path("rows.csv"), "x\n2\n").unwrap();
+        let error = read(&store, &data, source, found, 1).map(|_| ()).unwrap_err();
+        assert!(error[0].message.contains("changed while it was read"), "{}", error[0].message);
+        std::fs::write(path("rows.csv"), "x\n1\n").unwrap();
+        let found = find(&store, source).unwrap();
+        assert!(!found.is_known(), "the wrong rows are found under the digest of the right ones");
+        assert!(read(&store, &data, source, found, 1).is_ok_and(|read| !read.cached));
+        assert!(find(&store, source).unwrap().is_known());
+    }
+}

@@ -163,4 +163,35 @@ mod tests {
         std::fs::remove_file(path("words.txt")).unwrap();
         assert!(!third.is_current(&path("step")));
     }
+
+    /// Neither its size nor the time that anybody can set tells whether a source was written.
+    #[test]
+    fn a_source_with_its_old_size_and_time_was_written_all_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("lib.rs");
+        std::fs::write(&file, "one").unwrap();
+        let before = crate::stamp(folder.path()).unwrap();
+        let modified = std::fs::metadata(&file).unwrap().modified().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(30));
+        std::fs::write(&file, "two").unwrap();
+        std::fs::File::options().append(true).open(&file).unwrap().set_modified(modified).unwrap();
+        assert!(!before.is_current(folder.path()));
+    }
+
+    /// What is written after a build began, the build may have read or not.
+    #[test]
+    fn sources_that_are_newer_than_a_build_are_known() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str| std::fs::write(folder.path().join(name), "x").unwrap();
+        let stamp = || crate::stamp(folder.path()).unwrap();
+        write("lib.rs");
+        std::thread::sleep(std::time::Duration::from_millis(60));
+        let began = std::time::SystemTime::now();
+        assert!(!stamp().is_newer_than(began));
+        // Cargo's own.
+        write("Cargo.lock");
+        assert!(!stamp().is_newer_than(began));
+        write("lib.rs");
+        assert!(stamp().is_newer_than(began));
+    }
 }

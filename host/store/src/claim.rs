@@ -39,6 +39,8 @@ impl Store {
         let open = || File::options().create(true).truncate(false).write(true).open(&path);
         let file = match open() {
             Ok(file) => file,
+            // Somebody may hold the lock that cannot be opened now.
+            Err(error) if std::fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_file()) => return Err(fail(error)),
             // Something took its place, or its folder was lost.
             Err(_) => {
                 let _ = std::fs::remove_file(&path).or_else(|_| std::fs::remove_dir_all(&path));

@@ -21,6 +21,7 @@ fn folder(kind: Kind) -> &'static str {
         Kind::Plugin => "plugins",
         Kind::Run => "runs",
         Kind::Trace => "traces",
+        // By component and engine: `millrace-wasm` writes it beside the code.
         Kind::Code => "compiled",
     }
 }
