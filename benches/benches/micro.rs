@@ -16,7 +16,7 @@ use millrace_types::{
     Field, Fuel, InputParts, ItemParts, KeyParts, Limits, Phase, PortName, Schema, Selection,
 };
 use millrace_wasm::{
-    Cancel, Component, Data, DataError, Engine, Grants, InputItem, PlanInput, TablePart, TaskInput, TaskSpec,
+    Cancel, Component, Data, DataError, Engine, Grants, InputItem, PlanInput, Slots, TablePart, TaskInput, TaskSpec,
 };
 
 fn main() {
@@ -197,13 +197,14 @@ fn task(bencher: Bencher<'_, '_>, columns: usize) {
         params: params.clone(),
         phase: Phase::Partial,
         inputs: vec![TaskInput { port: port("input"), items: vec![item.clone()] }],
+        mapped: Some(port("input")),
         partials: Vec::new(),
         outputs: Vec::new(),
         limits: Limits { memory: ByteSize(1 << 28), fuel: Fuel(1 << 40), time: std::time::Duration::from_secs(10) },
         progress: None,
     };
     bencher.with_inputs(spec).bench_values(|spec| {
-        let outcome = component.run(spec, data.clone(), &Cancel::default());
+        let outcome = component.run(spec, data.clone(), &Cancel::default(), Slots::new(1).take());
         assert!(outcome.result.is_ok(), "{:?}", outcome.result);
     });
 }

@@ -25,7 +25,7 @@ use millrace_types::{
 };
 use millrace_wasm::{
     Cancel, Component, Data, DataError, Engine, Grants, InputItem, Manifest, Mode, OutputPlan, PlanInput, PortKind,
-    Produced, StepPlan, TablePart, TaskInput, TaskSpec,
+    Produced, Slots, StepPlan, TablePart, TaskInput, TaskSpec,
 };
 use serde_json::{Value, json};
 
@@ -98,6 +98,7 @@ struct Sandboxed {
     port: &'static str,
     table: InputItem,
     blob: Option<(&'static str, BlobRef)>,
+    slots: Arc<Slots>,
 }
 
 impl Sandboxed {
@@ -133,7 +134,8 @@ impl Sandboxed {
             read.map(|(field, chunk)| (field.clone(), Chunk::Stored(chunk.clone()))).unzip();
         let part = TablePart { rows: of.rows.num_rows() as u64, columns: chunks };
         let table = InputItem::Table { instance: "{}".to_owned(), fields, parts: vec![part] };
-        Self { component, manifest, plan, data: Arc::new(memory), params, port: of.port, table, blob }
+        let (data, slots) = (Arc::new(memory), Slots::new(1));
+        Self { component, manifest, plan, data, params, port: of.port, table, blob, slots }
     }
 
     fn task(&self, phase: Phase, partials: Vec<BlobRef>) -> Produced {
@@ -159,18 +161,20 @@ impl Sandboxed {
             params: self.params.clone(),
             phase,
             inputs,
+            mapped: Some(port(self.port)),
             partials,
             outputs: outputs.collect(),
             limits: Limits { memory: ByteSize(1 << 30), fuel: Fuel(1 << 50), time: Duration::from_secs(60) },
             progress: None,
         };
-        self.component.run(spec, self.data.clone(), &Cancel::default()).result.expect("it ends well")
+        self.component.run(spec, self.data.clone(), &Cancel::default(), self.slots.take()).result.expect("it ends well")
     }
 
     fn run(&self) {
         match self.plan.mode {
             Mode::Map => drop(black_box(self.task(Phase::Map, Vec::new()))),
             Mode::Whole => drop(black_box(self.task(Phase::Whole, Vec::new()))),
+            Mode::Rounds => drop(black_box(self.task(Phase::Rounds, Vec::new()))),
             Mode::Fold => {
                 let partial = self.task(Phase::Partial, Vec::new()).partial.expect("a partial");
                 drop(black_box(self.task(Phase::Merge, vec![partial])));

@@ -11,7 +11,7 @@ use arrow_schema::{DataType, Field, Schema, TimeUnit};
 use crate::expr::Values;
 use crate::plan::OutputField;
 use crate::task::{Backend, Rows, TableBackend};
-use crate::{Column, Entry, Error, Level, Mode, Phase, Plan, Result, Task};
+use crate::{Column, Entry, Error, Level, Mode, Phase, Plan, Reduction, Result, Task};
 
 #[expect(missing_docs, reason = "generated")]
 #[allow(unsafe_code, clippy::allow_attributes, reason = "generated; unsafe only inside the canonical ABI")]
@@ -198,6 +198,7 @@ fn mode(mode: Mode) -> wit::Mode {
         Mode::Map => wit::Mode::Map,
         Mode::Fold => wit::Mode::Fold,
         Mode::Whole => wit::Mode::Whole,
+        Mode::Rounds => wit::Mode::Rounds,
     }
 }
 
@@ -295,6 +296,7 @@ impl Backend for HostTask<'_> {
             wit::Phase::Whole => Phase::Whole,
             wit::Phase::Partial => Phase::Partial,
             wit::Phase::Merge => Phase::Merge,
+            wit::Phase::Rounds => Phase::Rounds,
         }
     }
 
@@ -320,6 +322,17 @@ impl Backend for HostTask<'_> {
 
     fn emit_partial(&self, bytes: &[u8]) -> Result<()> {
         self.0.emit_partial(bytes);
+        Ok(())
+    }
+
+    fn all_reduce(&self, how: Reduction, values: &mut [f64]) -> Result<()> {
+        let how = match how {
+            Reduction::Sum => host::Reduction::Sum,
+            Reduction::Min => host::Reduction::Min,
+            Reduction::Max => host::Reduction::Max,
+            Reduction::Before => host::Reduction::Before,
+        };
+        values.copy_from_slice(&self.0.all_reduce(how, values));
         Ok(())
     }
 

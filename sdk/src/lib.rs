@@ -78,8 +78,8 @@ pub use millrace_sdk_macros::{Choice, Params};
 pub use params::{Params, float_text};
 pub use plan::{Kind, Output, Plan, type_name};
 pub use serde_json as json;
-pub use step::{Entry, Fold, Manifest, Map, Mode, Port, Ports, Step, Whole};
-pub use task::{Level, Part, Partials, Phase, Table, Task};
+pub use step::{Entry, Fold, Manifest, Map, Mode, Port, Ports, Rounds, Step, Whole};
+pub use task::{Level, Part, Partials, Phase, Reduction, Table, Task};
 
 /// What a step usually needs.
 pub mod prelude {
@@ -93,8 +93,8 @@ pub mod prelude {
     pub use serde_json::{Value, json};
 
     pub use crate::{
-        Choice, Column, Error, Fold, Kind, Level, Map, Params, Part, Partials, Phase, Plan, Ports, Result, Step, Table,
-        Task, Whole, register,
+        Choice, Column, Error, Fold, Kind, Level, Map, Params, Part, Partials, Phase, Plan, Ports, Reduction, Result,
+        Rounds, Step, Table, Task, Whole, register,
     };
 }
 

@@ -11,6 +11,8 @@ pub enum Mode {
     Fold,
     /// All parts in order.
     Whole,
+    /// All parts at once, in guests that meet.
+    Rounds,
 }
 
 /// A named input or output.
@@ -93,8 +95,8 @@ impl Ports {
     }
 }
 
-/// A step: params, ports and a plan. Its work is in [`Map`], [`Fold`] or
-/// [`Whole`].
+/// A step: params, ports and a plan. Its work is in [`Map`], [`Fold`], [`Whole`] or
+/// [`Rounds`].
 pub trait Step: Params {
     /// Its inputs and outputs.
     fn ports() -> Ports;
@@ -140,6 +142,22 @@ pub trait Whole: Step {
     /// # Errors
     /// What is wrong with the data.
     fn whole(&self, task: &Task<'_>) -> Result<()>;
+}
+
+/// Work on all parts at once, again and again, as training does: each guest has some of
+/// the parts, keeps what it wants of them, and meets the others in
+/// [`Task::all_reduce`], where they make one of their numbers.
+///
+/// All guests run the same function and must come to the same end: the same blobs and
+/// metrics, of which the host keeps one. Which parts a guest has follows from their number
+/// alone, so that what comes out does not depend on the machine. The memory limit is one
+/// for all of them together.
+pub trait Rounds: Step {
+    /// Works on the parts of the mapped port that it sees, which are not all there are.
+    ///
+    /// # Errors
+    /// What is wrong with the data.
+    fn rounds(&self, task: &Task<'_>) -> Result<()>;
 }
 
 /// What a component says of itself.
@@ -193,6 +211,7 @@ macro_rules! register {
     (@mode map) => { $crate::Mode::Map };
     (@mode fold) => { $crate::Mode::Fold };
     (@mode whole) => { $crate::Mode::Whole };
+    (@mode rounds) => { $crate::Mode::Rounds };
     (@run $self:ident, $task:ident, map) => {
         if $task.phase() == $crate::Phase::Map {
             return $crate::Map::map($self, $task);
@@ -201,6 +220,11 @@ macro_rules! register {
     (@run $self:ident, $task:ident, whole) => {
         if $task.phase() == $crate::Phase::Whole {
             return $crate::Whole::whole($self, $task);
+        }
+    };
+    (@run $self:ident, $task:ident, rounds) => {
+        if $task.phase() == $crate::Phase::Rounds {
+            return $crate::Rounds::rounds($self, $task);
         }
     };
     (@run $self:ident, $task:ident, fold) => {

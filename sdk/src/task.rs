@@ -21,6 +21,22 @@ pub enum Phase {
     Partial,
     /// The end of a fold.
     Merge,
+    /// Some of the parts, beside guests with the others.
+    Rounds,
+}
+
+/// How the numbers of all guests of a task become one, in the order of their parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reduction {
+    /// Their sum.
+    Sum,
+    /// The least of them.
+    Min,
+    /// The greatest of them.
+    Max,
+    /// The sum of those of the guests before this one: where its rows begin, if each
+    /// gives how many it has.
+    Before,
 }
 
 /// How much a log line matters.
@@ -77,6 +93,7 @@ pub(crate) trait Backend {
     fn partials(&self) -> usize;
     fn partial(&self, index: usize) -> Vec<u8>;
     fn emit_partial(&self, bytes: &[u8]) -> Result<()>;
+    fn all_reduce(&self, how: Reduction, values: &mut [f64]) -> Result<()>;
     fn declare(&self, port: &str, passed: Option<(&str, &[String])>, added: &[Field]) -> Result<()>;
     fn begin(&self, port: &str, rows: Rows<'_>) -> Result<()>;
     fn column(&self, name: &str, column: Column) -> Result<()>;
@@ -229,6 +246,16 @@ impl Task<'_> {
     #[doc(hidden)]
     pub fn partials<P>(&self) -> Partials<'_, P> {
         Partials { backend: self.backend, kept: PhantomData }
+    }
+
+    /// Makes one of the numbers of all guests of the task, place by place and where they
+    /// are, and waits for them. All must ask for the same, with as many numbers; a NaN anywhere gives NaN.
+    /// For [`Rounds`](crate::Rounds) only.
+    ///
+    /// # Errors
+    /// None as yet: the host stops guests that do not ask for the same.
+    pub fn all_reduce(&self, how: Reduction, values: &mut [f64]) -> Result<()> {
+        self.backend.all_reduce(how, values)
     }
 
     /// Emits a named number. Those of the parts of a step are added up.

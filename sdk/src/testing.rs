@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch, UInt32Array};
@@ -17,7 +17,7 @@ use serde_json::Value;
 use crate::column::f64_array;
 use crate::plan::OutputField;
 use crate::task::{Backend, Rows, TableBackend};
-use crate::{Column, Entry, Error, Level, Mode, Phase, Plan, Result, Task};
+use crate::{Column, Entry, Error, Level, Mode, Phase, Plan, Reduction, Result, Task};
 
 /// A table of columns of equal length.
 ///
@@ -128,6 +128,7 @@ impl<S: Entry> Harness<S> {
                 state: &state,
                 open: RefCell::default(),
                 partial: RefCell::default(),
+                seat: None,
             };
             step.run(&Task { backend: &task })?;
             Ok(task.partial.into_inner())
@@ -148,8 +149,52 @@ impl<S: Entry> Harness<S> {
                 let partials = partials.collect::<Result<Vec<_>>>()?;
                 run(Phase::Merge, None, partials)?;
             }
+            Mode::Rounds => return self.rounds(&plan, mapped, parts),
         }
         Ok(state.into_inner())
+    }
+
+    /// A guest for each part, on a thread of its own.
+    fn rounds(&self, plan: &Plan, mapped: Option<&str>, parts: usize) -> Result<Outcome> {
+        let meeting = Meeting::new(parts.max(1));
+        let params = &self.params;
+        let outcomes: Vec<Result<Outcome>> = std::thread::scope(|scope| {
+            let views = (0..parts.max(1)).map(|part| self.view(plan, mapped, (parts > 0).then_some(part)));
+            let guest = |(guest, harness): (usize, Vec<(String, View)>)| {
+                let meeting = &meeting;
+                scope.spawn(move || {
+                    let _leaving = Leaving(meeting);
+                    let state = RefCell::new(Outcome::default());
+                    let task = TestTask {
+                        harness,
+                        phase: Phase::Rounds,
+                        partials: Vec::new(),
+                        plan,
+                        state: &state,
+                        open: RefCell::default(),
+                        partial: RefCell::default(),
+                        seat: Some((meeting, guest)),
+                    };
+                    let step = S::from_json(params).map_err(|mut errors| errors.remove(0))?;
+                    step.run(&Task { backend: &task })?;
+                    drop(task);
+                    Ok(state.into_inner())
+                })
+            };
+            let threads: Vec<_> = views.enumerate().map(guest).collect();
+            let panicked = || Err(Error::new("a guest panicked"));
+            threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| panicked())).collect()
+        });
+        let left = |error: &Error| error.message == LEFT;
+        if let Some(Err(error)) = outcomes.iter().find(|outcome| outcome.as_ref().is_err_and(|error| !left(error))) {
+            return Err(error.clone());
+        }
+        let mut outcomes = outcomes.into_iter().collect::<Result<Vec<_>>>()?.into_iter();
+        let first = outcomes.next().unwrap_or_default();
+        match outcomes.all(|other| other.blobs == first.blobs && other.metrics == first.metrics) {
+            true => Ok(first),
+            false => Err(Error::new("the guests came to different blobs or metrics")),
+        }
     }
 
     /// The inputs as a task sees them: the mapped port as one part.
@@ -228,6 +273,77 @@ impl Outcome {
     }
 }
 
+/// Said to whoever waits for a guest that will not come.
+const LEFT: &str = "another guest has ended";
+
+/// Where the guests of a task in rounds meet.
+struct Meeting {
+    round: Mutex<Round>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Round {
+    number: usize,
+    asked: Option<(Reduction, usize)>,
+    values: Vec<Option<Vec<f64>>>,
+    /// What each of the guests is given.
+    made: Vec<Vec<f64>>,
+    ended: bool,
+}
+
+impl Meeting {
+    fn new(guests: usize) -> Self {
+        Self { round: Mutex::new(Round { values: vec![None; guests], ..Round::default() }), changed: Condvar::new() }
+    }
+
+    fn round(&self) -> MutexGuard<'_, Round> {
+        self.round.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn meet(&self, guest: usize, how: Reduction, values: &[f64]) -> Result<Vec<f64>> {
+        let mut round = self.round();
+        if *round.asked.get_or_insert((how, values.len())) != (how, values.len()) {
+            return Err(Error::new("the guests do not ask for the same"));
+        }
+        round.values[guest] = Some(values.to_vec());
+        let number = round.number;
+        if round.values.iter().all(Option::is_some) {
+            let all: Vec<Vec<f64>> = round.values.iter_mut().filter_map(Option::take).collect();
+            round.made = (0..all.len()).map(|guest| reduced(how, &all, guest)).collect();
+            (round.number, round.asked) = (number + 1, None);
+            self.changed.notify_all();
+        }
+        while round.number == number {
+            if round.ended {
+                return Err(Error::new(LEFT));
+            }
+            round = self.changed.wait(round).unwrap_or_else(PoisonError::into_inner);
+        }
+        Ok(round.made[guest].clone())
+    }
+}
+
+fn reduced(how: Reduction, all: &[Vec<f64>], guest: usize) -> Vec<f64> {
+    let column = |i: usize| all.iter().map(move |values| values[i]);
+    let one = |i: usize| match how {
+        Reduction::Sum => column(i).reduce(|a, b| a + b).unwrap_or(0.0),
+        Reduction::Min => column(i).reduce(f64::min).unwrap_or(0.0),
+        Reduction::Max => column(i).reduce(f64::max).unwrap_or(0.0),
+        Reduction::Before => column(i).take(guest).sum(),
+    };
+    (0..all[guest].len()).map(one).collect()
+}
+
+struct Leaving<'a>(&'a Meeting);
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.0.round().ended = true;
+        self.0.changed.notify_all();
+    }
+}
+
 enum View {
     Table { all: Vec<RecordBatch>, reads: Vec<String> },
     Blobs(Vec<(String, Vec<u8>)>),
@@ -254,6 +370,8 @@ struct TestTask<'a> {
     state: &'a RefCell<Outcome>,
     open: RefCell<(Option<OpenPart>, BTreeMap<String, Vec<OutputField>>, BTreeMap<String, usize>)>,
     partial: RefCell<Option<Vec<u8>>>,
+    /// Where it meets others, and which guest it is.
+    seat: Option<(&'a Meeting, usize)>,
 }
 
 impl TestTask<'_> {
@@ -325,6 +443,12 @@ impl Backend for TestTask<'_> {
             None => Ok(()),
             Some(_) => Err(Error::new("a second partial")),
         }
+    }
+
+    fn all_reduce(&self, how: Reduction, values: &mut [f64]) -> Result<()> {
+        let (meeting, guest) = self.seat.ok_or_else(|| Error::new("there are other guests in `rounds` only"))?;
+        values.copy_from_slice(&meeting.meet(guest, how, values)?);
+        Ok(())
     }
 
     fn declare(&self, port: &str, passed: Option<(&str, &[String])>, added: &[Field]) -> Result<()> {

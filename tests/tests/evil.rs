@@ -101,6 +101,7 @@ fn every_attack_ends_as_a_failure_with_its_name() {
         "blob into a table",
         "partial in map",
         "partial of nobody",
+        "numbers of nobody",
         "declares what is planned",
         "reads a part that is not there",
         "reads a column that is not there",
@@ -121,6 +122,7 @@ fn a_plan_that_lies_is_refused_before_anything_runs() {
         "plan changes a type",
         "plan repeats a column",
         "plan forgets an output",
+        "plan works in rounds",
     ];
     let said = |attack: &&str| {
         let text = sandbox(attack).refused();
@@ -143,7 +145,7 @@ fn a_panic_says_where_in_the_step() {
 #[test]
 fn what_is_no_step_is_refused() {
     let newer = {
-        let (from, to) = (b"@0.1.0".as_slice(), b"@0.2.0");
+        let (from, to) = (b"@0.2.0".as_slice(), b"@0.3.0");
         let mut bytes = evil().to_vec();
         let places: Vec<usize> = (0..bytes.len() - from.len()).filter(|at| bytes[*at..].starts_with(from)).collect();
         places.into_iter().for_each(|at| bytes[at..at + to.len()].copy_from_slice(to));

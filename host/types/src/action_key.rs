@@ -32,7 +32,7 @@ use crate::schema::DataType;
 /// Version of the rules above. A change of them is a miss for everybody.
 pub const KEY_VERSION: u32 = 1;
 /// Version of `millrace:step`.
-pub const WORLD_VERSION: &str = "0.1.0";
+pub const WORLD_VERSION: &str = "0.2.0";
 
 /// Which function of the step a task is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -46,6 +46,8 @@ pub enum Phase {
     Partial,
     /// The end of a fold.
     Merge,
+    /// All parts, in guests that meet.
+    Rounds,
 }
 
 impl Phase {
@@ -56,6 +58,7 @@ impl Phase {
             Self::Whole => "whole",
             Self::Partial => "partial",
             Self::Merge => "merge",
+            Self::Rounds => "rounds",
         }
     }
 }

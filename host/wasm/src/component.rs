@@ -5,20 +5,24 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use millrace_types::action_key::WORLD_VERSION;
-use millrace_types::{ByteSize, ColumnName, ComponentDigest, Cost, Field, Fuel, Limits, PortName, Schema, bounds};
+use millrace_types::{
+    ByteSize, ColumnName, ComponentDigest, Cost, Field, Fuel, Limits, Phase, PortName, Schema, bounds,
+};
 use serde::{Deserialize, Serialize};
 use wasmtime::component::{
     Component as Compiled, ComponentExportIndex, ComponentNamedList, InstancePre, Lift, Linker, Lower, Resource,
 };
-use wasmtime::{Store, Trap, UpdateDeadline, WasmBacktrace};
-use wasmtime_wasi::{I32Exit, ResourceTableError};
+use wasmtime::{Store, UpdateDeadline};
 
 use crate::compile::load_or_compile;
 use crate::engine::{Cancel, Engine};
-use crate::limits::{Limiter, Stop};
+use crate::failure::{emit_failure, failure};
+use crate::limits::Limiter;
 use crate::outcome::{Failure, TaskOutcome};
-use crate::output::{EmitError, OutputField};
-use crate::task::{Data, DataError, Running, TaskSpec, TaskState, cut};
+use crate::output::OutputField;
+use crate::rounds::{self, Seat};
+use crate::slots::Slot;
+use crate::task::{Data, Running, TaskSpec, TaskState, cut};
 use crate::wasi::{self, Wasi};
 use crate::world::{
     PortSchema, TaskRep, WitFailure, WitField, WitManifest, WitMode, WitPortKind, WitProblem, WitStepPlan,
@@ -42,6 +46,8 @@ pub enum Mode {
     Fold,
     /// All parts in order.
     Whole,
+    /// All parts at once, in guests that meet.
+    Rounds,
 }
 
 /// A port as the manifest has it; an output is never optional, many or mapped.
@@ -251,7 +257,8 @@ impl Component {
     }
 
     fn store(&self, limits: &Limits, cancel: &Cancel, task: Option<Running>) -> wasmtime::Result<Store<TaskState>> {
-        let limiter = Limiter::new(limits.memory.0, limits.time, cancel.clone());
+        let together = task.as_ref().and_then(|task| task.seat.as_ref()).map(|seat| seat.meeting.memory.clone());
+        let limiter = Limiter::new(limits.memory.0, limits.time, cancel.clone(), together);
         let mut wasi = None;
         if self.has_wasi {
             let spec = task.as_ref().map(|task| &task.spec);
@@ -355,6 +362,7 @@ impl Component {
         if mapped.is_empty() && mode != Mode::Whole {
             return Err(claims("it works by parts and has no mapped port".to_owned()));
         }
+        check_rounds(mode, &outputs).map_err(claims)?;
         for ports in [&inputs, &outputs] {
             if let Some((i, port)) =
                 ports.iter().enumerate().find(|(i, port)| ports[..*i].iter().any(|p| p.name == port.name))
@@ -405,50 +413,92 @@ impl Component {
         }
     }
 
-    /// Runs a task to its end, whatever that is.
-    pub fn run(&self, spec: TaskSpec, data: Arc<dyn Data>, cancel: &Cancel) -> TaskOutcome {
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Runs a task to its end, whatever that is. One in rounds has several guests, which
+    /// take slots from where `slot` came.
+    pub fn run(&self, spec: TaskSpec, data: Arc<dyn Data>, cancel: &Cancel, slot: Slot) -> TaskOutcome {
+        match spec.phase {
+            Phase::Rounds => rounds::run(self, spec, &data, cancel, slot),
+            _ => self.run_alone(spec, data, cancel),
+        }
+    }
+
+    /// As it is linked for guests that meet.
+    pub(crate) fn in_rounds(&self) -> wasmtime::Result<InstancePre<TaskState>> {
+        let code = self.pre.component();
+        let mut linker =
+            if self.has_wasi { self.engine.linker_with_wasi(code)? } else { (*self.engine.linker).clone() };
+        rounds::link(&mut linker)?;
+        linker.instantiate_pre(code)
+    }
+
+    fn run_alone(&self, spec: TaskSpec, data: Arc<dyn Data>, cancel: &Cancel) -> TaskOutcome {
         let started = Instant::now();
         let cpu_started = cpu_us();
         let limits = spec.limits;
-        let mut store = match self.store(&limits, cancel, Some(Running::new(spec, data))) {
+        let mut store = match self.store(&limits, cancel, Some(Running::new(spec, data, None))) {
             Ok(store) => store,
-            Err(error) => {
-                let result = Err(Failure::Host { message: one_line(&error) });
-                return TaskOutcome { result, metrics: Vec::new(), log: Vec::new(), cost: Cost::default() };
-            }
+            Err(error) => return TaskOutcome::failed(Failure::Host { message: one_line(&error) }),
         };
-        let answer: wasmtime::Result<Result<(), WitFailure>> =
-            self.call(&mut store, &self.run, (Resource::<TaskRep>::new_borrow(0),));
-        let fuel = limits.fuel.0.saturating_sub(store.get_fuel().unwrap_or(0));
-        let TaskState { limiter, task, panic, wasi } = store.into_data();
-        let Some(running) = task else {
-            let result = Err(Failure::Host { message: "a task lost its state: please report this".to_owned() });
-            return TaskOutcome { result, metrics: Vec::new(), log: Vec::new(), cost: Cost::default() };
+        let answer = self.call(&mut store, &self.run, (Resource::<TaskRep>::new_borrow(0),));
+        let mut outcome = conclude(store, answer, &limits);
+        outcome.cost.wall_us = started.elapsed().as_micros() as u64;
+        outcome.cost.cpu_us = cpu_us().saturating_sub(cpu_started);
+        outcome
+    }
+
+    /// Runs one of several guests of a task, which waits for the others now and then. What
+    /// it costs of time is for others to say.
+    pub(crate) async fn run_guest(
+        &self,
+        pre: &InstancePre<TaskState>,
+        spec: TaskSpec,
+        data: Arc<dyn Data>,
+        cancel: &Cancel,
+        seat: Seat,
+    ) -> TaskOutcome {
+        let limits = spec.limits;
+        let mut store = match self.store(&limits, cancel, Some(Running::new(spec, data, Some(seat)))) {
+            Ok(store) => store,
+            Err(error) => return TaskOutcome::failed(Failure::Host { message: one_line(&error) }),
         };
-        let Running { outputs, metrics, mut log, bytes_read, bytes_written, .. } = running;
-        let printed = wasi.map(|wasi| wasi.into_log()).unwrap_or_default();
-        let room = bounds::LOG_LINES.saturating_sub(log.len());
-        log.extend(printed.into_iter().take(room));
-        let result = match answer {
-            Ok(Ok(())) => outputs.finish().map_err(emit_failure),
-            Ok(Err(WitFailure { message, column, row })) => {
-                Err(Failure::Step { message: cut(message, bounds::MESSAGE_BYTES), column, row })
-            }
-            Err(error) => Err(failure(&error, &limits, panic)),
+        let answer = async {
+            let instance = pre.instantiate_async(&mut store).await?;
+            let function = instance.get_typed_func::<_, (Result<(), WitFailure>,)>(&mut store, &self.run)?;
+            Ok(function.call_async(&mut store, (Resource::<TaskRep>::new_borrow(0),)).await?.0)
         };
-        let cost = Cost {
-            fuel,
-            peak_memory_bytes: limiter.peak,
-            wall_us: started.elapsed().as_micros() as u64,
-            cpu_us: cpu_us().saturating_sub(cpu_started),
-            bytes_read,
-            bytes_written,
-        };
-        TaskOutcome { result, metrics: metrics.into_iter().collect(), log, cost }
+        let answer = answer.await;
+        conclude(store, answer, &limits)
     }
 }
 
-fn cpu_us() -> u64 {
+/// What a guest came to.
+fn conclude(store: Store<TaskState>, answer: wasmtime::Result<Result<(), WitFailure>>, limits: &Limits) -> TaskOutcome {
+    let fuel = limits.fuel.0.saturating_sub(store.get_fuel().unwrap_or(0));
+    let TaskState { limiter, task, panic, wasi } = store.into_data();
+    let Some(running) = task else {
+        let message = "a task lost its state: please report this".to_owned();
+        return TaskOutcome::failed(Failure::Host { message });
+    };
+    let Running { outputs, metrics, mut log, bytes_read, bytes_written, .. } = running;
+    let printed = wasi.map(|wasi| wasi.into_log()).unwrap_or_default();
+    let room = bounds::LOG_LINES.saturating_sub(log.len());
+    log.extend(printed.into_iter().take(room));
+    let result = match answer {
+        Ok(Ok(())) => outputs.finish().map_err(emit_failure),
+        Ok(Err(WitFailure { message, column, row })) => {
+            Err(Failure::Step { message: cut(message, bounds::MESSAGE_BYTES), column, row })
+        }
+        Err(error) => Err(failure(&error, limits, panic)),
+    };
+    let cost = Cost { fuel, peak_memory_bytes: limiter.peak, bytes_read, bytes_written, ..Cost::default() };
+    TaskOutcome { result, metrics: metrics.into_iter().collect(), log, cost }
+}
+
+pub(crate) fn cpu_us() -> u64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1_000
 }
@@ -458,6 +508,7 @@ fn mode(mode: WitMode) -> Mode {
         WitMode::Map => Mode::Map,
         WitMode::Fold => Mode::Fold,
         WitMode::Whole => Mode::Whole,
+        WitMode::Rounds => Mode::Rounds,
     }
 }
 
@@ -467,6 +518,15 @@ fn problem(problem: WitProblem) -> Problem {
     Problem { param, message: cut(message, bounds::MESSAGE_BYTES), missing, candidates, span }
 }
 
+fn check_rounds(mode: Mode, outputs: &[Port]) -> Result<(), String> {
+    match outputs.iter().find(|port| port.kind == PortKind::Table) {
+        Some(port) if mode == Mode::Rounds => {
+            Err(format!("it works in rounds, where blobs come out, and its output `{}` is a table", port.name))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn check_plan(manifest: &Manifest, inputs: &[PlanInput], plan: WitStepPlan) -> Result<StepPlan, ComponentError> {
     let claims = |reason: String| ComponentError::Claims { what: "plan", reason };
     let schema = |port: &str| inputs.iter().find(|input| input.port == *port).and_then(|input| input.schema.as_ref());
@@ -474,6 +534,7 @@ fn check_plan(manifest: &Manifest, inputs: &[PlanInput], plan: WitStepPlan) -> R
     if mode != Mode::Whole && !manifest.inputs.iter().any(|port| port.mapped) {
         return Err(claims("it works by parts and has no mapped port".to_owned()));
     }
+    check_rounds(mode, &manifest.outputs).map_err(claims)?;
     let mut reads = Vec::new();
     for read in plan.reads {
         let Some((schema, input)) = schema(&read.port).zip(inputs.iter().find(|input| input.port == *read.port)) else {
@@ -526,68 +587,4 @@ fn check_plan(manifest: &Manifest, inputs: &[PlanInput], plan: WitStepPlan) -> R
         outputs.push((port.name.clone(), Some(out)));
     }
     Ok(StepPlan { mode, reads, outputs })
-}
-
-fn emit_failure(error: EmitError) -> Failure {
-    match error {
-        EmitError::Misuse(message) => Failure::Misuse { message },
-        EmitError::Data(DataError(message)) => Failure::Host { message },
-    }
-}
-
-/// Functions from the innermost out, without hashes and without what every
-/// panic goes through.
-fn backtrace(error: &wasmtime::Error) -> Vec<String> {
-    let Some(trace) = error.downcast_ref::<WasmBacktrace>() else { return Vec::new() };
-    let plumbing = [
-        "rust_panic",
-        "core::panicking",
-        "std::panicking",
-        "rustc::",
-        "__rust",
-        "std::sys::backtrace",
-        "alloc::raw_vec::handle_error",
-    ];
-    let names = trace.frames().iter().filter_map(|frame| frame.func_name());
-    let names = names.map(|name| format!("{:#}", rustc_demangle::demangle(name)));
-    names
-        .filter(|name| !plumbing.iter().any(|prefix| name.starts_with(prefix)))
-        .take(20)
-        .map(|name| cut(name, 300))
-        .collect()
-}
-
-fn failure(error: &wasmtime::Error, limits: &Limits, panic: Option<String>) -> Failure {
-    let backtrace = backtrace(error);
-    if let Some(stop) = error.downcast_ref::<Stop>() {
-        return match stop {
-            Stop::Memory { wanted } => Failure::Memory { limit: limits.memory, wanted: ByteSize(*wanted), backtrace },
-            Stop::Time => Failure::Time { limit: limits.time, backtrace },
-            Stop::Cancelled => Failure::Cancelled,
-        };
-    }
-    if let Some(misuse) = error.downcast_ref::<EmitError>() {
-        return emit_failure(misuse.clone());
-    }
-    if let Some(I32Exit(code)) = error.downcast_ref() {
-        return Failure::Trap { message: format!("it ended itself with the exit code {code}"), backtrace };
-    }
-    if let Some(ResourceTableError::Full) = error.downcast_ref() {
-        return Failure::Misuse { message: "it holds too many streams, files or waits at a time".to_owned() };
-    }
-    if let Some(data) = error.downcast_ref::<DataError>() {
-        return Failure::Host { message: data.0.clone() };
-    }
-    match (error.downcast_ref::<Trap>(), panic) {
-        (Some(Trap::OutOfFuel), _) => Failure::Fuel { limit: limits.fuel, backtrace },
-        (_, Some(panic)) => Failure::Trap { message: panic, backtrace },
-        (Some(Trap::StackOverflow), None) => {
-            Failure::Trap { message: "its stack overflowed, as by a recursion without end".to_owned(), backtrace }
-        }
-        (Some(trap), None) => Failure::Trap { message: trap.to_string(), backtrace },
-        // The canonical ABI refused what the guest handed over.
-        (None, None) => Failure::Misuse {
-            message: format!("it broke the canonical ABI: {}", cut(format!("{}", error.root_cause()), 400)),
-        },
-    }
 }

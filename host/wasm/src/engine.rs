@@ -10,6 +10,7 @@ use wasmtime::component::Linker;
 use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig, RegallocAlgorithm};
 
 use crate::host;
+use crate::slots::Slots;
 use crate::task::TaskState;
 
 /// How often a running guest looks whether it should stop.
@@ -17,6 +18,10 @@ const TICK: Duration = Duration::from_millis(10);
 
 /// Guests at a time, of all threads: more jobs than this there cannot be.
 pub const SLOTS: u32 = 256;
+
+/// Guests of tasks in rounds at a time: of one they all wait for each other, so that they
+/// begin only when there is room for all of them.
+const SEATS: u32 = 2 * crate::rounds::GUESTS as u32;
 
 /// Core instances of one component: its own and the adapters of its imports.
 const CORES: u32 = 16;
@@ -46,6 +51,7 @@ pub struct Engine {
     pub(crate) inner: wasmtime::Engine,
     pub(crate) linker: Arc<Linker<TaskState>>,
     fingerprint: Arc<str>,
+    pub(crate) seats: Arc<Slots>,
     _ticker: Arc<Ticker>,
 }
 
@@ -76,12 +82,13 @@ fn config() -> Config {
 /// processors forget the pages. A slot is zeroed before its next guest.
 fn pool() -> InstanceAllocationStrategy {
     let mut pool = PoolingAllocationConfig::new();
-    pool.total_component_instances(SLOTS);
-    pool.total_core_instances(SLOTS * CORES);
-    pool.total_memories(SLOTS * 2);
-    pool.total_tables(SLOTS * CORES);
-    // Each costs a call when the engine is made.
-    pool.total_stacks(SLOTS);
+    let guests = SLOTS + SEATS;
+    pool.total_component_instances(guests);
+    pool.total_core_instances(guests * CORES);
+    pool.total_memories(guests * 2);
+    pool.total_tables(guests * CORES);
+    // For guests that wait for others. Each costs a call when the engine is made.
+    pool.total_stacks(SEATS);
     pool.max_core_instances_per_component(CORES);
     pool.max_memories_per_component(2);
     pool.max_tables_per_component(CORES);
@@ -121,7 +128,8 @@ impl Engine {
                 engine.increment_epoch();
             }
         })?;
-        Ok(Self { inner, linker: Arc::new(linker), fingerprint: fingerprint.into(), _ticker: Arc::new(Ticker(stop)) })
+        let (linker, fingerprint) = (Arc::new(linker), fingerprint.into());
+        Ok(Self { inner, linker, fingerprint, seats: Slots::new(SEATS as usize), _ticker: Arc::new(Ticker(stop)) })
     }
 
     /// Names the code that this engine makes: another version, target or

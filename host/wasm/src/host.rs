@@ -8,9 +8,10 @@ use wasmtime::StoreContextMut;
 use wasmtime::component::{Linker, Resource, ResourceType};
 
 use crate::output::{EmitError, claim, take};
+use crate::rounds;
 use crate::task::{InputItem, Running, TaskState, cut};
 use crate::world::{
-    BlobRep, ColumnIn, ColumnOut, PartRows, PassThrough, TableRep, TaskRep, WitField, WitLevel, WitPhase,
+    BlobRep, ColumnIn, ColumnOut, PartRows, PassThrough, TableRep, TaskRep, WitField, WitLevel, WitPhase, WitReduction,
 };
 
 type Cx<'a> = StoreContextMut<'a, TaskState>;
@@ -181,6 +182,13 @@ pub(crate) fn link(linker: &mut Linker<TaskState>) -> wasmtime::Result<()> {
         running.bytes_read += blob.size;
         Ok((running.data.blob(&blob).map_err(wasmtime::Error::new)?,))
     })?;
+
+    host.func_wrap(
+        "[method]task.all-reduce",
+        |_: Cx<'_>, _: (Resource<TaskRep>, WitReduction, Vec<f64>)| -> wasmtime::Result<(Vec<f64>,)> {
+            Err(rounds::alone())
+        },
+    )?;
 
     emitting(&mut host)
 }

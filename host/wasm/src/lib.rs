@@ -8,10 +8,13 @@
 mod compile;
 mod component;
 mod engine;
+mod failure;
 mod host;
 mod limits;
 mod outcome;
 mod output;
+mod rounds;
+mod slots;
 mod task;
 mod wasi;
 mod world;
@@ -20,4 +23,5 @@ pub use component::{Component, ComponentError, Manifest, Mode, PlanInput, Port, 
 pub use engine::{Cancel, Engine, SLOTS};
 pub use outcome::{Failure, Produced, TaskOutcome};
 pub use output::{OutputField, OutputPlan};
+pub use slots::{Slot, Slots};
 pub use task::{Data, DataError, Grants, InputItem, Progress, TablePart, TaskInput, TaskSpec};

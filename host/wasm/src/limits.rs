@@ -1,5 +1,7 @@
 //! What stops a guest: memory, fuel, time, and the wish of the user.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use wasmtime::ResourceLimiter;
@@ -15,6 +17,8 @@ pub(crate) enum Stop {
     Time,
     #[error("cancelled")]
     Cancelled,
+    #[error("another guest of the task failed")]
+    Left,
 }
 
 /// Counts the linear memory of one guest.
@@ -25,25 +29,31 @@ pub(crate) struct Limiter {
     pub(crate) peak: u64,
     pub(crate) cancel: Cancel,
     pub(crate) deadline: Option<Instant>,
+    /// Bytes of all guests of the task, where there are several.
+    together: Option<Arc<AtomicU64>>,
 }
 
 /// Bytes that an element of a table takes in the host.
 const TABLE_ELEMENT: u64 = 16;
 
 impl Limiter {
-    pub(crate) fn new(memory: u64, time: Duration, cancel: Cancel) -> Self {
-        Self { memory, used: 0, peak: 0, cancel, deadline: Instant::now().checked_add(time) }
+    pub(crate) fn new(memory: u64, time: Duration, cancel: Cancel, together: Option<Arc<AtomicU64>>) -> Self {
+        Self { memory, used: 0, peak: 0, cancel, deadline: Instant::now().checked_add(time), together }
     }
 
     /// Growth beyond the limit is a trap and never a failed `memory.grow`: a guest
     /// must not be able to choose another way by what the limit is.
     fn grow(&mut self, current: u64, desired: u64) -> wasmtime::Result<bool> {
-        let wanted = self.used.saturating_add(desired.saturating_sub(current));
+        let more = desired.saturating_sub(current);
+        let own = self.used.saturating_add(more);
+        // Memory never shrinks: whether all together have too much does not depend on who
+        // is first.
+        let wanted = self.together.as_ref().map_or(own, |all| all.fetch_add(more, Ordering::Relaxed) + more);
         if wanted > self.memory {
             return Err(wasmtime::Error::new(Stop::Memory { wanted }));
         }
-        self.used = wanted;
-        self.peak = self.peak.max(wanted);
+        self.used = own;
+        self.peak = self.peak.max(own);
         Ok(true)
     }
 

@@ -68,6 +68,13 @@ pub enum Failure {
     },
 }
 
+impl TaskOutcome {
+    /// One that came to nothing, and used nothing.
+    pub(crate) fn failed(failure: Failure) -> Self {
+        Self { result: Err(failure), metrics: Vec::new(), log: Vec::new(), cost: Cost::default() }
+    }
+}
+
 /// How a task ended and what it used.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TaskOutcome {

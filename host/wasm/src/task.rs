@@ -10,6 +10,7 @@ use millrace_types::{BlobRef, Chunk, Field, Limits, LogLine, Phase, PortName, St
 
 use crate::limits::Limiter;
 use crate::output::{OutputPlan, Outputs};
+use crate::rounds::Seat;
 use crate::wasi::Wasi;
 
 /// Something that the host needed for a task did not work.
@@ -96,6 +97,7 @@ pub struct Grants {
 }
 
 /// All that a task is given.
+#[derive(Clone)]
 pub struct TaskSpec {
     /// Of the key: random bytes that a component with WASI asks for follow from it.
     pub seed: [u8; 32],
@@ -107,6 +109,8 @@ pub struct TaskSpec {
     pub phase: Phase,
     /// By port.
     pub inputs: Vec<TaskInput>,
+    /// The port that is cut into parts.
+    pub mapped: Option<PortName>,
     /// For `merge`, in the order of parts.
     pub partials: Vec<BlobRef>,
     /// What must come out.
@@ -145,6 +149,8 @@ pub(crate) struct Running {
     pub(crate) log: Vec<LogLine>,
     pub(crate) bytes_read: u64,
     pub(crate) bytes_written: u64,
+    /// Where it meets the other guests of its task.
+    pub(crate) seat: Option<Seat>,
 }
 
 /// Text of a guest, cut to a length.
@@ -164,7 +170,7 @@ pub(crate) fn cut(mut text: String, most: usize) -> String {
 }
 
 impl Running {
-    pub(crate) fn new(spec: TaskSpec, data: Arc<dyn Data>) -> Self {
+    pub(crate) fn new(spec: TaskSpec, data: Arc<dyn Data>, seat: Option<Seat>) -> Self {
         let handles = spec.inputs.iter().enumerate().flat_map(|(i, input)| (0..input.items.len()).map(move |j| (i, j)));
         let handles = handles.collect();
         let outputs = Outputs::new(&spec);
@@ -177,6 +183,7 @@ impl Running {
             log: Vec::new(),
             bytes_read: 0,
             bytes_written: 0,
+            seat,
         }
     }
 

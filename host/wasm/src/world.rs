@@ -9,6 +9,8 @@ use millrace_types as types;
 use millrace_types::{ColumnName, Field};
 use wasmtime::component::{ComponentType, Lift, Lower, WasmList};
 
+use crate::rounds::Reduction;
+
 /// Resource `task`.
 pub(crate) struct TaskRep;
 /// Resource `table`; its number is that of the table among all of the task.
@@ -103,6 +105,23 @@ pub(crate) enum WitMode {
     Fold,
     #[component(name = "whole")]
     Whole,
+    #[component(name = "rounds")]
+    Rounds,
+}
+
+#[derive(ComponentType, Lift, Clone, Copy, PartialEq)]
+#[component(enum)]
+#[repr(u8)]
+#[expect(dead_code, reason = "lifted by wasmtime, never made here")]
+pub(crate) enum WitReduction {
+    #[component(name = "sum")]
+    Sum,
+    #[component(name = "min")]
+    Min,
+    #[component(name = "max")]
+    Max,
+    #[component(name = "before")]
+    Before,
 }
 
 #[derive(ComponentType, Lift, Lower, Clone, Copy, PartialEq)]
@@ -117,6 +136,8 @@ pub(crate) enum WitPhase {
     Partial,
     #[component(name = "merge")]
     Merge,
+    #[component(name = "rounds")]
+    Rounds,
 }
 
 #[derive(ComponentType, Lift, Clone)]
@@ -307,6 +328,17 @@ impl From<WitLevel> for types::Level {
     }
 }
 
+impl From<WitReduction> for Reduction {
+    fn from(reduction: WitReduction) -> Self {
+        match reduction {
+            WitReduction::Sum => Self::Sum,
+            WitReduction::Min => Self::Min,
+            WitReduction::Max => Self::Max,
+            WitReduction::Before => Self::Before,
+        }
+    }
+}
+
 impl From<types::Phase> for WitPhase {
     fn from(phase: types::Phase) -> Self {
         match phase {
@@ -314,6 +346,7 @@ impl From<types::Phase> for WitPhase {
             types::Phase::Whole => Self::Whole,
             types::Phase::Partial => Self::Partial,
             types::Phase::Merge => Self::Merge,
+            types::Phase::Rounds => Self::Rounds,
         }
     }
 }

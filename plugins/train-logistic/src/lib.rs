@@ -1,5 +1,5 @@
 //! `std:train-logistic` trains a logistic regression by full-batch gradient
-//! descent, the same bits on every machine.
+//! descent, on all processors, and with the same bits on every machine.
 //!
 //! ```toml
 //! [steps.train]
@@ -60,6 +60,9 @@ pub struct TrainLogistic {
 
 impl TrainLogistic {
     fn is_feature(&self, field: &Field) -> bool {
+        if let Some(features) = &self.features {
+            return features.contains(field.name());
+        }
         let number = field.data_type().is_numeric() || *field.data_type() == DataType::Boolean;
         let is_other = *field.name() == self.label || self.categories.contains(field.name());
         number && !is_other && !self.exclude.contains(field.name())
@@ -118,16 +121,17 @@ impl Rows {
 
     /// Calls `each` with every block: the values of its columns, which of the rows it is,
     /// and their probabilities.
-    fn blocks(&self, model: &Model, mut each: impl FnMut(&[&[f64]], Range<usize>, &mut [f64])) {
+    fn blocks(&self, model: &Model, each: &mut dyn FnMut(&[&[f64]], Range<usize>, &mut [f64])) {
         let mut z = vec![0.0; BLOCK];
         for start in (0..self.labels.len()).step_by(BLOCK) {
             let rows = start..(start + BLOCK).min(self.labels.len());
             let z = &mut z[..rows.len()];
             let columns: Vec<&[f64]> = self.columns.iter().map(|column| &column[rows.clone()]).collect();
             fetch(&columns);
-            z.fill(model.intercept);
-            add_products(z, &model.weights, &columns);
-            for (codes, weights) in self.codes.iter().zip(&model.of_codes) {
+            z.fill(model.intercept());
+            add_products(z, model.features(), &columns);
+            for (i, codes) in self.codes.iter().enumerate() {
+                let weights = model.of_codes(i);
                 for (z, code) in z.iter_mut().zip(&codes[rows.clone()]) {
                     *z += weights[*code as usize];
                 }
@@ -138,43 +142,45 @@ impl Rows {
     }
 }
 
-fn count(parts: &[Rows]) -> usize {
-    parts.iter().map(|rows| rows.labels.len()).sum()
+fn count(parts: &[Rows]) -> f64 {
+    parts.iter().map(|rows| rows.labels.len()).sum::<usize>() as f64
 }
 
-/// The gradient of the log-loss, summed over all rows.
-fn gradient(parts: &[Rows], model: &Model) -> Model {
-    let mut gradient = model.zero();
+/// The gradient of the log-loss, summed over these rows.
+fn gradient(parts: &[Rows], model: &Model) -> Vec<f64> {
+    let mut gradient = vec![0.0; model.weights.len()];
     for part in parts {
-        part.blocks(model, |columns, rows, residuals| {
+        part.blocks(model, &mut |columns, rows, residuals| {
             for (residual, label) in residuals.iter_mut().zip(&part.labels[rows.clone()]) {
                 *residual -= label;
             }
-            add_dots(&mut gradient.weights, columns, residuals);
-            for (gradient, codes) in gradient.of_codes.iter_mut().zip(&part.codes) {
+            add_dots(&mut gradient[..columns.len()], columns, residuals);
+            for (start, codes) in model.starts.iter().zip(&part.codes) {
+                let gradient = &mut gradient[*start..];
                 for (residual, code) in residuals.iter().zip(&codes[rows.clone()]) {
                     gradient[*code as usize] += residual;
                 }
             }
-            gradient.intercept += sum(residuals);
+            gradient[model.weights.len() - 1] += sum(residuals);
         });
     }
     gradient
 }
 
-/// The mean log-loss.
-fn loss(parts: &[Rows], model: &Model) -> f64 {
-    let mut loss = 0.0;
+/// The mean log-loss of all guests, which have so many rows.
+fn loss(task: &Task, parts: &[Rows], model: &Model, rows: f64) -> Result<f64> {
+    let mut loss = [0.0];
     for part in parts {
-        part.blocks(model, |_, rows, probabilities| {
+        part.blocks(model, &mut |_, rows, probabilities| {
             for (p, label) in probabilities.iter_mut().zip(&part.labels[rows]) {
                 let right = if *label > 0.5 { *p } else { 1.0 - *p };
                 *p = -millrace_sdk::expr_math::ln(right.max(1e-15));
             }
-            loss += sum(probabilities);
+            loss[0] += sum(probabilities);
         });
     }
-    loss / count(parts).max(1) as f64
+    task.all_reduce(Reduction::Sum, &mut loss)?;
+    Ok(loss[0] / rows)
 }
 
 /// The codes of a column, as places of weights.
@@ -206,17 +212,15 @@ fn finite(values: &Float64Array, name: &str) -> Result<ScalarBuffer<f64>> {
     Err(Error::new(message).in_column(name).at_row(row))
 }
 
-impl Whole for TrainLogistic {
-    fn whole(&self, task: &Task) -> Result<()> {
+impl Rounds for TrainLogistic {
+    fn rounds(&self, task: &Task) -> Result<()> {
         let table = task.table("input")?;
-        let features: Vec<String> = match &self.features {
-            Some(features) => features.clone(),
-            None => {
-                table.fields().iter().filter(|field| self.is_feature(field)).map(|field| field.name().clone()).collect()
-            }
-        };
+        let features = table.fields().iter().filter(|field| self.is_feature(field));
+        let features: Vec<&String> = features.map(Field::name).collect();
         let (mut train, mut held_out) = (Vec::new(), Vec::new());
-        let mut place = 0u64;
+        let mut before = [table.rows() as f64];
+        task.all_reduce(Reduction::Before, &mut before)?;
+        let mut place = before[0] as u64;
         for part in table.parts() {
             let labels = finite(&part.f64(&self.label)?, &self.label)?;
             if let Some(row) = labels.iter().position(|label| *label != 0.0 && *label != 1.0) {
@@ -236,73 +240,82 @@ impl Whole for TrainLogistic {
             train.push(rows.pick(&held, false));
             held_out.push(rows.pick(&held, true));
         }
-        if count(&train) == 0 {
-            return Err(Error::new("there are no rows to learn from"));
-        }
         let model = self.descend(task, features.len(), &train, &held_out)?;
-        let weights: Vec<Value> = features
-            .iter()
-            .zip(&model.weights)
-            .map(|(name, weight)| json!({ "name": name, "weight": weight }))
-            .collect();
-        let of_codes = self.categories.iter().zip(&model.of_codes);
+        let weights = features.iter().zip(model.features());
+        let weights: Vec<Value> = weights.map(|(name, weight)| named(name, "weight", json!(weight))).collect();
+        let categories = self.categories.iter().enumerate();
         let categories: Vec<Value> =
-            of_codes.map(|(name, weights)| json!({ "name": name, "weights": weights })).collect();
+            categories.map(|(i, name)| named(name, "weights", json!(model.of_codes(i)))).collect();
         let blob = json!({
-            "kind": "logistic", "label": self.label, "intercept": model.intercept, "features": weights,
+            "kind": "logistic", "label": self.label, "intercept": model.intercept(), "features": weights,
             "categories": categories,
         });
         task.emit_blob("model", blob.to_string().as_bytes())
     }
 }
 
-#[derive(Clone)]
+fn named(name: &str, key: &str, value: Value) -> Value {
+    json!({ "name": name, (key): value })
+}
+
+/// Weights: of the features, of the codes of each column of codes, and the intercept, which
+/// is the last.
 struct Model {
     weights: Vec<f64>,
-    /// For each column of codes the weight of each code.
-    of_codes: Vec<Vec<f64>>,
-    intercept: f64,
+    /// Where those of each column of codes begin, and the intercept.
+    starts: Vec<usize>,
 }
 
 impl Model {
-    /// As many weights, all zero.
-    fn zero(&self) -> Self {
-        let of_codes = self.of_codes.iter().map(|weights| vec![0.0; weights.len()]).collect();
-        Self { weights: vec![0.0; self.weights.len()], of_codes, intercept: 0.0 }
+    /// All zero. There are `codes` of each column of codes.
+    fn zero(features: usize, codes: &[f64]) -> Self {
+        let mut starts = vec![features];
+        for codes in codes {
+            starts.push(starts[starts.len() - 1] + *codes as usize);
+        }
+        Self { weights: vec![0.0; starts[starts.len() - 1] + 1], starts }
     }
 
-    fn is_finite(&self) -> bool {
-        let all = self.weights.iter().chain(self.of_codes.iter().flatten()).chain([&self.intercept]);
-        all.into_iter().all(|weight| weight.is_finite())
+    fn features(&self) -> &[f64] {
+        &self.weights[..self.starts[0]]
+    }
+
+    fn of_codes(&self, column: usize) -> &[f64] {
+        &self.weights[self.starts[column]..self.starts[column + 1]]
+    }
+
+    fn intercept(&self) -> f64 {
+        self.weights[self.weights.len() - 1]
     }
 }
 
 impl TrainLogistic {
     fn descend(&self, task: &Task, features: usize, train: &[Rows], held_out: &[Rows]) -> Result<Model> {
-        let rows = count(train) as f64;
-        let watches = count(held_out) > 0;
+        let mut counts = [count(train), count(held_out)];
+        task.all_reduce(Reduction::Sum, &mut counts)?;
+        let [rows, watched] = counts;
+        if rows == 0.0 {
+            return Err(Error::new("there are no rows to learn from"));
+        }
+        let watches = watched > 0.0;
         let size = |i: usize| {
             let all = train.iter().chain(held_out).flat_map(|rows| &rows.codes[i]);
-            all.max().map_or(0, |code| *code as usize + 1)
+            all.max().map_or(0.0, |code| f64::from(*code) + 1.0)
         };
-        let mut model = Model {
-            weights: vec![0.0; features],
-            of_codes: (0..self.categories.len()).map(|i| vec![0.0; size(i)]).collect(),
-            intercept: 0.0,
-        };
-        let mut best = (f64::INFINITY, 0, model.clone());
+        let mut sizes: Vec<f64> = (0..self.categories.len()).map(size).collect();
+        task.all_reduce(Reduction::Max, &mut sizes)?;
+        let mut model = Model::zero(features, &sizes);
+        let mut best = (f64::INFINITY, 0, Vec::new());
         let mut epochs = 0;
-        let step = |weight: &mut f64, gradient: f64| {
-            *weight -= self.learning_rate * (gradient / rows + self.l2 * *weight);
-        };
         for epoch in 1..=self.epochs {
-            let gradient = gradient(train, &model);
-            let pairs = model.weights.iter_mut().zip(gradient.weights);
-            pairs.for_each(|(weight, gradient)| step(weight, gradient));
-            let pairs = model.of_codes.iter_mut().flatten().zip(gradient.of_codes.into_iter().flatten());
-            pairs.for_each(|(weight, gradient)| step(weight, gradient));
-            model.intercept -= self.learning_rate * gradient.intercept / rows;
-            if !model.is_finite() {
+            let mut gradient = gradient(train, &model);
+            task.all_reduce(Reduction::Sum, &mut gradient)?;
+            let last = gradient.len() - 1;
+            for (i, (weight, gradient)) in model.weights.iter_mut().zip(gradient).enumerate() {
+                let penalty = if i == last { 0.0 } else { self.l2 * *weight };
+                *weight -= self.learning_rate * (gradient / rows + penalty);
+            }
+            if !model.weights.iter().all(|weight| weight.is_finite()) {
                 let message = format!(
                     "the weights grew beyond all bounds in epoch {epoch}: use a smaller learning_rate, or scale the features"
                 );
@@ -310,9 +323,9 @@ impl TrainLogistic {
             }
             epochs = epoch;
             if watches {
-                let loss = loss(held_out, &model);
+                let loss = loss(task, held_out, &model, watched)?;
                 if loss < best.0 - 1e-7 {
-                    best = (loss, epoch, model.clone());
+                    best = (loss, epoch, model.weights.clone());
                 } else if epoch - best.1 >= self.patience {
                     break;
                 }
@@ -321,9 +334,11 @@ impl TrainLogistic {
                 task.progress(u64::from(epoch), u64::from(self.epochs));
             }
         }
-        let model = if watches { best.2 } else { model };
+        if !best.2.is_empty() {
+            model.weights = best.2;
+        }
         task.metric("epochs", f64::from(epochs));
-        task.metric("train_loss", loss(train, &model));
+        task.metric("train_loss", loss(task, train, &model, rows)?);
         if watches {
             task.metric("validation_loss", best.0);
         }
@@ -331,7 +346,7 @@ impl TrainLogistic {
     }
 }
 
-millrace_sdk::register!(TrainLogistic: whole);
+millrace_sdk::register!(TrainLogistic: rounds);
 
 #[cfg(test)]
 mod tests {

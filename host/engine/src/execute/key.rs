@@ -96,6 +96,7 @@ pub(super) fn task(
         params: node.params.as_str().to_owned(),
         phase,
         inputs: specs,
+        mapped: node.inputs.iter().find(|input| input.port.mapped).map(|input| input.port.name.clone()),
         partials: partial_blobs,
         outputs: outputs.collect(),
         limits: node.limits,

@@ -301,7 +301,8 @@ impl<'a> Run<'a> {
         }
         let Some(plan) = self.nodes[index].plan.clone() else { return };
         match plan.mode {
-            StepMode::Whole => self.make_whole(index),
+            StepMode::Whole => self.make_whole(index, Phase::Whole),
+            StepMode::Rounds => self.make_whole(index, Phase::Rounds),
             StepMode::Map => self.make_parts(index, Phase::Map),
             StepMode::Fold => self.make_parts(index, Phase::Partial),
         }
@@ -340,12 +341,12 @@ impl<'a> Run<'a> {
         Some(ports)
     }
 
-    fn make_whole(&mut self, index: usize) {
+    fn make_whole(&mut self, index: usize, phase: Phase) {
         if !self.nodes[index].last_made
             && let Some(seen) = self.seen(index, None, false)
         {
             self.nodes[index].last_made = true;
-            self.make(index, None, Phase::Whole, seen, None);
+            self.make(index, None, phase, seen, None);
         }
         let state = &self.nodes[index];
         if state.last_made && state.pending == 0 {

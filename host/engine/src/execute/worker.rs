@@ -12,7 +12,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use millrace_store::Store;
 use millrace_types::wire::Kind;
 use millrace_types::{ActionKey, ActionRecord, Cost, KeyParts, LogLine};
-use millrace_wasm::{Cancel, Data, Failure, Produced, TaskOutcome, TaskSpec};
+use millrace_wasm::{Cancel, Data, Failure, Produced, Slots, TaskOutcome, TaskSpec};
 
 use super::run::Run;
 use crate::components::{Components, Used};
@@ -58,6 +58,7 @@ pub(super) fn compute(
     data: &Arc<StoreData>,
     components: &Components,
     cancel: &Cancel,
+    slots: &Arc<Slots>,
 ) -> Outcome {
     let started = Instant::now();
     let host = |message: String| Outcome::Failed {
@@ -79,7 +80,7 @@ pub(super) fn compute(
         Err(error) => return host(format!("`{}` cannot be used: {error}", used.uses)),
     };
     let seen: Arc<dyn Data> = data.clone();
-    let TaskOutcome { result, metrics, log, mut cost } = component.run(spec, seen, cancel);
+    let TaskOutcome { result, metrics, log, mut cost } = component.run(spec, seen, cancel, slots.take());
     if let Err(damage) = data.settle() {
         return Outcome::Failed { failure: Failure::Host { message: damage.to_string() }, cost, log };
     }
@@ -114,6 +115,8 @@ struct Shared<'s, 'a> {
     /// Something may be ready, or nothing ever will be.
     changed: Condvar,
     data: &'s Arc<StoreData>,
+    /// Workers hold one while a guest computes.
+    slots: Arc<Slots>,
 }
 
 #[derive(Default)]
@@ -137,7 +140,8 @@ pub(super) fn work_off(run: &mut Run<'_>, data: &Arc<StoreData>) {
     // Where everything is known there is nothing for threads to do.
     let Some(job) = run.next(&to_screen) else { return run.close() };
     let staff = Staff { hired: 1, waiting: 0 };
-    let shared = Shared { run: Mutex::new((run, staff)), changed: Condvar::new(), data };
+    let slots = Slots::new(run.options.jobs);
+    let shared = Shared { run: Mutex::new((run, staff)), changed: Condvar::new(), data, slots };
     std::thread::scope(|scope| {
         let first = &shared;
         scope.spawn(move || work(first, scope, to_screen, Some(job)));
@@ -184,7 +188,7 @@ fn work<'scope, 's, 'a>(
         drop(guard);
         let task = job.task;
         // A bug of ours in one task must not take the run with it.
-        let compute = || compute(job, &options.store, shared.data, components, &options.cancel);
+        let compute = || compute(job, &options.store, shared.data, components, &options.cancel, &shared.slots);
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(compute));
         let outcome = outcome.unwrap_or_else(|_| Outcome::Failed {
             failure: Failure::Host { message: "the host panicked: please report this".to_owned() },

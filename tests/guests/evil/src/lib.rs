@@ -100,7 +100,7 @@ impl Guest for Evil {
             _ => {}
         }
         Ok(wit::StepPlan {
-            mode: None,
+            mode: (attack == "plan works in rounds").then_some(wit::Mode::Rounds),
             reads: vec![wit::PortReads { port: "input".to_owned(), columns }],
             outputs: vec![wit::OutputSchema { port: "output".to_owned(), fields: Some(fields) }],
         })
@@ -207,6 +207,7 @@ impl Guest for Evil {
             "blob into a table" => task.emit_blob("output", b"x"),
             "partial in map" => task.emit_partial(b"x"),
             "partial of nobody" => drop(task.partial(0)),
+            "numbers of nobody" => drop(task.all_reduce(host::Reduction::Sum, &[1.0])),
             "declares what is planned" => task.declare("output", None, &[]),
             "reads a part that is not there" => {
                 for table in task.tables("input") {

@@ -1,0 +1,135 @@
+//! Tasks in rounds: the same end with any number of threads, and guests that break the
+//! rules end as a failure with a name.
+
+use std::sync::OnceLock;
+
+use serde_json::{Value, json};
+
+use crate::sandbox::{Sandbox, repository};
+
+fn guest() -> &'static [u8] {
+    static BYTES: OnceLock<Vec<u8>> = OnceLock::new();
+    BYTES.get_or_init(|| {
+        millrace_plugin::build(&repository().join("tests/guests/rounds")).expect("the guest builds").component
+    })
+}
+
+/// Parts of 8,192 rows, so that each is worth a guest of its own.
+fn sandbox(parts: u32, params: &str, more: &str) -> Sandbox {
+    let memory = if parts > 10 { 256 } else { 64 };
+    let sandbox = Sandbox::with(&format!(
+        r#"
+[sources.rows]
+path = "rows.csv"
+part_rows = {PART}
+
+[steps.sums]
+uses = "path:rounds.wasm"
+input = "rows"
+params = {{ column = "x", {params} }}
+limits = {{ memory = "{memory}MiB", fuel = "500M", time = "20s" }}
+{more}
+"#
+    ));
+    let lines: String = (0..rows(parts)).map(|row| format!("{}\n", f64::from(row) / 8.0)).collect();
+    sandbox.write("rows.csv", format!("x\n{lines}")).write("rounds.wasm", guest());
+    sandbox
+}
+
+const PART: u32 = 8192;
+
+/// The last part has a few less.
+fn rows(parts: u32) -> u32 {
+    parts * PART - 7
+}
+
+fn sums(sandbox: &Sandbox) -> Value {
+    serde_json::from_str(&sandbox.read("sums.json")).unwrap()
+}
+
+const EXPORT: &str = "[exports]\n\"sums.json\" = \"sums.sums\"";
+
+/// Fewer parts than guests may be, as many, and more, of which each guest has some.
+#[test]
+fn any_number_of_threads_comes_to_the_same() {
+    for parts in [1, 5, 64, 131] {
+        let rows = rows(parts);
+        let sandbox = sandbox(parts, "rounds = 20", EXPORT);
+        let seen: Vec<(Value, Value)> = ["1", "2", "7", "100"]
+            .into_iter()
+            .map(|jobs| {
+                let _ = std::fs::remove_dir_all(sandbox.path("store"));
+                let run = sandbox.run(&["--jobs", jobs]);
+                assert_eq!(run.ran(), 1);
+                (run.last["outputs"].clone(), run.last["fuel"].clone())
+            })
+            .collect();
+        assert!(seen.iter().all(|other| *other == seen[0]), "{parts} parts: {seen:?}");
+        let exact = f64::from(rows) * f64::from(rows - 1) / 16.0;
+        let found = sums(&sandbox);
+        assert_eq!(found, json!([exact, 0.0, f64::from(rows - 1) / 8.0, f64::from(rows)]));
+        assert_eq!(sandbox.run(&[]).cached(), 1);
+    }
+}
+
+/// More tasks than there are slots for, each of which needs all of its guests.
+#[test]
+fn many_at_a_time_do_not_keep_each_other_waiting() {
+    let sandbox = sandbox(
+        64,
+        "rounds = \"${matrix.rounds}\"",
+        "matrix = { rounds = [10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21] }",
+    );
+    let run = sandbox.run(&["--jobs", "8"]);
+    assert_eq!(run.ran(), 12);
+}
+
+#[test]
+fn what_all_of_them_say_is_said_once() {
+    let sandbox = sandbox(5, "rounds = 2", "");
+    let run = sandbox.run(&[]);
+    let log = run.lines.iter().find(|line| line["event"] == "task-finished").unwrap()["log"].clone();
+    assert_eq!(log.as_array().map(Vec::len), Some(1), "{log}");
+}
+
+#[test]
+fn guests_that_do_not_agree_end_as_a_failure_with_its_name() {
+    let said = |attack: &&str| {
+        let sandbox = sandbox(3, &format!("attack = \"{attack}\""), "");
+        let first = sandbox.failed();
+        let line = first.lines().find(|line| line.contains("FAILED")).unwrap_or_else(|| panic!("{first}")).trim();
+        assert!(!first.contains("please report"), "{attack}: {first}");
+        assert!(sandbox.failed().contains("FAILED"), "{attack}: a failure was kept as a result");
+        format!("{attack}: {}", line.replace("FAILED  sums  ", ""))
+    };
+    let attacks = [
+        "one ends",
+        "all end but one",
+        "other length",
+        "other reduction",
+        "other round",
+        "one fails",
+        "one panics",
+        "one loops",
+        "partial",
+        "much memory",
+        "much fuel",
+        "many numbers",
+        "other metric",
+        "other blob",
+    ];
+    let mut settings = insta::Settings::clone_current();
+    settings.add_filter(r"it needed [\d.]+MiB", "it needed …MiB");
+    let lines = attacks.iter().map(said).collect::<Vec<_>>().join("\n");
+    settings.bind(|| insta::assert_snapshot!(lines));
+}
+
+/// Whoever waits for a guest that does not come looks at the clock.
+#[test]
+fn a_time_limit_ends_those_who_wait_too() {
+    let sandbox = sandbox(3, "attack = \"one loops\"", "");
+    let pipeline = sandbox.read("pipeline.toml").replace("500M", "500G").replace("20s", "500ms");
+    sandbox.write("pipeline.toml", pipeline);
+    let said = sandbox.failed();
+    assert!(said.contains("it took longer than its 500.0 ms"), "{said}");
+}
