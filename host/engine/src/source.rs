@@ -58,7 +58,7 @@ impl Seen {
 }
 
 /// Version of the readers: another one may read the same bytes to another table.
-const READER: u32 = 2;
+const READER: u32 = 3;
 
 /// Where a source looks for its files.
 #[derive(Debug, Clone, Serialize, Deserialize)]

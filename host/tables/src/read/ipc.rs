@@ -1,54 +1,146 @@
-//! Arrow IPC: a record batch is a part. Files and streams.
+//! Arrow IPC, files and streams: a record batch is a part, or several of one size when it
+//! is large.
+//!
+//! Columns that nobody asked for are not decoded. Of a file all threads read batches; a
+//! stream has no table of contents, and is read from front to back.
 
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ::arrow::array::new_empty_array;
+use ::arrow::datatypes::{Schema as ArrowSchema, SchemaRef};
 use ::arrow::error::ArrowError;
 use ::arrow::ipc::reader::{FileReader, StreamReader};
-use ::arrow::record_batch::RecordBatchReader;
+use ::arrow::record_batch::{RecordBatch, RecordBatchReader};
 use millrace_types::Schema;
 
-use super::{ReadError, ReadOptions, Shaper, Sink};
+use super::{ReadError, ReadOptions, Shaper, Sink, by_threads, place_of};
 
 /// The schema, from the end of a file or the beginning of a stream.
 pub(super) fn peek(path: &Path) -> Option<Schema> {
-    super::unpacked(&open(path).ok()?.schema())
+    super::unpacked(&Batches::open(path, None).ok()?.schema())
 }
 
 fn broken(path: &Path) -> impl Fn(ArrowError) -> ReadError + '_ {
     move |error| ReadError::content(path, None, format!("not usable as Arrow IPC: {error}"))
 }
 
-fn open(path: &Path) -> Result<Box<dyn RecordBatchReader>, ReadError> {
-    let mut file = File::open(path).map_err(ReadError::io(path))?;
-    let mut magic = [0; 6];
-    let is_file = file.read_exact(&mut magic).is_ok() && &magic == b"ARROW1";
-    file.seek(SeekFrom::Start(0)).map_err(ReadError::io(path))?;
-    let input = BufReader::new(file);
-    Ok(if is_file {
-        Box::new(FileReader::try_new(input, None).map_err(broken(path))?)
-    } else {
-        Box::new(StreamReader::try_new(input, None).map_err(broken(path))?)
-    })
+enum Batches {
+    File(FileReader<BufReader<File>>),
+    Stream(StreamReader<BufReader<File>>),
 }
 
-pub(super) fn read(files: &[PathBuf], options: &ReadOptions, sink: &dyn Sink) -> Result<Schema, ReadError> {
-    let shaper = Shaper::new(options);
-    for path in files {
-        let batches = open(path)?;
-        let schema = batches.schema();
-        let mut emitted = false;
-        for batch in batches {
-            let batch = batch.map_err(broken(path))?;
-            shaper.emit(path, &schema, batch.columns().to_vec(), sink)?;
-            emitted = true;
+impl Batches {
+    /// With all columns, or those at some places.
+    fn open(path: &Path, columns: Option<&[usize]>) -> Result<Self, ReadError> {
+        let mut file = File::open(path).map_err(ReadError::io(path))?;
+        let mut magic = [0; 6];
+        let is_file = file.read_exact(&mut magic).is_ok() && &magic == b"ARROW1";
+        file.seek(SeekFrom::Start(0)).map_err(ReadError::io(path))?;
+        let (input, columns) = (BufReader::new(file), columns.map(<[usize]>::to_vec));
+        Ok(if is_file {
+            Self::File(FileReader::try_new(input, columns).map_err(broken(path))?)
+        } else {
+            Self::Stream(StreamReader::try_new(input, columns).map_err(broken(path))?)
+        })
+    }
+
+    fn schema(&self) -> SchemaRef {
+        match self {
+            Self::File(file) => file.schema(),
+            Self::Stream(stream) => RecordBatchReader::schema(stream),
         }
-        if !emitted {
+    }
+}
+
+pub(super) fn read(
+    files: &[PathBuf],
+    options: &ReadOptions,
+    threads: usize,
+    sink: &dyn Sink,
+) -> Result<Schema, ReadError> {
+    let shaper = Shaper::new(options);
+    for (number, path) in (0u64..).zip(files) {
+        let columns = wanted(path, options)?;
+        let mut batches = 0;
+        let schema = match Batches::open(path, columns.as_deref())? {
+            Batches::File(file) => {
+                batches = file.num_batches();
+                let open = || match Batches::open(path, columns.as_deref())? {
+                    Batches::File(file) => Ok(file),
+                    Batches::Stream(_) => Err(ReadError::content(path, None, "it changed while it was read")),
+                };
+                by_threads(batches, threads, open, |file: &mut FileReader<_>, index| {
+                    file.set_index(index).map_err(broken(path))?;
+                    let batch = file.next().transpose().map_err(broken(path))?;
+                    batch.map_or(Ok(()), |batch| emit(&shaper, number, index, path, &batch, sink))
+                })?;
+                file.schema()
+            }
+            Batches::Stream(stream) => {
+                let schema = RecordBatchReader::schema(&stream);
+                for (index, batch) in stream.enumerate() {
+                    emit(&shaper, number, index, path, &batch.map_err(broken(path))?, sink)?;
+                    batches += 1;
+                }
+                schema
+            }
+        };
+        if batches == 0 {
+            // The schema alone.
             let arrays = schema.fields().iter().map(|field| new_empty_array(field.data_type())).collect();
             shaper.emit(path, &schema, arrays, sink)?;
         }
     }
     shaper.finish(files.first(), "there is nothing in it")
+}
+
+/// Places of the columns that are asked for, and of those of the filter; none for all.
+fn wanted(path: &Path, options: &ReadOptions) -> Result<Option<Vec<usize>>, ReadError> {
+    let Some(columns) = &options.columns else { return Ok(None) };
+    let schema = Batches::open(path, None)?.schema();
+    let names = || schema.fields().iter().map(|field| field.name());
+    if let Some(name) = columns.iter().find(|name| !names().any(|known| known == *name)) {
+        let candidates = names().cloned().collect();
+        return Err(ReadError::NoColumn { path: path.to_owned(), name: name.clone(), candidates });
+    }
+    let mut wanted: Vec<&String> = columns.iter().collect();
+    let tested = filtered(options, &schema);
+    wanted.extend(tested.iter().flatten());
+    let places = |name: &String| wanted.contains(&name);
+    // What the filter does not understand it says itself, with all columns at hand.
+    let all = options.filter.is_some() && tested.is_none();
+    Ok((!all).then(|| names().enumerate().filter(|(_, name)| places(name)).map(|(place, _)| place).collect()))
+}
+
+/// The columns that the filter looks at.
+fn filtered(options: &ReadOptions, schema: &ArrowSchema) -> Option<Vec<String>> {
+    let plain = |field: &Arc<::arrow::datatypes::Field>| {
+        field.as_ref().clone().with_data_type(super::predicate::unpacked(field.data_type()))
+    };
+    let plain = ArrowSchema::new(schema.fields().iter().map(plain).collect::<Vec<_>>());
+    let checked = millrace_expr::parse(options.filter.as_ref()?).and_then(|expr| expr.check(&plain)).ok()?;
+    Some(checked.columns().to_vec())
+}
+
+/// Takes a batch in parts of one size: a last one of few rows would cost as much as a whole
+/// one.
+fn emit(
+    shaper: &Shaper<'_>,
+    number: u64,
+    index: usize,
+    path: &Path,
+    batch: &RecordBatch,
+    sink: &dyn Sink,
+) -> Result<(), ReadError> {
+    let rows = batch.num_rows();
+    let size = rows.div_ceil(rows.div_ceil(shaper.options.part_rows.max(1)).max(1)).max(1);
+    for (piece, start) in (0..rows.max(1)).step_by(size).enumerate() {
+        let part = batch.slice(start, size.min(rows - start));
+        let place = place_of(number, index, piece);
+        shaper.emit_at(place, path, &batch.schema(), part.columns().to_vec(), sink)?;
+    }
+    Ok(())
 }

@@ -16,8 +16,8 @@ mod typed;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use ::arrow::array::ArrayRef;
 use ::arrow::datatypes::{Field as ArrowField, FieldRef, SchemaRef};
@@ -75,7 +75,7 @@ pub struct ReadOptions {
     pub missing: Vec<String>,
     /// Types that are not to be inferred.
     pub types: BTreeMap<String, DataType>,
-    /// Rows of a part, in text files and for row groups that are larger.
+    /// Rows of a part, in text files, and for row groups and batches that are larger.
     pub part_rows: usize,
     /// Between the fields of a CSV file.
     pub delimiter: u8,
@@ -199,7 +199,7 @@ pub fn read(files: &[PathBuf], options: &ReadOptions, threads: usize, sink: &dyn
         Format::Csv => csv::read(files, options, threads, sink),
         Format::Ndjson => json::read(files, options, sink),
         Format::Parquet => parquet::read(files, options, threads, sink),
-        Format::Ipc => ipc::read(files, options, sink),
+        Format::Ipc => ipc::read(files, options, threads, sink),
     }
 }
 
@@ -229,6 +229,55 @@ fn unpacked(schema: &::arrow::datatypes::Schema) -> Option<Schema> {
         field_from_arrow(&ArrowField::new(field.name(), predicate::unpacked(field.data_type()), true)).ok()
     };
     Some(Schema { fields: schema.fields().iter().map(field).collect::<Option<_>>()? })
+}
+
+/// Where a part stands among all: by file, by what the file is cut into, by piece of that.
+fn place_of(file: u64, index: usize, piece: usize) -> u64 {
+    file << 44 | (index as u64) << 20 | piece as u64
+}
+
+/// Does each of so many things by whichever thread is free, with what `begin` gives the
+/// thread. Of several errors it is that of the first thing.
+fn by_threads<S>(
+    count: usize,
+    threads: usize,
+    begin: impl Fn() -> Result<S, ReadError> + Sync,
+    each: impl Fn(&mut S, usize) -> Result<(), ReadError> + Sync,
+) -> Result<(), ReadError> {
+    let next = AtomicUsize::new(0);
+    let failed: Mutex<Option<(usize, ReadError)>> = Mutex::default();
+    let failure = || failed.lock().unwrap_or_else(PoisonError::into_inner);
+    let work = || {
+        let mut state = None;
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            if index >= count || failure().is_some() {
+                return;
+            }
+            let begun = state.take().map_or_else(&begin, Ok);
+            let done = begun.and_then(|mut begun| {
+                each(&mut begun, index)?;
+                state = Some(begun);
+                Ok(())
+            });
+            if let Err(error) = done {
+                let mut failed = failure();
+                if failed.as_ref().is_none_or(|(known, _)| index < *known) {
+                    *failed = Some((index, error));
+                }
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..threads.min(count) {
+            scope.spawn(work);
+        }
+        work();
+    });
+    match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        Some((_, error)) => Err(error),
+        None => Ok(()),
+    }
 }
 
 /// Arrow arrays to a part: unpacks what does not cross, filters, projects.

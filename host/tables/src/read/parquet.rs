@@ -6,8 +6,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use ::arrow::datatypes::{Field as ArrowField, Schema as ArrowSchema, SchemaRef};
 use ::arrow::error::ArrowError;
@@ -20,7 +19,7 @@ use ::parquet::file::statistics::Statistics;
 use millrace_expr::Column;
 use millrace_types::Schema;
 
-use super::{ReadError, ReadOptions, Shaper, Sink, predicate};
+use super::{ReadError, ReadOptions, Shaper, Sink, by_threads, place_of, predicate};
 
 pub(super) fn read(
     files: &[PathBuf],
@@ -94,37 +93,10 @@ fn read_file(
 }
 
 impl Groups<'_> {
-    /// Reads all row groups, each by whichever thread is free. Of several errors it
-    /// is that of the first group.
+    /// Reads all row groups, each by whichever thread is free.
     fn all(&self, threads: usize) -> Result<(), ReadError> {
         let count = self.meta.metadata().num_row_groups();
-        let next = AtomicUsize::new(0);
-        let failed: Mutex<Option<(usize, ReadError)>> = Mutex::default();
-        let work = || {
-            loop {
-                let group = next.fetch_add(1, Ordering::Relaxed);
-                let failed = || failed.lock().unwrap_or_else(PoisonError::into_inner);
-                if group >= count || failed().is_some() {
-                    return;
-                }
-                if let Err(error) = self.one(group) {
-                    let mut failed = failed();
-                    if failed.as_ref().is_none_or(|(known, _)| group < *known) {
-                        *failed = Some((group, error));
-                    }
-                }
-            }
-        };
-        std::thread::scope(|scope| {
-            for _ in 1..threads.min(count) {
-                scope.spawn(work);
-            }
-            work();
-        });
-        match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            Some((_, error)) => Err(error),
-            None => Ok(()),
-        }
+        by_threads(count, threads, || Ok(()), |(), group| self.one(group))
     }
 
     fn one(&self, group: usize) -> Result<(), ReadError> {
@@ -157,9 +129,9 @@ impl Groups<'_> {
             builder = builder.with_row_filter(RowFilter::new(vec![Box::new(test)]));
         }
         let batches = builder.build().map_err(|error| broken(path, &error))?;
-        for (place, batch) in (0u64..).zip(batches) {
+        for (piece, batch) in batches.enumerate() {
             let batch = batch.map_err(|error| broken(path, &error))?;
-            let place = self.number << 44 | (group as u64) << 20 | place;
+            let place = place_of(self.number, group, piece);
             self.shaper.emit_at(place, path, &batch.schema(), batch.columns().to_vec(), self.sink)?;
         }
         Ok(())

@@ -237,6 +237,60 @@ fn a_parquet_filter_skips_row_groups_and_rows() {
     assert!(read_text("t.arrow", b"ARROW1", &options(Format::Ipc)).is_err());
 }
 
+/// Batches in any number of threads, cut where they are large, and no column more than is
+/// asked for.
+#[test]
+fn arrow_batches_are_cut_and_read_by_all_threads() {
+    use ::arrow::array::{ArrayRef, Int64Array, StringArray};
+    use ::arrow::record_batch::RecordBatch;
+    let batch = |from: i64, rows: i64| {
+        let ints: ArrayRef = std::sync::Arc::new(Int64Array::from_iter_values(from..from + rows));
+        let texts = StringArray::from_iter_values((from..from + rows).map(|i| format!("t{i}")));
+        RecordBatch::try_from_iter([("i", ints.clone()), ("t", std::sync::Arc::new(texts) as ArrayRef), ("j", ints)])
+            .unwrap()
+    };
+    let batches = [batch(0, 7), batch(7, 0), batch(7, 2), batch(9, 3)];
+    let schema = batches[0].schema();
+    let (mut file, mut stream) = (Vec::new(), Vec::new());
+    let mut writer = ::arrow::ipc::writer::FileWriter::try_new(&mut file, &schema).unwrap();
+    batches.iter().for_each(|batch| writer.write(batch).unwrap());
+    writer.finish().unwrap();
+    let mut writer = ::arrow::ipc::writer::StreamWriter::try_new(&mut stream, &schema).unwrap();
+    batches.iter().for_each(|batch| writer.write(batch).unwrap());
+    writer.finish().unwrap();
+
+    let picked = ReadOptions {
+        filter: Some("j != 4 and j < 11".into()),
+        columns: Some(vec!["t".into()]),
+        part_rows: 3,
+        ..options(Format::Ipc)
+    };
+    let expected = [(3, "t0 t1 t2"), (2, "t3 t5"), (1, "t6"), (2, "t7 t8"), (2, "t9 t10")];
+    let expected: Vec<(usize, Vec<String>)> =
+        expected.iter().map(|(rows, text)| (*rows, vec![(*text).to_owned()])).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("t.arrow");
+    for bytes in [&file, &stream] {
+        std::fs::write(&path, bytes).unwrap();
+        for threads in [1, 3, 9] {
+            let seeing = Seeing::default();
+            let schema = read(std::slice::from_ref(&path), &picked, threads, &seeing).unwrap();
+            assert_eq!(types(&schema), "t: utf8");
+            let (parts, _) = seeing.0.into_inner().unwrap();
+            assert_eq!(parts.into_values().collect::<Vec<_>>(), expected);
+        }
+        let missing = ReadOptions { columns: Some(vec!["k".into()]), ..options(Format::Ipc) };
+        let error = read_text("t.arrow", bytes, &missing).err().unwrap();
+        assert!(matches!(&error, ReadError::NoColumn { candidates, .. } if candidates.len() == 3), "{error}");
+        let wrong = ReadOptions { filter: Some("z > 1".into()), ..picked.clone() };
+        assert!(matches!(read_text("t.arrow", bytes, &wrong), Err(ReadError::Filter { .. })));
+        // Cut short: an error or fewer rows of a stream, and never a panic.
+        for end in (0..bytes.len()).step_by(97) {
+            let _ = read_text("t.arrow", &bytes[..end], &picked);
+        }
+    }
+}
+
 /// Unsigned columns have statistics in signed boxes.
 #[test]
 fn a_parquet_filter_keeps_rows_of_unsigned_columns() {
