@@ -2,7 +2,8 @@
 //!
 //! A task in the sandbox is all that the host does for one but its cache: a fresh guest,
 //! columns in, columns checked and out. The native one is the step through the harness of
-//! its tests, compiled for this very processor. They take turns; medians are compared.
+//! its tests, compiled for this very processor, and in a second run without flags, as
+//! programs usually are. They take turns; medians are compared.
 
 #![expect(clippy::print_stdout, reason = "a program for people")]
 
@@ -230,6 +231,8 @@ fn main() {
     let mut ratios = Vec::new();
     let of = |params: Value| Use { params, port: "input", rows: rows.clone(), blob: None };
 
+    let flags = if cfg!(target_feature = "avx") { "for this processor" } else { "without flags" };
+    println!("native code compiled {flags}");
     println!("{:<16} {:>10} {:>10} {:>8}", "step", "sandbox ms", "native ms", "ratio");
     let params = json!({ "columns": { "a": "log1p(x0)", "b": "x1 / (1 + x2)", "c": "x3 * (1 - x4)", "d": "exp(x5)" } });
     compare::<millrace_derive::Derive>(&engine, "derive", &of(params), &mut ratios);

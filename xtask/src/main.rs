@@ -134,14 +134,18 @@ fn deny() -> Result<()> {
 fn bench(arguments: &[String]) -> Result<()> {
     build()?;
     if let Some(name @ ("micro" | "sandbox")) = arguments.first().map(String::as_str) {
-        let mut command = cargo();
-        command.args(["bench", "--package", "millrace-benches", "--profile", "release", "--bench", name]);
+        let bench = || {
+            let mut command = cargo();
+            command.args(["bench", "--package", "millrace-benches", "--profile", "release", "--bench", name]);
+            command
+        };
         if name == "sandbox" {
-            // Guests are compiled for this very processor, and so must be what they are
-            // compared with; in a folder of its own, for everything is compiled anew.
-            command.env("RUSTFLAGS", "-C target-cpu=native").arg("--target-dir").arg(target().join("native"));
+            // Guests are compiled for this very processor, and so is what they are compared
+            // with first; in a folder of its own, for everything is compiled anew.
+            let native = target().join("native");
+            run(bench().env("RUSTFLAGS", "-C target-cpu=native").arg("--target-dir").arg(native))?;
         }
-        return run(&mut command);
+        return run(&mut bench());
     }
     let command = ["run", "--release", "--quiet", "--package", "millrace-benches", "--bin", "bench", "--"];
     run(cargo().args(command).args(arguments))

@@ -1,7 +1,7 @@
 //! Files to parts: CSV, NDJSON, Parquet and Arrow IPC.
 //!
 //! A reader yields parts with one schema. What a part is follows from the
-//! content alone (a row group, a record batch, or so many rows of a text file),
+//! content alone (a row group or batch, a piece of a large one, or so many rows of text),
 //! so that the same bytes give the same parts on any machine.
 
 mod csv;
