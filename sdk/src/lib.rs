@@ -61,6 +61,7 @@ pub mod params;
 mod plan;
 mod step;
 mod task;
+pub mod texts;
 
 #[cfg(target_arch = "wasm32")]
 #[doc(hidden)]

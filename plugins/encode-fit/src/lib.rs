@@ -12,8 +12,8 @@
 
 use std::collections::BTreeSet;
 
-use millrace_sdk::kernels::KeyMap;
 use millrace_sdk::prelude::*;
+use millrace_sdk::texts::Texts;
 
 /// Params of `std:encode-fit`.
 #[derive(Params)]
@@ -26,8 +26,8 @@ pub struct EncodeFit {
 }
 
 impl EncodeFit {
-    fn check(&self, name: &str, found: &BTreeSet<String>) -> Result<()> {
-        if found.len() > self.max as usize {
+    fn check(&self, name: &str, found: usize) -> Result<()> {
+        if found > self.max as usize {
             let message =
                 format!("column `{name}` has more than {} categories; raise `max` if they are meant", self.max);
             return Err(Error::new(message).in_column(name));
@@ -55,15 +55,10 @@ impl Fold for EncodeFit {
         let mut all = Vec::new();
         for name in &self.columns {
             let column = part.text(name)?;
-            let mut seen: KeyMap<&str, ()> = KeyMap::default();
-            let mut found = BTreeSet::new();
-            for text in column.iter().flatten() {
-                if seen.insert(text, ()).is_none() {
-                    found.insert(text.to_owned());
-                    self.check(name, &found)?;
-                }
-            }
-            all.push(found);
+            let mut texts = Texts::default();
+            texts.number_all(&column, self.max as usize);
+            self.check(name, texts.len())?;
+            all.push(texts.iter().map(str::to_owned).collect());
         }
         Ok(all)
     }
@@ -75,7 +70,7 @@ impl Fold for EncodeFit {
         }
         let mut columns = millrace_sdk::json::Map::new();
         for (name, all) in self.columns.iter().zip(found) {
-            self.check(name, &all)?;
+            self.check(name, all.len())?;
             columns.insert(name.clone(), json!(all));
         }
         task.emit_blob("categories", json!({ "columns": columns }).to_string().as_bytes())

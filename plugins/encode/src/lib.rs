@@ -13,8 +13,8 @@
 //!   the first (`drop_first = false` keeps it), 0.0 or 1.0. The names are known
 //!   when the categories are, so steps behind it are checked at run time.
 
-use millrace_sdk::kernels::KeyMap;
 use millrace_sdk::prelude::*;
+use millrace_sdk::texts::{NONE, Texts};
 
 /// What becomes of a column.
 #[derive(Clone, Copy, PartialEq, Eq, Choice)]
@@ -74,23 +74,24 @@ impl Step for Encode {
 }
 
 impl Encode {
-    fn codes(&self, name: &str, categories: &[String], column: &StringArray) -> Result<Vec<Option<i32>>> {
-        let index: KeyMap<&str, i32> = categories.iter().map(String::as_str).zip(0..).collect();
-        let code = |(row, text): (usize, Option<&str>)| match text.map(|text| (text, index.get(text))) {
-            None => Ok(None),
-            Some((_, Some(code))) => Ok(Some(*code)),
-            Some((_, None)) if self.unknown == Unknown::Ignore => Ok(None),
-            Some((text, None)) => {
-                Err(Error::new(format!("`{text}` was not among the {} categories", categories.len()))
-                    .in_column(name)
-                    .at_row(row))
-            }
-        };
-        let mut codes = Vec::with_capacity(column.len());
-        for row in column.iter().enumerate() {
-            codes.push(code(row)?);
+    /// The code of each row; [`NONE`] where there is none.
+    fn codes(&self, name: &str, categories: &[String], column: &StringArray) -> Result<Vec<u32>> {
+        let mut index = Texts::default();
+        if let Some(twice) = (0..).zip(categories).find(|(place, category)| index.number(category) != *place) {
+            return Err(Error::new(format!("`categories` has `{}` twice", twice.1)).in_column(name));
         }
-        Ok(codes)
+        let codes = index.find_all(column);
+        if self.unknown == Unknown::Ignore {
+            return Ok(codes);
+        }
+        match codes.iter().enumerate().position(|(row, code)| *code == NONE && column.is_valid(row)) {
+            None => Ok(codes),
+            Some(row) => {
+                let (text, all) = (column.value(row), categories.len());
+                let message = format!("`{text}` was not among the {all} categories");
+                Err(Error::new(message).in_column(name).at_row(row))
+            }
+        }
     }
 }
 
@@ -108,12 +109,17 @@ impl Map for Encode {
             let of_rows = self.codes(name, &categories, &part.text(name)?)?;
             if self.method == Method::OneHot {
                 for (code, category) in (0..).zip(&categories).skip(usize::from(self.drop_first)) {
-                    let indicator = |found: &Option<i32>| f64::from(u8::from(*found == Some(code)));
+                    let indicator = |found: &u32| f64::from(u8::from(*found == code));
                     let values: Vec<f64> = of_rows.iter().map(indicator).collect();
                     added.push((format!("{name}={category}"), values.into()));
                 }
             } else {
-                codes.push((name.as_str(), Int32Array::from(of_rows).into()));
+                // All have one, as a rule.
+                let column = match of_rows.contains(&NONE) {
+                    false => Int32Array::from_iter_values(of_rows.into_iter().map(|code| code as i32)),
+                    true => of_rows.into_iter().map(|code| (code != NONE).then_some(code as i32)).collect(),
+                };
+                codes.push((name.as_str(), column.into()));
             }
         }
         if self.method == Method::Codes {
