@@ -44,6 +44,15 @@
 //! assert_eq!(out.text("output", "greeting"), [Some("Hello, Ada!".to_owned())]);
 //! ```
 //!
+//! How the work may be cut is the mode that `register!` names:
+//!
+//! | mode | a task sees | for |
+//! | --- | --- | --- |
+//! | `map` ([`Map`]) | one part | what is done row by row |
+//! | `fold` ([`Fold`]) | one part, then all that was kept of parts | sums, fits, metrics |
+//! | `whole` ([`Whole`]) | all parts, in one guest | joins, orders, what cannot be cut |
+//! | `rounds` ([`Rounds`]) | all parts, in guests that meet | training: the same rows again and again |
+//!
 //! The crate is a `cdylib`; `host plugin build`, `uses = "path:…"` in a pipeline
 //! and `cargo xtask` make a component of it. Its name, version and description
 //! are those in `Cargo.toml`.
