@@ -149,7 +149,8 @@ pub trait Whole: Step {
 /// [`Task::all_reduce`], where they make one of their numbers.
 ///
 /// All guests run the same function and must come to the same end: the same blobs and
-/// metrics, of which the host keeps one. Which parts a guest has follows from their number
+/// metrics, of which the host keeps one. Blobs may be left to the guest with the first
+/// rows. Which parts a guest has follows from their number
 /// alone, so that what comes out does not depend on the machine. The memory limit is one
 /// for all of them together.
 pub trait Rounds: Step {

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use serde_json::{Value, json};
 
-use crate::sandbox::{Sandbox, repository};
+use crate::sandbox::{Run, Sandbox, repository};
 
 fn guest() -> &'static [u8] {
     static BYTES: OnceLock<Vec<u8>> = OnceLock::new();
@@ -14,7 +14,7 @@ fn guest() -> &'static [u8] {
     })
 }
 
-/// Parts of 8,192 rows, so that each is worth a guest of its own.
+/// Parts of 32,768 rows, so that each is worth a guest of its own.
 fn sandbox(parts: u32, params: &str, more: &str) -> Sandbox {
     let memory = if parts > 10 { 256 } else { 64 };
     let sandbox = Sandbox::with(&format!(
@@ -36,7 +36,7 @@ limits = {{ memory = "{memory}MiB", fuel = "500M", time = "20s" }}
     sandbox
 }
 
-const PART: u32 = 8192;
+const PART: u32 = 32_768;
 
 /// The last part has a few less.
 fn rows(parts: u32) -> u32 {
@@ -52,7 +52,7 @@ const EXPORT: &str = "[exports]\n\"sums.json\" = \"sums.sums\"";
 /// Fewer parts than guests may be, as many, and more, of which each guest has some.
 #[test]
 fn any_number_of_threads_comes_to_the_same() {
-    for parts in [1, 5, 64, 131] {
+    for parts in [1, 5, 32, 47] {
         let rows = rows(parts);
         let sandbox = sandbox(parts, "rounds = 20", EXPORT);
         let seen: Vec<(Value, Value)> = ["1", "2", "7", "100"]
@@ -76,7 +76,7 @@ fn any_number_of_threads_comes_to_the_same() {
 #[test]
 fn many_at_a_time_do_not_keep_each_other_waiting() {
     let sandbox = sandbox(
-        64,
+        32,
         "rounds = \"${matrix.rounds}\"",
         "matrix = { rounds = [10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21] }",
     );
@@ -89,7 +89,8 @@ fn what_all_of_them_say_is_said_once() {
     let sandbox = sandbox(5, "rounds = 2", "");
     let run = sandbox.run(&[]);
     let log = run.lines.iter().find(|line| line["event"] == "task-finished").unwrap()["log"].clone();
-    assert_eq!(log.as_array().map(Vec::len), Some(1), "{log}");
+    // Each guest says it twice.
+    assert_eq!(log.as_array().map(Vec::len), Some(2), "{log}");
 }
 
 #[test]
@@ -122,6 +123,37 @@ fn guests_that_do_not_agree_end_as_a_failure_with_its_name() {
     settings.add_filter(r"it needed [\d.]+MiB", "it needed …MiB");
     let lines = attacks.iter().map(said).collect::<Vec<_>>().join("\n");
     settings.bind(|| insta::assert_snapshot!(lines));
+}
+
+/// What a failed task says of itself, and the fuel and milliseconds that it took.
+fn failed(attack: &str, limits: [&str; 2]) -> (String, u64, f64) {
+    let sandbox = sandbox(8, &format!("attack = \"{attack}\""), "");
+    let pipeline = sandbox.read("pipeline.toml").replace("500M", limits[0]).replace("20s", limits[1]);
+    sandbox.write("pipeline.toml", pipeline);
+    let run = sandbox.try_run(&["--jobs", "1"]);
+    assert_eq!(run.code, 1, "{}{}", run.stdout, run.stderr);
+    let run = Run::of(&run);
+    let task = run.lines.iter().find(|line| line["event"] == "task-finished").unwrap();
+    (task["error"].to_string(), task["fuel"].as_u64().unwrap(), task["wall_ms"].as_f64().unwrap())
+}
+
+/// Eight guests, one after the other. Whoever is the last to meet goes on first, and of
+/// those that fail by themselves the first guest is told of: two at most fail.
+#[test]
+fn limits_are_those_of_the_task_and_a_failure_ends_the_others() {
+    let (error, fuel, _) = failed("all loop", ["500M", "20s"]);
+    assert!(error.contains("used up its fuel") && fuel < 1_100_000_000, "{error} {fuel}");
+    let (error, _, wall) = failed("all loop", ["500G", "1s"]);
+    assert!(error.contains("longer than its 1.00 s") && wall < 4_000.0, "{error} {wall}");
+    let (error, fuel, _) = failed("one fails at once", ["500M", "20s"]);
+    assert!(error.contains("no") && fuel < 600_000_000, "{error} {fuel}");
+}
+
+#[test]
+fn blobs_may_be_left_to_the_first_guest() {
+    let sandbox = sandbox(5, "attack = \"first blob\"", EXPORT);
+    assert_eq!(sandbox.run(&[]).ran(), 1);
+    assert_eq!(sums(&sandbox)[3], json!(f64::from(rows(5))));
 }
 
 /// Whoever waits for a guest that does not come looks at the clock.

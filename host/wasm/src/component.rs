@@ -16,7 +16,7 @@ use wasmtime::{Store, UpdateDeadline};
 
 use crate::compile::load_or_compile;
 use crate::engine::{Cancel, Engine};
-use crate::failure::{emit_failure, failure};
+use crate::failure::{emit_failure, failure, not_made};
 use crate::limits::Limiter;
 use crate::outcome::{Failure, TaskOutcome};
 use crate::output::OutputField;
@@ -257,8 +257,10 @@ impl Component {
     }
 
     fn store(&self, limits: &Limits, cancel: &Cancel, task: Option<Running>) -> wasmtime::Result<Store<TaskState>> {
-        let together = task.as_ref().and_then(|task| task.seat.as_ref()).map(|seat| seat.meeting.memory.clone());
-        let limiter = Limiter::new(limits.memory.0, limits.time, cancel.clone(), together);
+        let meeting = task.as_ref().and_then(|task| task.seat.as_ref()).map(|seat| &seat.meeting);
+        let deadline = meeting.map_or_else(|| Instant::now().checked_add(limits.time), |meeting| meeting.deadline);
+        let together = meeting.map(|meeting| meeting.memory.clone());
+        let limiter = Limiter::new(limits.memory.0, deadline, cancel.clone(), together);
         let mut wasi = None;
         if self.has_wasi {
             let spec = task.as_ref().map(|task| &task.spec);
@@ -272,6 +274,9 @@ impl Component {
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(|cx| {
             cx.data().limiter.check().map_err(wasmtime::Error::new)?;
+            if let Some(Running { seat: Some(seat), .. }) = &cx.data().task {
+                seat.goes_on()?;
+            }
             Ok(UpdateDeadline::Continue(1))
         });
         Ok(store)
@@ -288,7 +293,7 @@ impl Component {
         R: 'static,
         (R,): ComponentNamedList + Lift,
     {
-        let instance = self.pre.instantiate(&mut *store)?;
+        let instance = self.pre.instantiate(&mut *store).map_err(not_made)?;
         let function = instance.get_typed_func::<P, (R,)>(&mut *store, function)?;
         Ok(function.call(&mut *store, params)?.0)
     }
@@ -461,12 +466,15 @@ impl Component {
         seat: Seat,
     ) -> TaskOutcome {
         let limits = spec.limits;
+        if seat.goes_on().is_err() {
+            return TaskOutcome::failed(Failure::Cancelled);
+        }
         let mut store = match self.store(&limits, cancel, Some(Running::new(spec, data, Some(seat)))) {
             Ok(store) => store,
             Err(error) => return TaskOutcome::failed(Failure::Host { message: one_line(&error) }),
         };
         let answer = async {
-            let instance = pre.instantiate_async(&mut store).await?;
+            let instance = pre.instantiate_async(&mut store).await.map_err(not_made)?;
             let function = instance.get_typed_func::<_, (Result<(), WitFailure>,)>(&mut store, &self.run)?;
             Ok(function.call_async(&mut store, (Resource::<TaskRep>::new_borrow(0),)).await?.0)
         };

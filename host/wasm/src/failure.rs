@@ -9,6 +9,14 @@ use crate::outcome::Failure;
 use crate::output::EmitError;
 use crate::task::{DataError, cut};
 
+/// A guest that never began: unless it ran into a limit, that is a matter of this machine.
+pub(crate) fn not_made(error: wasmtime::Error) -> wasmtime::Error {
+    if error.is::<Stop>() || error.is::<Trap>() {
+        return error;
+    }
+    wasmtime::Error::new(DataError(format!("the system has no room for a guest: {}", error.root_cause())))
+}
+
 pub(crate) fn emit_failure(error: EmitError) -> Failure {
     match error {
         EmitError::Misuse(message) => Failure::Misuse { message },

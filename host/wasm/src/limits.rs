@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use wasmtime::ResourceLimiter;
 
@@ -37,8 +37,13 @@ pub(crate) struct Limiter {
 const TABLE_ELEMENT: u64 = 16;
 
 impl Limiter {
-    pub(crate) fn new(memory: u64, time: Duration, cancel: Cancel, together: Option<Arc<AtomicU64>>) -> Self {
-        Self { memory, used: 0, peak: 0, cancel, deadline: Instant::now().checked_add(time), together }
+    pub(crate) fn new(
+        memory: u64,
+        deadline: Option<Instant>,
+        cancel: Cancel,
+        together: Option<Arc<AtomicU64>>,
+    ) -> Self {
+        Self { memory, used: 0, peak: 0, cancel, deadline, together }
     }
 
     /// Growth beyond the limit is a trap and never a failed `memory.grow`: a guest

@@ -87,10 +87,12 @@ pub(crate) struct Outputs {
     inputs: Vec<(PortName, Vec<u64>)>,
     open: Option<OpenPart>,
     partial: Option<BlobRef>,
+    /// Blobs may be left to another guest of the task.
+    is_helper: bool,
 }
 
 impl Outputs {
-    pub(crate) fn new(spec: &TaskSpec) -> Self {
+    pub(crate) fn new(spec: &TaskSpec, is_helper: bool) -> Self {
         let state = |plan: &OutputPlan| match plan {
             OutputPlan::Blob { .. } => State::Blob(None),
             OutputPlan::Table { fields, .. } => {
@@ -108,7 +110,7 @@ impl Outputs {
             }
             _ => None,
         });
-        Self { phase: spec.phase, ports, inputs: tables.collect(), open: None, partial: None }
+        Self { phase: spec.phase, ports, inputs: tables.collect(), open: None, partial: None, is_helper }
     }
 
     fn place(&self, port: &str) -> Result<usize, EmitError> {
@@ -338,6 +340,7 @@ impl Outputs {
         for (port, state) in self.ports {
             let output = match state {
                 State::Blob(Some(blob)) => OutputRecord::Blob(blob),
+                State::Blob(None) if self.is_helper => continue,
                 State::Blob(None) => return misuse(format!("it emitted no blob to `{port}`")),
                 State::Table { parts, .. } if parts.is_empty() && self.phase == Phase::Map => {
                     return misuse(format!("it emitted no part of `{port}`"));

@@ -18,7 +18,7 @@ use std::thread::Scope;
 use std::time::{Duration, Instant};
 
 use millrace_types::action_key::WORLD_VERSION;
-use millrace_types::{Cost, Fuel, bounds};
+use millrace_types::{Cost, Fuel, Limits, OutputRecord, PortName, bounds};
 use wasmtime::component::{Linker, Resource};
 use wasmtime::{StoreContextMut, Trap};
 
@@ -31,12 +31,14 @@ use crate::slots::{LOOK, Slot, Slots};
 use crate::task::{Data, InputItem, Running, TablePart, TaskSpec, TaskState};
 use crate::world::{TaskRep, WitReduction};
 
-/// Guests of a task at most; where there are more parts, a guest has several.
-pub(crate) const GUESTS: usize = 64;
+/// Guests of a task at most; where there are more parts, a guest has several. Results
+/// depend on it, by how sums are rounded, as on the next: who changes one of them changes
+/// `KEY_VERSION`.
+pub(crate) const GUESTS: usize = 32;
 
 /// Rows for a guest at least, where there are several: with fewer it costs more than it
 /// saves.
-const ROWS: u64 = 8192;
+const ROWS: u64 = 32_768;
 
 /// How numbers become one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,7 +80,7 @@ impl Reduction {
             let step = |values: &Vec<f64>| {
                 let mut next = before.clone();
                 add(&mut next, values);
-                std::mem::replace(&mut before, next)
+                Arc::from(std::mem::replace(&mut before, next))
             };
             return Made::Each(all.iter().map(step).collect());
         }
@@ -86,21 +88,21 @@ impl Reduction {
         let mut made = rest.next().cloned().unwrap_or_default();
         made.iter_mut().filter(|value| value.is_nan()).for_each(|value| *value = f64::NAN);
         rest.for_each(|values| add(&mut made, values));
-        Made::Same(made)
+        Made::Same(made.into())
     }
 }
 
-/// What came of a round.
+/// What came of a round. Nobody asks twice.
 enum Made {
-    Same(Vec<f64>),
-    Each(Vec<Vec<f64>>),
+    Same(Arc<[f64]>),
+    Each(Vec<Arc<[f64]>>),
 }
 
 impl Made {
-    fn of(&self, guest: usize) -> Vec<f64> {
+    fn of(&mut self, guest: usize) -> Arc<[f64]> {
         match self {
             Self::Same(all) => all.clone(),
-            Self::Each(each) => each[guest].clone(),
+            Self::Each(each) => std::mem::take(&mut each[guest]),
         }
     }
 }
@@ -111,8 +113,8 @@ enum Broken {
     Misuse(String),
     /// All of them together used too much.
     Fuel,
-    /// One failed by itself.
-    Left,
+    /// This one failed by itself.
+    Left(usize),
 }
 
 impl Broken {
@@ -120,7 +122,7 @@ impl Broken {
         match self {
             Self::Misuse(message) => wasmtime::Error::new(EmitError::Misuse(message.clone())),
             Self::Fuel => Trap::OutOfFuel.into(),
-            Self::Left => wasmtime::Error::new(Stop::Left),
+            Self::Left(_) => wasmtime::Error::new(Stop::Left),
         }
     }
 
@@ -156,9 +158,18 @@ struct Round {
 impl Round {
     /// The last words: whoever waits is told.
     fn end(&mut self, broken: Broken) -> wasmtime::Error {
-        let error = self.broken.get_or_insert(broken).error();
         self.ready.extend(self.waiting.drain(..));
-        error
+        match (&mut self.broken, broken) {
+            (Some(Broken::Left(known)), Broken::Left(guest)) => *known = guest.min(*known),
+            (Some(_), _) => {}
+            (none, broken) => *none = Some(broken),
+        }
+        self.broken.as_ref().map_or_else(|| wasmtime::Error::new(Stop::Left), Broken::error)
+    }
+
+    /// Fuel of all guests so far.
+    fn used(&self) -> u64 {
+        self.used.iter().fold(0, |all, used| all.saturating_add(*used))
     }
 
     fn leave(&mut self, guest: usize, outcome: TaskOutcome) {
@@ -166,7 +177,7 @@ impl Round {
         self.ended[guest] = Some(outcome);
         self.left -= 1;
         if !well {
-            self.end(Broken::Left);
+            self.end(Broken::Left(guest));
         } else if self.arrived > 0 {
             self.end(Broken::ended());
         }
@@ -176,6 +187,8 @@ impl Round {
 /// Where the guests of a task meet, and those who compute find one that can go on.
 pub(crate) struct Meeting {
     fuel: Fuel,
+    /// Of all guests: that of the task.
+    pub(crate) deadline: Option<Instant>,
     /// Memory of all guests together.
     pub(crate) memory: Arc<AtomicU64>,
     round: Mutex<Round>,
@@ -183,13 +196,13 @@ pub(crate) struct Meeting {
 }
 
 impl Meeting {
-    fn new(guests: usize, fuel: Fuel) -> Self {
+    fn new(guests: usize, limits: &Limits) -> Self {
         let round = Round {
             number: 0,
             asked: None,
             values: vec![Vec::new(); guests],
             arrived: 0,
-            made: Made::Same(Vec::new()),
+            made: Made::Same(Arc::default()),
             used: vec![0; guests],
             broken: None,
             ready: VecDeque::new(),
@@ -198,7 +211,8 @@ impl Meeting {
             left: guests,
             cpu_us: 0,
         };
-        Self { fuel, memory: Arc::default(), round: Mutex::new(round), changed: Condvar::new() }
+        let deadline = Instant::now().checked_add(limits.time);
+        Self { fuel: limits.fuel, deadline, memory: Arc::default(), round: Mutex::new(round), changed: Condvar::new() }
     }
 
     fn round(&self) -> MutexGuard<'_, Round> {
@@ -219,7 +233,6 @@ impl Meeting {
         let asked = (how, values.len());
         let (first, many) = *round.asked.get_or_insert(asked);
         if (first, many) != asked {
-            // In one order, whoever came first.
             let [(a, m), (b, n)] = {
                 let mut both = [(first.as_str(), many), (how.as_str(), values.len())];
                 both.sort_unstable();
@@ -234,10 +247,11 @@ impl Meeting {
         round.arrived += 1;
         let number = round.number;
         if round.arrived == round.values.len() {
-            if round.used.iter().fold(0, |all: u64, used| all.saturating_add(*used)) > self.fuel.0 {
+            if round.used() > self.fuel.0 {
                 return Err(round.end(Broken::Fuel));
             }
             round.made = how.of(&round.values);
+            round.values.iter_mut().for_each(|values| *values = Vec::new());
             (round.number, round.asked, round.arrived) = (number + 1, None, 0);
             round.ready.extend(round.waiting.drain(..));
             self.changed.notify_all();
@@ -246,8 +260,8 @@ impl Meeting {
     }
 
     /// What a guest is given at the end of a round.
-    fn made(&self, guest: usize, number: u64) -> Poll<wasmtime::Result<Vec<f64>>> {
-        let round = self.round();
+    fn made(&self, guest: usize, number: u64) -> Poll<wasmtime::Result<Arc<[f64]>>> {
+        let mut round = self.round();
         match &round.broken {
             _ if round.number > number => Poll::Ready(Ok(round.made.of(guest))),
             Some(broken) => Poll::Ready(Err(broken.error())),
@@ -329,7 +343,20 @@ const SOON: Duration = Duration::from_millis(5);
 /// What a guest of a task in rounds holds.
 pub(crate) struct Seat {
     pub(crate) meeting: Arc<Meeting>,
-    guest: usize,
+    pub(crate) guest: usize,
+}
+
+impl Seat {
+    /// Looks, now and then, whether there is still something to do it for. Of several that
+    /// fail by themselves the first is told of, so guests before one that failed go on
+    /// until they would have to wait.
+    pub(crate) fn goes_on(&self) -> wasmtime::Result<()> {
+        match &self.meeting.round().broken {
+            Some(Broken::Left(other)) if self.guest < *other => Ok(()),
+            Some(broken) => Err(broken.error()),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Defines `all-reduce` once more, for guests that wait without keeping a thread.
@@ -349,7 +376,7 @@ pub(crate) fn link(linker: &mut Linker<TaskState>) -> wasmtime::Result<()> {
                     Ok(()) => meeting.made(*guest, number),
                     Err(stop) => Poll::Ready(Err(wasmtime::Error::new(stop))),
                 });
-                Ok((made.await?,))
+                Ok((made.await?.to_vec(),))
             })
         },
     )
@@ -403,7 +430,6 @@ pub(crate) fn run(
     cancel: &Cancel,
     slot: Slot,
 ) -> TaskOutcome {
-    let started = Instant::now();
     let limits = spec.limits;
     let pre = match component.in_rounds() {
         Ok(pre) => pre,
@@ -418,14 +444,16 @@ pub(crate) fn run(
         Ok(seats) => seats,
         Err(failure) => return TaskOutcome::failed(failure),
     };
-    let meeting = Arc::new(Meeting::new(specs.len(), limits.fuel));
+    let slot = slots.take();
+    // Whatever it waited for is nothing that it took.
+    let started = Instant::now();
+    let meeting = Arc::new(Meeting::new(specs.len(), &limits));
     let guest = |(guest, spec): (usize, TaskSpec)| -> (usize, Guest) {
         let seat = Seat { meeting: meeting.clone(), guest };
         let (component, pre, data, cancel) = (component.clone(), pre.clone(), data.clone(), cancel.clone());
         (guest, Box::pin(async move { component.run_guest(&pre, spec, data, &cancel, seat).await }))
     };
     meeting.round().ready = specs.into_iter().enumerate().map(guest).collect();
-    let slot = slots.take();
     std::thread::scope(|scope| meeting.work(scope, &slots, slot, true));
     let mut round = meeting.round();
     let mut outcome = together(round.ended.drain(..).flatten().collect(), limits.fuel, parts);
@@ -443,10 +471,13 @@ fn together(outcomes: Vec<TaskOutcome>, fuel: Fuel, parts: usize) -> TaskOutcome
         cost.fuel = cost.fuel.saturating_add(fuel);
         cost.peak_memory_bytes += peak_memory_bytes;
         cost.bytes_read += bytes_read;
-        // What all of them say is said once.
+        // What several of them say is said once.
+        let mut said = log.clone();
         for line in &outcome.log {
-            if log.len() < bounds::LOG_LINES && !log.contains(line) {
-                log.push(line.clone());
+            match said.iter().position(|other| other == line) {
+                Some(place) => drop(said.swap_remove(place)),
+                None if log.len() < bounds::LOG_LINES => log.push(line.clone()),
+                None => {}
             }
         }
     }
@@ -458,7 +489,7 @@ fn together(outcomes: Vec<TaskOutcome>, fuel: Fuel, parts: usize) -> TaskOutcome
     if let Some((guest, failure)) = failure {
         let mut failure = failure.clone();
         if let Failure::Step { message, row: Some(_), .. } = &mut failure
-            && many > 1
+            && parts > 1
         {
             let share = share_of(guest, many, parts);
             let text = match share.len() {
@@ -473,7 +504,12 @@ fn together(outcomes: Vec<TaskOutcome>, fuel: Fuel, parts: usize) -> TaskOutcome
     let Some(TaskOutcome { mut result, metrics, .. }) = outcomes.next() else {
         return TaskOutcome::failed(Failure::Host { message: "a task without a guest: please report this".to_owned() });
     };
-    if outcomes.any(|other| other.result != result || other.metrics != metrics) {
+    // What a guest leaves to the first is the first one's; what it has must be the same.
+    let agrees = |other: TaskOutcome| {
+        let known = |found: &(PortName, OutputRecord)| result.as_ref().is_ok_and(|first| first.outputs.contains(found));
+        other.result.is_ok_and(|other| other.outputs.iter().all(known)) && other.metrics == metrics
+    };
+    if !outcomes.all(agrees) {
         let message = "its guests do not agree: they came to different blobs or metrics";
         result = Err(Failure::Misuse { message: message.to_owned() });
     } else if cost.fuel > fuel.0 {
@@ -487,7 +523,7 @@ mod tests {
     use super::*;
 
     fn of(how: Reduction, all: &[&[f64]], guest: usize) -> Vec<f64> {
-        how.of(&all.iter().map(|values| values.to_vec()).collect::<Vec<_>>()).of(guest)
+        how.of(&all.iter().map(|values| values.to_vec()).collect::<Vec<_>>()).of(guest).to_vec()
     }
 
     #[test]

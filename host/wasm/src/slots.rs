@@ -7,8 +7,8 @@ use std::time::Duration;
 /// How often somebody who waits looks whether it should stop.
 pub(crate) const LOOK: Duration = Duration::from_millis(50);
 
-/// So many may compute at a time. A guest that waits for others of its task does not
-/// count: whoever has something to do takes its place.
+/// So many may compute at a time. Guests that wait for others of their task do not count:
+/// whoever can go on does so in their place.
 #[derive(Debug)]
 pub struct Slots {
     free: Mutex<usize>,

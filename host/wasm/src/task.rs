@@ -173,7 +173,7 @@ impl Running {
     pub(crate) fn new(spec: TaskSpec, data: Arc<dyn Data>, seat: Option<Seat>) -> Self {
         let handles = spec.inputs.iter().enumerate().flat_map(|(i, input)| (0..input.items.len()).map(move |j| (i, j)));
         let handles = handles.collect();
-        let outputs = Outputs::new(&spec);
+        let outputs = Outputs::new(&spec, seat.as_ref().is_some_and(|seat| seat.guest > 0));
         Self {
             spec,
             data,

@@ -220,6 +220,8 @@ impl Rounds for TrainLogistic {
         let (mut train, mut held_out) = (Vec::new(), Vec::new());
         let mut before = [table.rows() as f64];
         task.all_reduce(Reduction::Before, &mut before)?;
+        // The first says what all of them found.
+        let is_first = before[0] == 0.0;
         let mut place = before[0] as u64;
         for part in table.parts() {
             let labels = finite(&part.f64(&self.label)?, &self.label)?;
@@ -241,6 +243,9 @@ impl Rounds for TrainLogistic {
             held_out.push(rows.pick(&held, true));
         }
         let model = self.descend(task, features.len(), &train, &held_out)?;
+        if !is_first {
+            return Ok(());
+        }
         let weights = features.iter().zip(model.features());
         let weights: Vec<Value> = weights.map(|(name, weight)| named(name, "weight", json!(weight))).collect();
         let categories = self.categories.iter().enumerate();
@@ -295,7 +300,7 @@ impl TrainLogistic {
         task.all_reduce(Reduction::Sum, &mut counts)?;
         let [rows, watched] = counts;
         if rows == 0.0 {
-            return Err(Error::new("there are no rows to learn from"));
+            return Err(Error::new("there are no rows to learn from, but for those held out"));
         }
         let watches = watched > 0.0;
         let size = |i: usize| {

@@ -7,7 +7,7 @@
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::Scope;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use millrace_store::Store;
 use millrace_types::wire::Kind;
@@ -60,7 +60,6 @@ pub(super) fn compute(
     cancel: &Cancel,
     slots: &Arc<Slots>,
 ) -> Outcome {
-    let started = Instant::now();
     let host = |message: String| Outcome::Failed {
         failure: Failure::Host { message },
         cost: Cost::default(),
@@ -80,11 +79,10 @@ pub(super) fn compute(
         Err(error) => return host(format!("`{}` cannot be used: {error}", used.uses)),
     };
     let seen: Arc<dyn Data> = data.clone();
-    let TaskOutcome { result, metrics, log, mut cost } = component.run(spec, seen, cancel, slots.take());
+    let TaskOutcome { result, metrics, log, cost } = component.run(spec, seen, cancel, slots.take());
     if let Err(damage) = data.settle() {
         return Outcome::Failed { failure: Failure::Host { message: damage.to_string() }, cost, log };
     }
-    cost.wall_us = started.elapsed().as_micros() as u64;
     if let Some(name) = granted.changed(store) {
         let message = format!("the granted folder `{name}` changed while this ran: run again");
         return Outcome::Failed { failure: Failure::Host { message }, cost, log };

@@ -54,8 +54,12 @@ impl Rounds for Sums {
             "other length" if is_first => drop(all(task, Reduction::Sum, [1.0, 2.0])?),
             "other reduction" if is_first => drop(all(task, Reduction::Max, [1.0])?),
             "other round" if is_first => drop(all(task, Reduction::Sum, [1.0])?),
+            "one fails at once" if is_first => return Err(Error::new("no")),
             "one fails" if !is_first => return Err(Error::new("no").in_column(&self.column).at_row(1)),
             "one panics" if is_first => panic!("at the disco"),
+            "all loop" | "one fails at once" => loop {
+                opaque(());
+            },
             "one loops" if is_first => loop {
                 opaque(());
             },
@@ -82,8 +86,11 @@ impl Rounds for Sums {
         let sums = all(task, Reduction::Sum, [sum, rows])?;
         let [least] = all(task, Reduction::Min, [least])?;
         let [greatest] = all(task, Reduction::Max, [greatest])?;
-        task.log(Level::Info, "everybody is here");
+        (0..2).for_each(|_| task.log(Level::Info, "everybody is here"));
         task.metric("rows", sums[1]);
+        if self.attack == "first blob" && !is_first {
+            return Ok(());
+        }
         task.emit_blob("sums", json!([sums[0], least, greatest, sums[1]]).to_string().as_bytes())
     }
 }
