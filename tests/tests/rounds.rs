@@ -121,6 +121,7 @@ fn guests_that_do_not_agree_end_as_a_failure_with_its_name() {
     ];
     let mut settings = insta::Settings::clone_current();
     settings.add_filter(r"it needed [\d.]+MiB", "it needed …MiB");
+    settings.add_filter(r"lib\.rs:\d+:\d+", "lib.rs:LINE");
     let lines = attacks.iter().map(said).collect::<Vec<_>>().join("\n");
     settings.bind(|| insta::assert_snapshot!(lines));
 }
@@ -145,6 +146,9 @@ fn limits_are_those_of_the_task_and_a_failure_ends_the_others() {
     assert!(error.contains("used up its fuel") && fuel < 1_100_000_000, "{error} {fuel}");
     let (error, _, wall) = failed("all loop", ["500G", "1s"]);
     assert!(error.contains("longer than its 1.00 s") && wall < 4_000.0, "{error} {wall}");
+    // None of them for long, and without meeting another.
+    let (error, _, _) = failed("alone", ["500G", "1s"]);
+    assert!(error.contains("longer than its 1.00 s"), "{error}");
     let (error, fuel, _) = failed("one fails at once", ["500M", "20s"]);
     assert!(error.contains("no") && fuel < 600_000_000, "{error} {fuel}");
 }

@@ -40,6 +40,12 @@ impl Rounds for Sums {
     fn rounds(&self, task: &Task) -> Result<()> {
         let table = task.table("input")?;
         let rows = table.rows() as f64;
+        if self.attack == "alone" {
+            for _ in 0..opaque(1_200_000_000_u64) {
+                opaque(());
+            }
+            return task.emit_blob("sums", b"[]");
+        }
         let [before] = all(task, Reduction::Before, [rows])?;
         let (mut sum, mut least, mut greatest) = (0.0, f64::INFINITY, f64::NEG_INFINITY);
         for part in table.parts() {
