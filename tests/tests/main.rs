@@ -17,4 +17,5 @@ mod sandbox;
 mod sources;
 mod steps;
 mod trace;
+mod unread;
 mod wasi;

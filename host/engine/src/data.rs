@@ -9,9 +9,12 @@ use millrace_store::Store;
 use millrace_tables::pack::{self, Pack};
 use millrace_tables::{Column, rows};
 use millrace_types::wire::Kind;
-use millrace_types::{BlobRef, Chunk, ColumnDigest, ColumnName, Field, Gather, PackDigest, Selection, StoredChunk};
+use millrace_types::{
+    BlobRef, Chunk, ColumnDigest, ColumnName, Field, Gather, PackDigest, Selection, StoredChunk, Unread,
+};
 use millrace_wasm::{Data, DataError};
 
+use crate::source::{self, Lifted};
 use crate::verify::Verifier;
 
 /// Bytes of packs that are mapped at a time; others are mapped again when needed.
@@ -131,6 +134,25 @@ impl StoreData {
         Ok(column)
     }
 
+    /// A column that no step reads, for somebody who looks at it.
+    fn unread(&self, unread: &Unread) -> Result<Column, DataError> {
+        if let Some(column) = lock(&self.derived).get(&unread.digest) {
+            return Ok(column);
+        }
+        match source::lift(&self.store, unread).map_err(error)? {
+            Lifted::Stored(chunk) => self.stored(&chunk),
+            Lifted::Read(columns) => {
+                let found = columns.iter().find(|(digest, _)| *digest == unread.digest);
+                let column = found.map(|(_, column)| column.clone());
+                for (digest, column) in columns {
+                    let size = column.bytes() as usize;
+                    lock(&self.derived).put(digest, column, size);
+                }
+                column.ok_or_else(|| error(format!("the column `{}` is not in its file", unread.name)))
+            }
+        }
+    }
+
     pub(crate) fn shared(store: &Store) -> Arc<Self> {
         Arc::new(Self::new(store.clone()))
     }
@@ -141,6 +163,7 @@ impl Data for StoreData {
         match chunk {
             Chunk::Stored(chunk) => self.stored(chunk),
             Chunk::Gather(gather) => self.gathered(gather),
+            Chunk::Unread(unread) => self.unread(unread),
         }
     }
 

@@ -21,4 +21,4 @@ pub use json::CanonicalJson;
 pub use limits::{ByteSize, Fuel, Limits};
 pub use name::{ColumnName, PortName, StepName};
 pub use schema::{DataType, Field, Schema, TimeUnit};
-pub use table::{Artifact, BlobRef, Chunk, Gather, Part, Selection, StoredChunk, Table};
+pub use table::{Artifact, BlobRef, Chunk, Gather, Part, Selection, StoredChunk, Table, Unread};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{BlobDigest, ColumnDigest, PackDigest, TableDigest};
+use crate::name::ColumnName;
 use crate::schema::{DataType, Field, Schema};
 
 /// A run of bytes in a pack.
@@ -73,6 +74,25 @@ pub struct Gather {
     pub sources: Vec<Chunk>,
 }
 
+/// A column of a part of a source that no step reads: it lies in its file, was not decoded,
+/// and is known by where it lies.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unread {
+    /// Of the source, the name and the part; another than that of the same column decoded.
+    pub digest: ColumnDigest,
+    /// Its type.
+    pub data_type: DataType,
+    /// Values in it, nulls included.
+    pub rows: u64,
+    /// The name that the record of the source is kept under: digest of the file's bytes
+    /// and of the way of reading.
+    pub source: [u8; 32],
+    /// The place of its part among those of the source.
+    pub part: u64,
+    /// What it is called there.
+    pub name: ColumnName,
+}
+
 /// One column of one part.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Chunk {
@@ -80,6 +100,8 @@ pub enum Chunk {
     Stored(Arc<StoredChunk>),
     /// Its bytes follow from others.
     Gather(Arc<Gather>),
+    /// Its bytes lie encoded in the file of a source.
+    Unread(Arc<Unread>),
 }
 
 impl Chunk {
@@ -88,6 +110,7 @@ impl Chunk {
         match self {
             Self::Stored(chunk) => chunk.digest,
             Self::Gather(gather) => gather.digest,
+            Self::Unread(unread) => unread.digest,
         }
     }
 
@@ -96,6 +119,7 @@ impl Chunk {
         match self {
             Self::Stored(chunk) => chunk.rows,
             Self::Gather(gather) => gather.rows,
+            Self::Unread(unread) => unread.rows,
         }
     }
 
@@ -125,6 +149,16 @@ impl Chunk {
         Self::Gather(Arc::new(Gather { digest, data_type, rows, kind, selection: selection.clone(), sources }))
     }
 
+    /// The chunk of a column that stays in the file of a source.
+    pub fn unread(source: [u8; 32], part: u64, field: &Field, rows: u64) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key("millrace 2026-11 column in a file");
+        hasher.update(&source);
+        hasher.update(&part.to_le_bytes());
+        hasher.update(field.name.as_str().as_bytes());
+        let (digest, data_type, name) = (hasher.finalize().into(), field.data_type.clone(), field.name.clone());
+        Self::Unread(Arc::new(Unread { digest, data_type, rows, source, part, name }))
+    }
+
     /// Calls `visit` for every stored chunk that this one is made of.
     pub fn visit_stored(&self, visit: &mut impl FnMut(&StoredChunk)) {
         match self {
@@ -135,6 +169,7 @@ impl Chunk {
                     source.visit_stored(visit);
                 }
             }
+            Self::Unread(_) => {}
         }
     }
 }

@@ -7,6 +7,7 @@
 
 mod finish;
 mod key;
+mod needs;
 mod outputs;
 mod planning;
 mod run;
@@ -23,7 +24,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use millrace_store::Store;
-use millrace_types::Schema;
+use millrace_types::{Schema, Table};
 use millrace_wasm::Cancel;
 
 use crate::components::Components;
@@ -33,7 +34,7 @@ use crate::event::{Event, Summary};
 use crate::graph::{self, Graph};
 use crate::history::{self, History, RunRecord};
 use crate::pipeline::{self, Overrides, Pipeline};
-use crate::source::{self, Found, Read};
+use crate::source::{self, Found, Need, Read};
 use trace::{SourceSeen, Trace};
 
 /// Whether to run.
@@ -124,20 +125,16 @@ pub fn execute(options: &Options, emit: &mut (dyn FnMut(Event) + Send)) -> Resul
     let id = history::new_id();
     emit(Event::RunStarted { run: id.clone(), pipeline: pipeline.name.clone(), instances: graph.nodes.len() });
     let found = find_sources(options, graph)?;
-    if found.iter().any(|found| !found.is_known()) {
+    if found.iter().any(Found::is_guess) {
         // What is certainly wrong is told of before anything is read.
         let possible: Vec<Vec<Schema>> = found.iter().map(Found::peek).collect();
         planning::check(options, &loaded, &possible).map_err(RunError::Invalid)?;
     }
-    let sources = read_sources(options, graph, found, &data, emit)?;
-    let seen = sources.iter().zip(&graph.sources).map(|(found, source)| SourceSeen::of(source, found)).collect();
-
     let last = match options.mode {
         Mode::Plan => History::open(&options.store).last_of(&pipeline.file.path),
         Mode::Run => None,
     };
-    let sources = sources.into_iter().map(|found| Some(found.table)).collect();
-    let mut run = run::Run::new(options, &loaded, sources, last, emit);
+    let (mut run, seen) = begin(options, &loaded, found, &data, last, emit)?;
     run.plan_all().map_err(RunError::Invalid)?;
     worker::work_off(&mut run, &data);
     let mut finished = ManuallyDrop::new(run.finish());
@@ -170,36 +167,85 @@ fn find_sources(options: &Options, graph: &Graph) -> Result<Vec<Found>, RunError
     together(found.collect())
 }
 
-/// Reads all sources at once, each on its own thread when there are several.
+/// A run with its sources, of those whose columns are read one by one as much as it needs:
+/// that is known when everything is planned that can be.
+fn begin<'a>(
+    options: &'a Options,
+    loaded: &'a Loaded,
+    found: Vec<Found>,
+    data: &StoreData,
+    last: Option<RunRecord>,
+    emit: &'a mut (dyn FnMut(Event) + Send),
+) -> Result<(run::Run<'a>, Vec<SourceSeen>), RunError> {
+    let graph = &loaded.graph;
+    let schemas: Vec<Option<Schema>> = found.iter().map(Found::schema).collect();
+    let (mut found, mut read): (Vec<_>, Vec<_>) = found.into_iter().map(|found| (Some(found), None)).unzip();
+    let all = vec![Need::All; found.len()];
+    read_sources(options, graph, &mut found, &all, data, |found| !found.is_columnar(), &mut read)?;
+    let table = |(read, schema): (&Option<Read>, Option<Schema>)| match read {
+        Some(read) => Some(read.table.clone()),
+        None => schema.map(|schema| Arc::new(Table { schema, parts: Vec::new() })),
+    };
+    let sources = read.iter().zip(schemas).map(table).collect();
+    let mut run = run::Run::new(options, loaded, sources, last, emit);
+    if found.iter().any(Option::is_some) {
+        run.plan_all().map_err(RunError::Invalid)?;
+        let needs = run.needs();
+        read_sources(options, graph, &mut found, &needs, data, |_| true, &mut read)?;
+    }
+    let read: Vec<Read> = read.into_iter().flatten().collect();
+    for (source, read) in graph.sources.iter().zip(&read) {
+        (run.emit)(Event::SourceFinished {
+            source: source.name.to_string(),
+            cached: read.cached,
+            rows: read.table.rows(),
+            parts: read.table.parts.len(),
+            wall_us: read.wall_us,
+        });
+    }
+    let seen = graph.sources.iter().zip(&read).map(|(source, read)| SourceSeen::of(source, read)).collect();
+    Ok((run.with_sources(read.into_iter().map(|read| Some(read.table)).collect()), seen))
+}
+
+/// Reads those of the sources that `which` is about, each on its own thread when there are
+/// several.
 fn read_sources(
     options: &Options,
     graph: &Graph,
-    found: Vec<Found>,
-    data: &Arc<StoreData>,
-    emit: &mut (dyn FnMut(Event) + Send),
-) -> Result<Vec<Read>, RunError> {
-    let read = |source, found| source::read(&options.store, data, source, found, options.jobs);
-    let results: Vec<_> = if found.len() == 1 {
-        graph.sources.iter().zip(found).map(|(source, found)| read(source, found)).collect()
-    } else {
-        std::thread::scope(|scope| {
-            let pairs = graph.sources.iter().zip(found);
-            let threads: Vec<_> = pairs.map(|(source, found)| scope.spawn(move || read(source, found))).collect();
-            let gone = || vec![Diagnostic::new("a reader ended without a result: please report this")];
-            threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(gone()))).collect()
-        })
+    found: &mut [Option<Found>],
+    needs: &[Need],
+    data: &StoreData,
+    which: impl Fn(&Found) -> bool,
+    into: &mut [Option<Read>],
+) -> Result<(), RunError> {
+    let places = (0..found.len()).filter(|place| found[*place].as_ref().is_some_and(&which));
+    let taken: Vec<(usize, Found)> =
+        places.collect::<Vec<_>>().into_iter().filter_map(|place| Some((place, found[place].take()?))).collect();
+    let read = |place: usize, found| {
+        source::read(&options.store, data, &graph.sources[place], found, &needs[place], options.jobs)
     };
-    for (source, found) in graph.sources.iter().zip(&results) {
-        let Ok(found) = found else { continue };
-        emit(Event::SourceFinished {
-            source: source.name.to_string(),
-            cached: found.cached,
-            rows: found.table.rows(),
-            parts: found.table.parts.len(),
-            wall_us: found.wall_us,
-        });
+    let several = taken.len() > 1;
+    let results: Vec<_> = std::thread::scope(|scope| {
+        let mut threads = Vec::new();
+        let mut results = Vec::new();
+        for (place, found) in taken {
+            if several {
+                threads.push((place, scope.spawn(move || read(place, found))));
+            } else {
+                results.push(read(place, found).map(|read| (place, read)));
+            }
+        }
+        let gone = || vec![Diagnostic::new("a reader ended without a result: please report this")];
+        let join = |(place, thread): (usize, std::thread::ScopedJoinHandle<'_, _>)| {
+            thread.join().unwrap_or_else(|_| Err(gone())).map(|read| (place, read))
+        };
+        results.extend(threads.into_iter().map(join));
+        results
+    });
+    for (place, read) in together(results)? {
+        into[place] = Some(read);
     }
-    together(results)
+    Ok(())
 }
 
 fn together<T>(results: Vec<Result<T, Vec<Diagnostic>>>) -> Result<Vec<T>, RunError> {

@@ -58,7 +58,7 @@ impl Run<'_> {
         // Nodes come after those that they read: one whose inputs are not known yet may
         // wait for those before it that nobody has asked.
         let mut asked = Vec::new();
-        for node in 0..self.nodes.len() {
+        for node in (0..self.nodes.len()).filter(|node| self.nodes[*node].plan.is_none()).collect::<Vec<_>>() {
             let mut question = self.question(node);
             if question.is_none() && !asked.is_empty() {
                 errors.extend(self.ask_all(std::mem::take(&mut asked)));

@@ -122,6 +122,19 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// With sources that were read meanwhile: what was planned holds if their schemas are as
+    /// they were said to be.
+    pub(super) fn with_sources(mut self, sources: Vec<Option<Arc<Table>>>) -> Self {
+        let same = |(known, read): (&Option<Arc<Table>>, &Option<Arc<Table>>)| {
+            known.is_none() || known.as_ref().map(|table| &table.schema) == read.as_ref().map(|table| &table.schema)
+        };
+        if self.sources.iter().zip(&sources).all(same) {
+            self.sources = sources;
+            return self;
+        }
+        Self::new(self.options, self.loaded, sources, self.last, self.emit)
+    }
+
     /// What is known of the table that an item stands for.
     pub(super) fn table(&self, item: &Item) -> Option<TableView<'_>> {
         match item {

@@ -16,6 +16,7 @@ use csv_core::ReadRecordResult;
 use millrace_types::{Schema, bounds};
 
 use super::infer::{Kind, RawColumn};
+use super::predicate::Batch;
 use super::split::{Block, Splitter};
 use super::typed::{NotPlain, Typed, Wanted};
 use super::{PART_ROWS, ReadError, ReadOptions, ReadPart, Shaper, Sink, open::open};
@@ -375,7 +376,7 @@ impl Parser<'_> {
         }
         let schema = Arc::new(ArrowSchema::new(fields));
         let place = self.number << 44 | block.number << 20;
-        Ok(self.shaper.emit_at(place, self.path, &schema, arrays, self.sink))
+        Ok(self.shaper.emit_at(place, self.path, Batch::new(schema, arrays), self.sink))
     }
 
     /// A block without quotes: its fields are what lies between the delimiters.
@@ -465,7 +466,7 @@ impl Parser<'_> {
             arrays.push(array);
         }
         let schema = Arc::new(ArrowSchema::new(fields));
-        Ok(self.shaper.emit_at(place, self.path, &schema, arrays, self.sink)?)
+        Ok(self.shaper.emit_at(place, self.path, Batch::new(schema, arrays), self.sink)?)
     }
 }
 

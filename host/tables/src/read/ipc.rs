@@ -9,13 +9,13 @@ use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ::arrow::array::new_empty_array;
 use ::arrow::datatypes::{Schema as ArrowSchema, SchemaRef};
 use ::arrow::error::ArrowError;
 use ::arrow::ipc::reader::{FileReader, StreamReader};
 use ::arrow::record_batch::{RecordBatch, RecordBatchReader};
 use millrace_types::Schema;
 
+use super::predicate::Batch;
 use super::{ReadError, ReadOptions, Shaper, Sink, by_threads, place_of};
 
 /// The schema, from the end of a file or the beginning of a stream.
@@ -90,11 +90,29 @@ pub(super) fn read(
         };
         if batches == 0 {
             // The schema alone.
-            let arrays = schema.fields().iter().map(|field| new_empty_array(field.data_type())).collect();
-            shaper.emit(path, &schema, arrays, sink)?;
+            shaper.emit(path, Batch::empty(schema), sink)?;
         }
     }
     shaper.finish(files.first(), "there is nothing in it")
+}
+
+/// Reads one record batch.
+pub(super) fn read_one(
+    number: u64,
+    path: &Path,
+    options: &ReadOptions,
+    index: usize,
+    sink: &dyn Sink,
+) -> Result<(), ReadError> {
+    let batch = match Batches::open(path, wanted(path, options)?.as_deref())? {
+        Batches::File(mut file) => {
+            file.set_index(index).map_err(broken(path))?;
+            file.next()
+        }
+        Batches::Stream(mut stream) => stream.nth(index),
+    };
+    let batch = batch.transpose().map_err(broken(path))?;
+    batch.map_or(Ok(()), |batch| emit(&Shaper::new(options), number, index, path, &batch, sink))
 }
 
 /// Places of the columns that are asked for, and of those of the filter; none for all.
@@ -140,7 +158,7 @@ fn emit(
     for (piece, start) in (0..rows.max(1)).step_by(size).enumerate() {
         let part = batch.slice(start, size.min(rows - start));
         let place = place_of(number, index, piece);
-        shaper.emit_at(place, path, &batch.schema(), part.columns().to_vec(), sink)?;
+        shaper.emit_at(place, path, Batch::from(&part), sink)?;
     }
     Ok(())
 }

@@ -5,7 +5,6 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ::arrow::array::new_empty_array;
 use ::arrow::datatypes::{DataType as ArrowType, Field as ArrowField, Schema as ArrowSchema};
 use ::arrow::json::reader::{ReaderBuilder, infer_json_schema};
 use millrace_types::Schema;
@@ -13,6 +12,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::open::open;
+use super::predicate::Batch;
 use super::{ReadError, ReadOptions, Shaper, Sink};
 
 pub(super) fn read(files: &[PathBuf], options: &ReadOptions, sink: &dyn Sink) -> Result<Schema, ReadError> {
@@ -50,15 +50,14 @@ pub(super) fn read(files: &[PathBuf], options: &ReadOptions, sink: &dyn Sink) ->
             let reader = ReaderBuilder::new(schema.clone()).with_batch_size(options.part_rows);
             for batch in reader.build(text(path, input)?).map_err(|error| broken(path, &error))? {
                 let batch = batch.map_err(|error| located(path, &error, Some(&schema)))?;
-                shaper.emit(path, &schema, batch.columns().to_vec(), sink)?;
+                shaper.emit(path, Batch::from(&batch), sink)?;
                 emitted = true;
             }
             Ok(())
         })?;
     }
     if !emitted {
-        let arrays = schema.fields().iter().map(|field| new_empty_array(field.data_type())).collect();
-        shaper.emit(&path, &schema, arrays, sink)?;
+        shaper.emit(&path, Batch::empty(schema), sink)?;
     }
     shaper.finish(files.first(), "the file is empty")
 }

@@ -19,16 +19,17 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use ::arrow::array::ArrayRef;
-use ::arrow::datatypes::{Field as ArrowField, FieldRef, SchemaRef};
+use ::arrow::datatypes::{Field as ArrowField, FieldRef};
 use millrace_types::{DataType, Schema};
+use serde::{Deserialize, Serialize};
 
 use crate::column::{Column, ColumnError, field_from_arrow};
 
 pub use infer::MISSING;
+use predicate::Batch;
 
 /// What a source file is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Format {
     /// Text with separators and a header line.
     Csv,
@@ -49,6 +50,12 @@ impl Format {
         Self::named(extension)
     }
 
+    /// Whether a file says what its columns are, and holds each by itself: then a column
+    /// can be read without the others.
+    pub fn is_columnar(self) -> bool {
+        matches!(self, Self::Parquet | Self::Ipc)
+    }
+
     /// The format of a name, as written in a pipeline.
     pub fn named(name: &str) -> Option<Self> {
         Some(match name {
@@ -63,7 +70,7 @@ impl Format {
 
 /// How to read a source. All of it, and the bytes of the files, decide what
 /// comes out; the names of the files do not.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ReadOptions {
     /// Of all files.
     pub format: Format,
@@ -203,18 +210,38 @@ pub fn read(files: &[PathBuf], options: &ReadOptions, threads: usize, sink: &dyn
     }
 }
 
+/// Reads again the part at one place, of a format whose columns are read one by one, and
+/// such parts as cannot be told from it before they are decoded.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_place(files: &[PathBuf], options: &ReadOptions, place: u64, sink: &dyn Sink) -> Result<(), ReadError> {
+    let (file, index) = file_and_index(place);
+    let Some(path) = usize::try_from(file).ok().and_then(|file| files.get(file)) else { return Ok(()) };
+    match options.format {
+        Format::Parquet => parquet::read_one(file, path, options, index, sink),
+        Format::Ipc => ipc::read_one(file, path, options, index, sink),
+        Format::Csv | Format::Ndjson => Ok(()),
+    }
+}
+
 /// The schemas that a table of these files may have, as far as header, footer or
 /// beginning tell: the names for certain, and where the types are guesses from the first
 /// records, the guess, then that with wider numbers and times, then with text. None,
 /// where names are unknown before everything was read; mistakes are left to the reading.
 pub fn peek(files: &[PathBuf], options: &ReadOptions) -> Vec<Schema> {
     let Some(path) = files.first() else { return Vec::new() };
-    let schemas = match options.format {
+    let mut schemas = match options.format {
         Format::Csv => csv::peek(path, options),
         Format::Parquet => parquet::peek(path).into_iter().collect(),
         Format::Ipc => ipc::peek(path).into_iter().collect(),
         Format::Ndjson => Vec::new(),
     };
+    if options.format.is_columnar() {
+        for field in schemas.iter_mut().flat_map(|schema| &mut schema.fields) {
+            field.data_type = options.types.get(field.name.as_str()).unwrap_or(&field.data_type).clone();
+        }
+    }
     let Some(columns) = &options.columns else { return schemas };
     let chosen = |schema: Schema| {
         let fields = columns.iter().map(|name| Some(schema.find(name)?.1.clone())).collect::<Option<_>>()?;
@@ -234,6 +261,11 @@ fn unpacked(schema: &::arrow::datatypes::Schema) -> Option<Schema> {
 /// Where a part stands among all: by file, by what the file is cut into, by piece of that.
 fn place_of(file: u64, index: usize, piece: usize) -> u64 {
     file << 44 | (index as u64) << 20 | piece as u64
+}
+
+/// The file of a place, and which of the things that the file is cut into.
+fn file_and_index(place: u64) -> (u64, usize) {
+    (place >> 44, (place >> 20 & 0xff_ffff) as usize)
 }
 
 /// Does each of so many things by whichever thread is free, with what `begin` gives the
@@ -298,20 +330,13 @@ impl<'a> Shaper<'a> {
     }
 
     /// Takes the arrays of the next part under their schema; one without rows is left out.
-    fn emit(&self, path: &Path, schema: &SchemaRef, arrays: Vec<ArrayRef>, sink: &dyn Sink) -> Result<(), ReadError> {
-        self.emit_at(self.next.fetch_add(1, Ordering::Relaxed), path, schema, arrays, sink)
+    fn emit(&self, path: &Path, batch: Batch, sink: &dyn Sink) -> Result<(), ReadError> {
+        self.emit_at(self.next.fetch_add(1, Ordering::Relaxed), path, batch, sink)
     }
 
     /// Takes the arrays of the part at a place.
-    fn emit_at(
-        &self,
-        place: u64,
-        path: &Path,
-        schema: &SchemaRef,
-        arrays: Vec<ArrayRef>,
-        sink: &dyn Sink,
-    ) -> Result<(), ReadError> {
-        let batch = predicate::apply(path, self.options, schema, arrays)?;
+    fn emit_at(&self, place: u64, path: &Path, batch: Batch, sink: &dyn Sink) -> Result<(), ReadError> {
+        let batch = predicate::apply(path, self.options, batch)?;
         let names: Vec<&str> = match &self.options.columns {
             Some(names) => names.iter().map(String::as_str).collect(),
             None => batch.schema.fields().iter().map(|field| field.name().as_str()).collect(),

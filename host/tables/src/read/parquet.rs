@@ -19,6 +19,7 @@ use ::parquet::file::statistics::Statistics;
 use millrace_expr::Column;
 use millrace_types::Schema;
 
+use super::predicate::Batch;
 use super::{ReadError, ReadOptions, Shaper, Sink, by_threads, place_of, predicate};
 
 pub(super) fn read(
@@ -59,6 +60,20 @@ fn broken(path: &Path, error: &dyn std::fmt::Display) -> ReadError {
     ReadError::content(path, None, format!("not usable as Parquet: {error}"))
 }
 
+/// Reads one row group.
+pub(super) fn read_one(
+    number: u64,
+    path: &Path,
+    options: &ReadOptions,
+    group: usize,
+    sink: &dyn Sink,
+) -> Result<(), ReadError> {
+    let after = ReadOptions { filter: None, ..options.clone() };
+    let shaper = Shaper::new(&after);
+    let groups = groups(number, path, options, &shaper, sink)?;
+    if group < groups.meta.metadata().num_row_groups() { groups.one(group) } else { Ok(()) }
+}
+
 fn read_file(
     number: u64,
     path: &Path,
@@ -67,6 +82,23 @@ fn read_file(
     shaper: &Shaper<'_>,
     sink: &dyn Sink,
 ) -> Result<(), ReadError> {
+    let groups = groups(number, path, options, shaper, sink)?;
+    groups.all(threads)?;
+    if shaper.schema.get().is_none() {
+        // Nothing was kept: the schema alone.
+        let fields: Vec<_> = groups.roots.iter().map(|index| groups.meta.schema().field(*index).clone()).collect();
+        shaper.emit(path, Batch::empty(Arc::new(ArrowSchema::new(fields))), sink)?;
+    }
+    Ok(())
+}
+
+fn groups<'a>(
+    number: u64,
+    path: &'a Path,
+    options: &'a ReadOptions,
+    shaper: &'a Shaper<'a>,
+    sink: &'a dyn Sink,
+) -> Result<Groups<'a>, ReadError> {
     let file = File::open(path).map_err(ReadError::io(path))?;
     let meta = ArrowReaderMetadata::load(&file, ArrowReaderOptions::default()).map_err(|error| broken(path, &error))?;
     let schema = meta.schema().clone();
@@ -81,15 +113,7 @@ fn read_file(
     let wanted = |name: &str| options.columns.as_ref().is_none_or(|columns| columns.iter().any(|known| known == name));
     let roots: Vec<usize> =
         schema.fields().iter().enumerate().filter(|(_, field)| wanted(field.name())).map(|(i, _)| i).collect();
-    let groups = Groups { number, path, options, meta, condition, roots, shaper, sink };
-    groups.all(threads)?;
-    if shaper.schema.get().is_none() {
-        // Nothing was kept: the schema alone.
-        let fields: Vec<_> = groups.roots.iter().map(|index| schema.field(*index).clone()).collect();
-        let arrays = fields.iter().map(|field| ::arrow::array::new_empty_array(field.data_type())).collect();
-        shaper.emit(path, &Arc::new(ArrowSchema::new(fields)), arrays, sink)?;
-    }
-    Ok(())
+    Ok(Groups { number, path, options, meta, condition, roots, shaper, sink })
 }
 
 impl Groups<'_> {
@@ -132,7 +156,7 @@ impl Groups<'_> {
         for (piece, batch) in batches.enumerate() {
             let batch = batch.map_err(|error| broken(path, &error))?;
             let place = place_of(self.number, group, piece);
-            self.shaper.emit_at(place, path, &batch.schema(), batch.columns().to_vec(), self.sink)?;
+            self.shaper.emit_at(place, path, Batch::from(&batch), self.sink)?;
         }
         Ok(())
     }

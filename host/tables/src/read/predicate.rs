@@ -3,18 +3,39 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use ::arrow::array::{Array, ArrayRef};
+use ::arrow::array::{Array, ArrayRef, new_empty_array};
 use ::arrow::compute::{cast, filter};
 use ::arrow::datatypes::{DataType as ArrowType, Field as ArrowField, Schema as ArrowSchema, SchemaRef, TimeUnit};
 
+use ::arrow::record_batch::RecordBatch;
 use millrace_expr::Column;
 
 use super::{ReadError, ReadOptions};
 
+/// A run of rows, of no columns too.
 pub(super) struct Batch {
     pub(super) rows: usize,
     pub(super) schema: SchemaRef,
     pub(super) arrays: Vec<ArrayRef>,
+}
+
+impl Batch {
+    /// Of columns, of which there is at least one.
+    pub(super) fn new(schema: SchemaRef, arrays: Vec<ArrayRef>) -> Self {
+        Self { rows: arrays.first().map_or(0, |array| array.len()), schema, arrays }
+    }
+
+    /// Of no rows.
+    pub(super) fn empty(schema: SchemaRef) -> Self {
+        let arrays = schema.fields().iter().map(|field| new_empty_array(field.data_type())).collect();
+        Self { rows: 0, schema, arrays }
+    }
+}
+
+impl From<&RecordBatch> for Batch {
+    fn from(batch: &RecordBatch) -> Self {
+        Self { rows: batch.num_rows(), schema: batch.schema(), arrays: batch.columns().to_vec() }
+    }
 }
 
 /// What a type that does not cross is unpacked to.
@@ -55,8 +76,7 @@ fn decimals_fit(array: &dyn Array) -> bool {
 pub(super) fn apply(
     path: &Path,
     options: &ReadOptions,
-    schema: &SchemaRef,
-    arrays: Vec<ArrayRef>,
+    Batch { rows, schema, arrays }: Batch,
 ) -> Result<Batch, ReadError> {
     let mut fields = Vec::with_capacity(arrays.len());
     let mut plain = Vec::with_capacity(arrays.len());
@@ -82,7 +102,6 @@ pub(super) fn apply(
         plain.push(array);
     }
     let schema = Arc::new(ArrowSchema::new(fields));
-    let rows = plain.first().map_or(0, |array| array.len());
     let Some(text) = &options.filter else { return Ok(Batch { rows, schema, arrays: plain }) };
     let fail = |error| ReadError::Filter { path: path.to_owned(), error };
     let condition = millrace_expr::parse(text).and_then(|expr| expr.check(&schema)).map_err(fail)?;

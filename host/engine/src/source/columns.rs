@@ -1,0 +1,369 @@
+//! Sources whose columns can be read one by one: Parquet and Arrow.
+//!
+//! Of each file only the columns that a run needs are decoded and kept. The others stay
+//! where they are, as [`Chunk::Unread`], which is named by the file's bytes and not by what
+//! it holds. A later run that needs more reads what is missing, and a column that somebody
+//! wants to look at is read where it lies, as long as the file is as it was.
+//!
+//! What a table looks like follows from the file and the need alone, never from what
+//! runs before have kept.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use millrace_store::{FileStamp, Store};
+use millrace_tables::Column;
+use millrace_tables::pack::Pack;
+use millrace_tables::read::{self, ReadError, ReadOptions, ReadPart, Sink};
+use millrace_types::action_record::ObjectRef;
+use millrace_types::wire::Kind;
+use millrace_types::{Chunk, ColumnDigest, ColumnName, Part, Schema, SourceDigest, StoredChunk, Table, Unread};
+use millrace_wasm::Data;
+use serde::{Deserialize, Serialize};
+
+use super::files::{Digested, changed};
+use super::{Failed, key};
+use crate::data::StoreData;
+
+/// The columns of a table that a run needs: a step reads them, or they are written to a
+/// file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Need {
+    All,
+    These(BTreeSet<ColumnName>),
+}
+
+impl Need {
+    pub(crate) fn nothing() -> Self {
+        Self::These(BTreeSet::new())
+    }
+
+    pub(crate) fn of(names: &[ColumnName]) -> Self {
+        Self::These(names.iter().cloned().collect())
+    }
+
+    pub(crate) fn is_nothing(&self) -> bool {
+        matches!(self, Self::These(names) if names.is_empty())
+    }
+
+    pub(crate) fn has(&self, name: &ColumnName) -> bool {
+        match self {
+            Self::All => true,
+            Self::These(names) => names.contains(name),
+        }
+    }
+
+    pub(crate) fn add(&mut self, more: &Self) {
+        match (&mut *self, more) {
+            (Self::These(names), Self::These(more)) => names.extend(more.iter().cloned()),
+            _ => *self = Self::All,
+        }
+    }
+}
+
+/// What is known of a file.
+#[derive(Clone, Serialize, Deserialize)]
+struct Known {
+    /// Columns that a run needed are stored, the others unread.
+    table: Table,
+    /// Where the parts lie.
+    places: Vec<u64>,
+    /// What the file was called when it was last looked at.
+    file: PathBuf,
+    digest: SourceDigest,
+    /// How all of it would be read.
+    options: ReadOptions,
+}
+
+impl Known {
+    /// The columns that are in the store.
+    fn stored(&self, store: &Store) -> Vec<bool> {
+        let mut packs = HashMap::new();
+        let mut is_there = |chunk: &StoredChunk| {
+            let pack = ObjectRef::Pack(chunk.pack, chunk.pack_bytes);
+            *packs.entry(pack).or_insert_with(|| store.has(&pack))
+        };
+        let mut stored = vec![true; self.table.schema.fields.len()];
+        for part in &self.table.parts {
+            for (stored, chunk) in stored.iter_mut().zip(&part.columns) {
+                *stored &= matches!(chunk, Chunk::Stored(chunk) if is_there(chunk));
+            }
+        }
+        stored
+    }
+
+    /// The table, with such columns as are not needed unread.
+    fn view(self, key: &[u8; 32], need: &Need) -> Table {
+        let Table { schema, mut parts } = self.table;
+        for (place, part) in (0u64..).zip(&mut parts) {
+            let Part { rows, columns } = Arc::make_mut(part);
+            for (field, chunk) in schema.fields.iter().zip(columns) {
+                if !need.has(&field.name) {
+                    *chunk = Chunk::unread(*key, place, field, *rows);
+                }
+            }
+        }
+        Table { schema, parts }
+    }
+
+    /// Takes columns that were read besides. Says no when they are not of the same rows.
+    fn take(&mut self, read: Table, places: &[u64]) -> bool {
+        let rows = |table: &Table| table.parts.iter().map(|part| part.rows).collect::<Vec<_>>();
+        if self.places != places || rows(&self.table) != rows(&read) {
+            return false;
+        }
+        for (place, field) in read.schema.fields.iter().enumerate() {
+            let Some((own, _)) = self.table.schema.find(field.name.as_str()).filter(|(_, own)| *own == field) else {
+                return false;
+            };
+            for (part, read) in self.table.parts.iter_mut().zip(&read.parts) {
+                Arc::make_mut(part).columns[own] = read.columns[place].clone();
+            }
+        }
+        true
+    }
+}
+
+/// Puts what is read into the store.
+struct StoreSink<'a> {
+    data: &'a StoreData,
+    parts: Mutex<BTreeMap<u64, Arc<Part>>>,
+}
+
+impl StoreSink<'_> {
+    fn parts(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Part>>> {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Sink for StoreSink<'_> {
+    fn part(
+        &self,
+        place: u64,
+        schema: &Schema,
+        part: ReadPart,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let mut columns = Vec::new();
+        if !part.columns.is_empty() {
+            let pack = Pack::new(&schema.fields, part.columns)?;
+            self.data.put_pack(&pack)?;
+            columns.extend(pack.chunks().iter().cloned().map(Chunk::Stored));
+        }
+        self.parts().insert(place, Arc::new(Part { rows: part.rows as u64, columns }));
+        Ok(())
+    }
+
+    fn restart(&self) {
+        self.parts().clear();
+    }
+}
+
+/// Reads files as one table, and says where its parts lie.
+pub(super) fn read_table(
+    data: &StoreData,
+    files: &[PathBuf],
+    options: &ReadOptions,
+    threads: usize,
+) -> Result<(Table, Vec<u64>), ReadError> {
+    let sink = StoreSink { data, parts: Mutex::default() };
+    let schema = read::read(files, options, threads, &sink)?;
+    let (places, parts) = std::mem::take(&mut *sink.parts()).into_iter().unzip();
+    Ok((Table { schema, parts }, places))
+}
+
+/// Files that say themselves what their columns are.
+pub(super) struct Files<'a> {
+    pub(super) store: &'a Store,
+    pub(super) data: &'a StoreData,
+    pub(super) files: &'a [PathBuf],
+    pub(super) digests: &'a [Digested],
+    pub(super) options: &'a ReadOptions,
+    pub(super) need: &'a Need,
+}
+
+impl Files<'_> {
+    /// Their tables one after the other, and whether nothing was read for them. None where
+    /// they are at odds: whoever reads them as one can say in what.
+    pub(super) fn table(&self, threads: usize) -> Result<Option<(Table, bool)>, Failed> {
+        if let [_] = self.files {
+            return self.of_file(0, threads).map(Some);
+        }
+        let next = AtomicUsize::new(0);
+        let found: Mutex<BTreeMap<usize, Result<(Table, bool), Failed>>> = Mutex::default();
+        let work = || {
+            while let Some(place) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|place| *place < self.files.len())
+            {
+                let table = self.of_file(place, threads.div_ceil(self.files.len()));
+                found.lock().unwrap_or_else(PoisonError::into_inner).insert(place, table);
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..threads.min(self.files.len()) {
+                scope.spawn(work);
+            }
+            work();
+        });
+        let mut whole: Option<(Table, bool)> = None;
+        for found in found.into_inner().unwrap_or_else(PoisonError::into_inner).into_values() {
+            let (table, is_cached) = match found {
+                Ok(found) => found,
+                Err(Failed::Read(_)) => return Ok(None),
+                Err(failed) => return Err(failed),
+            };
+            match &mut whole {
+                None => whole = Some((table, is_cached)),
+                Some((whole, all_cached)) if whole.schema == table.schema => {
+                    whole.parts.extend(table.parts);
+                    *all_cached &= is_cached;
+                }
+                Some(_) => return Ok(None),
+            }
+        }
+        Ok(whole)
+    }
+
+    fn of_file(&self, place: usize, threads: usize) -> Result<(Table, bool), Failed> {
+        let Self { store, files, digests, options, need, .. } = *self;
+        let (file, digested) = (&files[place..=place], &digests[place..=place]);
+        let key = key(file, digested, options);
+        let name = std::path::absolute(&file[0]).unwrap_or_else(|_| file[0].clone());
+        let known = store.record::<Known>(Kind::Source, &key);
+        let stored = known.as_ref().map(|known| known.stored(store));
+        let schema = match &known {
+            Some(known) => Some(known.table.schema.clone()),
+            None => certain(file, options),
+        };
+        let fields = schema.iter().flat_map(|schema| schema.fields.iter().enumerate());
+        let missing = fields
+            .filter(|(place, field)| need.has(&field.name) && !stored.as_ref().is_some_and(|stored| stored[*place]));
+        let missing: Vec<String> = missing.map(|(_, field)| field.name.to_string()).collect();
+        if let Some(known) = known.as_ref().filter(|_| missing.is_empty()) {
+            if known.file != name {
+                // It is looked for under its last name when somebody wants to see more of it.
+                self.keep(&key, &Known { file: name, ..known.clone() })?;
+            }
+            return Ok((known.clone().view(&key, need), true));
+        }
+        let read = |options: &ReadOptions| read_table(self.data, file, options, threads).map_err(Failed::Read);
+        let whole = |table, places| Known {
+            table,
+            places,
+            file: name.clone(),
+            digest: digested[0].0,
+            options: options.clone(),
+        };
+        let mut taken = None;
+        if let Some(schema) = schema {
+            let (more, places) = read(&ReadOptions { columns: Some(missing), ..options.clone() })?;
+            let mut known = known.unwrap_or_else(|| whole(unread(&key, schema, &more.parts), places.clone()));
+            known.file.clone_from(&name);
+            taken = known.take(more, &places).then_some(known);
+        }
+        let known = match taken {
+            Some(known) => known,
+            None => {
+                // It is not what its beginning says, or nobody can tell: all of it, as it is.
+                let (table, places) = read(options)?;
+                whole(table, places)
+            }
+        };
+        // What was read is kept under what the file was before.
+        if changed(store, file, digested).is_some() {
+            return Err(Failed::Changed(file[0].clone()));
+        }
+        self.keep(&key, &known)?;
+        Ok((known.view(&key, need), false))
+    }
+
+    fn keep(&self, key: &[u8; 32], known: &Known) -> Result<(), Failed> {
+        self.store.put_record(Kind::Source, key, known).map_err(Failed::Store)
+    }
+}
+
+/// The table of which nothing was read yet, over parts of so many rows.
+fn unread(key: &[u8; 32], schema: Schema, parts: &[Arc<Part>]) -> Table {
+    let part = |(place, part): (u64, &Arc<Part>)| {
+        let columns = schema.fields.iter().map(|field| Chunk::unread(*key, place, field, part.rows)).collect();
+        Arc::new(Part { rows: part.rows, columns })
+    };
+    let parts = (0..).zip(parts).map(part).collect();
+    Table { schema, parts }
+}
+
+/// The schema that a file says it has; none when something is wrong with it, which is left
+/// to the reading.
+pub(super) fn certain(files: &[PathBuf], options: &ReadOptions) -> Option<Schema> {
+    let mut names = BTreeSet::new();
+    let schema = read::peek(files, options).pop()?;
+    schema.fields.iter().all(|field| names.insert(&field.name)).then_some(())?;
+    Some(schema)
+}
+
+/// A column that was unread.
+pub(crate) enum Lifted {
+    /// Another run has kept it.
+    Stored(Arc<StoredChunk>),
+    /// As it was read now, with other parts that came along, each under its digest as unread.
+    Read(Vec<(ColumnDigest, Column)>),
+}
+
+/// Columns of parts by their places.
+struct Held(Mutex<BTreeMap<u64, Column>>);
+
+impl Sink for Held {
+    fn part(&self, place: u64, _: &Schema, part: ReadPart) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(part.columns.into_iter().map(|c| (place, c)));
+        Ok(())
+    }
+
+    fn restart(&self) {}
+}
+
+/// Finds or reads a column that no step has asked for.
+///
+/// # Errors
+/// When its file is not as it was, in words that say so.
+pub(crate) fn lift(store: &Store, unread: &Unread) -> Result<Lifted, String> {
+    let Unread { source, part, name, .. } = unread;
+    let gone = |why: &str| format!("no step reads the column `{name}`, and {why}: run the pipeline again");
+    let known = store.record::<Known>(Kind::Source, source);
+    let known = known.ok_or_else(|| gone("its source is no longer known"))?;
+    let place = usize::try_from(*part).unwrap_or(usize::MAX);
+    let column = known.table.schema.find(name.as_str()).map(|(column, _)| column);
+    let chunk = column.zip(known.table.parts.get(place)).and_then(|(column, part)| part.columns.get(column));
+    if let Some(Chunk::Stored(chunk)) = chunk
+        && store.has(&ObjectRef::Pack(chunk.pack, chunk.pack_bytes))
+    {
+        return Ok(Lifted::Stored(chunk.clone()));
+    }
+    let file = || shown(&known.file);
+    let digested: (SourceDigest, FileStamp) =
+        store.source(&known.file).map_err(|_| gone(&format!("{} cannot be read", file())))?;
+    let files = std::slice::from_ref(&known.file);
+    let at = *known.places.get(place).ok_or_else(|| gone("its part is not known"))?;
+    let options = ReadOptions { columns: Some(vec![name.to_string()]), ..known.options.clone() };
+    let held = Held(Mutex::default());
+    if digested.0 == known.digest {
+        read::read_place(files, &options, at, &held).map_err(|error| error.to_string())?;
+    }
+    if digested.0 != known.digest || changed(store, files, &[digested]).is_some() {
+        return Err(gone(&format!("{} is not as it was", file())));
+    }
+    let columns = held.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let parts: HashMap<u64, (usize, &Arc<Part>)> =
+        known.places.iter().copied().zip(known.table.parts.iter().enumerate()).collect();
+    let field = column.and_then(|column| known.table.schema.fields.get(column));
+    let field = field.ok_or_else(|| gone("it is not in its file"))?;
+    let named = columns.into_iter().filter_map(|(at, column)| {
+        let (place, part) = parts.get(&at)?;
+        (column.rows() as u64 == part.rows && *column.data_type() == field.data_type)
+            .then(|| (Chunk::unread(*source, *place as u64, field, part.rows).digest(), column))
+    });
+    Ok(Lifted::Read(named.collect()))
+}
+
+fn shown(path: &Path) -> String {
+    format!("`{}`", path.display())
+}

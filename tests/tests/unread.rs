@@ -1,0 +1,129 @@
+//! Columns that nobody reads: not decoded, not kept, and there for whoever looks.
+
+use crate::sandbox::Sandbox;
+
+const ROWS: usize = 400;
+
+/// Eight row groups would be one part each; here two parts of one group.
+const PIPELINE: &str = "[sources.s]\npath = \"in.EXT\"\npart_rows = 200\n
+[steps.f]\nuses = \"std:filter\"\ninput = \"s\"\nparams = { where = \"a % 2 = 0\" }
+[steps.d]\nuses = \"std:derive\"\ninput = \"f\"\nparams = { columns = { twice = \"a * 2\" } }\n";
+
+/// Text that no codec makes shorter.
+fn noise(row: usize) -> String {
+    let number = |place: u64| (row as u64 * 8 + place + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29);
+    (0..8).map(|place| format!("{:016x}", number(place).wrapping_mul(0xBF58_476D_1CE4_E5B9))).collect()
+}
+
+/// A file of three columns, `a` from 0 and two of text, of which nearly everything is `b`.
+fn with_file(extension: &str) -> Sandbox {
+    let sandbox = Sandbox::with(&PIPELINE.replace("EXT", extension));
+    let rows: String = (0..ROWS).map(|row| format!("{row},{},c{row}\n", noise(row))).collect();
+    sandbox.write("in.csv", format!("a,b,c\n{rows}"));
+    let make = format!("[sources.s]\npath = \"in.csv\"\n[exports]\n\"in.{extension}\" = \"s\"\n");
+    sandbox.write("make.toml", make).run(&["make.toml"]);
+    std::fs::remove_dir_all(sandbox.path("store")).expect("a store");
+    sandbox
+}
+
+/// Harms what is stored of `b`, in the middle of the file.
+fn harm(sandbox: &Sandbox, extension: &str) {
+    let name = format!("in.{extension}");
+    let mut bytes = std::fs::read(sandbox.path(&name)).expect("the file");
+    let middle = bytes.len() / 2;
+    bytes[middle..middle + 256].fill(0xff);
+    sandbox.write(&name, bytes);
+}
+
+/// The digest of an output, by the last line of a run.
+fn digest(sandbox: &Sandbox, step: &str, port: &str) -> String {
+    let run = sandbox.run(&[]);
+    run.last["outputs"][step][port].as_str().expect("a digest").to_owned()
+}
+
+#[test]
+fn a_column_that_nobody_reads_is_never_decoded() {
+    for extension in ["parquet", "arrow"] {
+        let sandbox = with_file(extension);
+        harm(&sandbox, extension);
+        assert_eq!(sandbox.run(&[]).ran(), 4, "{extension}");
+        // It is at fault, and shows so when somebody asks for it.
+        let shown = sandbox.host(&["show", "d"]);
+        assert_eq!(shown.code, 1, "{extension}: {}", shown.stdout);
+        sandbox.write("more.toml", format!("{}[exports]\n\"out.csv\" = \"d\"\n", sandbox.read("pipeline.toml")));
+        assert_ne!(sandbox.try_run(&["more.toml"]).code, 0, "{extension}");
+        sandbox.write("only.toml", "[sources.s]\npath = \"in.EXT\"\ncolumns = [\"b\"]\n".replace("EXT", extension));
+        assert_eq!(sandbox.run(&["only.toml"]).total(), 0, "{extension}: a source that nobody reads");
+    }
+}
+
+#[test]
+fn it_is_there_for_whoever_looks() {
+    for extension in ["parquet", "arrow"] {
+        let sandbox = with_file(extension);
+        sandbox.run(&[]);
+        let shown = sandbox.host(&["show", "d", "--rows", "150", "--json"]);
+        assert_eq!(shown.code, 0, "{}", shown.stderr);
+        let shown: serde_json::Value = serde_json::from_str(&shown.stdout).expect("JSON");
+        let row =
+            |row: usize| serde_json::json!([row.to_string(), noise(row), format!("c{row}"), (row * 2).to_string()]);
+        assert_eq!(shown["head"][149], row(298), "{extension}");
+        assert_eq!(shown["head"][1], row(2), "{extension}");
+        let written = sandbox.host(&["show", "d", "--export", "out.csv"]);
+        assert_eq!(written.code, 0, "{}", written.stderr);
+        assert_eq!(sandbox.read("out.csv").lines().nth(200), Some(&*format!("398,{},c398,796", noise(398))));
+    }
+}
+
+/// As long as it is where it was. What is computed is in the store in any case.
+#[test]
+fn it_is_gone_with_its_file() {
+    let sandbox = with_file("parquet");
+    sandbox.run(&[]);
+    std::fs::rename(sandbox.path("in.parquet"), sandbox.path("other.parquet")).expect("a file");
+    let shown = sandbox.host(&["show", "d"]);
+    assert_eq!(shown.code, 1, "{}", shown.stdout);
+    insta::assert_snapshot!(sandbox.clean(&shown.stderr));
+    // It is looked for under the name that the last run knew it by.
+    sandbox.write("pipeline.toml", PIPELINE.replace("in.EXT", "other.parquet"));
+    assert_eq!(sandbox.run(&[]).cached(), 4);
+    assert_eq!(sandbox.host(&["show", "d"]).code, 0);
+    sandbox.write("other.parquet", "something else");
+    let shown = sandbox.host(&["show", "d"]);
+    assert!(shown.stderr.contains("`b`") && shown.stderr.contains("is not as it was"), "{}", shown.stderr);
+}
+
+/// Names of outputs follow from the pipeline and the file, not from what a store has seen.
+#[test]
+fn what_was_read_before_does_not_show() {
+    let sandbox = with_file("parquet");
+    let first = digest(&sandbox, "d", "output");
+    let more = PIPELINE.replace("EXT", "parquet")
+        + "[steps.lower]\nuses = \"std:derive\"\ninput = \"s\"\nparams = { columns = { l = \"concat(b, '-')\" } }\n";
+    sandbox.write("more.toml", more);
+    let run = sandbox.run(&["more.toml"]);
+    // What `f` and `d` saw is as it was: only the step that reads `b` runs.
+    assert_eq!((run.steps_that_ran(), run.cached()), (vec!["lower".to_owned()], 4));
+    let read = run.lines.iter().find(|line| line["event"] == "source-finished").expect("its source");
+    assert_eq!(read["status"], "ran", "`b` was read besides");
+    // A change that nobody could see makes the loop run, not the trace.
+    sandbox.write("pipeline.toml", PIPELINE.replace("EXT", "parquet") + "# again\n");
+    let again = sandbox.run(&[]);
+    assert_eq!((again.ran(), again.cached()), (0, 4));
+    assert_eq!(again.last["outputs"]["d"]["output"].as_str(), Some(first.as_str()));
+    let read = again.lines.iter().find(|line| line["event"] == "source-finished").expect("its source");
+    assert_eq!(read["status"], "cached");
+}
+
+/// What only the run knows is needed as a whole: `encode` makes a column for each value.
+#[test]
+fn behind_a_schema_of_the_run_all_is_read() {
+    let sandbox = with_file("parquet");
+    let pipeline = "[sources.s]\npath = \"in.parquet\"\n
+[steps.fit]\nuses = \"std:encode-fit\"\ninput = \"s\"\nparams = { columns = [\"c\"] }
+[steps.e]\nuses = \"std:encode\"\ninputs = { input = \"s\", categories = \"fit\" }\nparams = { columns = [\"c\"], method = \"one-hot\" }
+[steps.f]\nuses = \"std:filter\"\ninput = \"e\"\nparams = { where = \"b <> ''\" }\n";
+    sandbox.write("pipeline.toml", pipeline);
+    let run = sandbox.try_run(&[]);
+    assert!(run.code == 0, "{}", run.stdout);
+}
