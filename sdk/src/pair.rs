@@ -1,7 +1,7 @@
 //! Two floats that one instruction works on, with a fused multiplication and addition:
 //! in a guest that is one instruction, too (`f64x2.relaxed_madd`, which the host runs in
 //! its deterministic form: rounded once, as IEEE 754 has it). A product and a sum apart
-//! would be two, and each is followed by two more that give NaN its one form.
+//! would be two.
 
 #[cfg(target_arch = "wasm32")]
 mod imp {

@@ -18,19 +18,35 @@ use millrace_types::wire::{self, Kind};
 use wasmtime::component::Component as Compiled;
 
 use crate::engine::Engine;
+use crate::nan;
 
 /// The code of a component, from beside `path` if it is there, else compiled and kept.
 pub(crate) fn load_or_compile(engine: &Engine, bytes: &[u8], path: Option<&Path>) -> wasmtime::Result<Compiled> {
-    let Some(path) = path else { return Compiled::from_binary(&engine.inner, bytes) };
+    let Some(path) = path else { return compile(engine, bytes) };
     if let Some(compiled) = load(engine, path) {
         return Ok(compiled);
     }
-    let compiled = Compiled::from_binary(&engine.inner, bytes)?;
+    let compiled = compile(engine, bytes)?;
     // What cannot be kept is compiled again next time.
     if let Ok(code) = compiled.serialize() {
         let _ = keep(path, &code);
     }
     Ok(compiled)
+}
+
+/// Compiles a component whose NaNs are given one form. Code without that is never run: what
+/// cannot be written again is compiled as it is only to be told what is wrong with it.
+fn compile(engine: &Engine, bytes: &[u8]) -> wasmtime::Result<Compiled> {
+    let rewritten = nan::in_one_form(bytes);
+    let compiled = rewritten.ok().map(|rewritten| Compiled::from_binary(&engine.inner, &rewritten));
+    match compiled {
+        Some(Ok(compiled)) => Ok(compiled),
+        failed => {
+            Compiled::from_binary(&engine.inner, bytes)?;
+            let why = wasmtime::format_err!("this host cannot give its NaNs one form: please report this");
+            Err(failed.and_then(Result::err).map_or(why, |error| error.context("with NaNs in one form")))
+        }
+    }
 }
 
 fn name(path: &Path) -> &[u8] {

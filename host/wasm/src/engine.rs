@@ -66,8 +66,8 @@ impl Drop for Ticker {
 
 fn config() -> Config {
     let mut config = Config::new();
-    // The same bits everywhere: NaNs have one form, relaxed SIMD one meaning.
-    config.cranelift_nan_canonicalization(true);
+    // The same bits everywhere: relaxed SIMD has one meaning, and that NaNs have one form is
+    // written into a component before it is compiled (`nan`).
     config.relaxed_simd_deterministic(true);
     // Fuel is counted the same everywhere; the epoch only ever ends a task.
     config.consume_fuel(true);
@@ -119,6 +119,7 @@ impl Engine {
         // A fixed hasher: std's default keys are constant when made this way.
         let mut hasher = std::hash::DefaultHasher::new();
         inner.precompile_compatibility_hash().hash(&mut hasher);
+        crate::nan::VERSION.hash(&mut hasher);
         let fingerprint = format!("wasmtime-48-{}-{:016x}", std::env::consts::ARCH, hasher.finish());
         let stop = Arc::new(AtomicBool::new(false));
         let (engine, stopped) = (inner.clone(), stop.clone());

@@ -11,6 +11,7 @@ mod engine;
 mod failure;
 mod host;
 mod limits;
+mod nan;
 mod outcome;
 mod output;
 mod rounds;
