@@ -69,12 +69,19 @@ fn lanes_sum(lanes: [f64; 8]) -> f64 {
 
 /// The sum, in eight lanes.
 pub fn sum(a: &[f64]) -> f64 {
+    sum_of(a, |value| value)
+}
+
+/// The sum of what is made of each value, in eight lanes: that of a column of them, which
+/// need not be there.
+#[inline]
+pub fn sum_of(a: &[f64], of: impl Fn(f64) -> f64) -> f64 {
     let (a8, rest) = a.as_chunks::<8>();
     let mut lanes = [0.0; 8];
     for a in a8 {
-        lanes = std::array::from_fn(|lane| lanes[lane] + a[lane]);
+        lanes = std::array::from_fn(|lane| lanes[lane] + of(a[lane]));
     }
-    lanes_sum(lanes) + rest.iter().sum::<f64>()
+    lanes_sum(lanes) + rest.iter().map(|value| of(*value)).sum::<f64>()
 }
 
 /// To each of `y` the products of its row with the weights: `y[i] += w[0] * x[0][i] +

@@ -90,7 +90,7 @@ fn it_is_gone_with_its_file() {
     assert_eq!(sandbox.host(&["show", "d"]).code, 0);
     sandbox.write("other.parquet", "something else");
     let shown = sandbox.host(&["show", "d"]);
-    assert!(shown.stderr.contains("`b`") && shown.stderr.contains("is not as it was"), "{}", shown.stderr);
+    assert!(shown.stderr.contains("`b`") && shown.stderr.contains("as it was"), "{}", shown.stderr);
 }
 
 /// Names of outputs follow from the pipeline and the file, not from what a store has seen.
@@ -126,4 +126,80 @@ fn behind_a_schema_of_the_run_all_is_read() {
     sandbox.write("pipeline.toml", pipeline);
     let run = sandbox.try_run(&[]);
     assert!(run.code == 0, "{}", run.stdout);
+}
+
+/// One content under several names: as long as one of them is there.
+#[test]
+fn a_copy_that_goes_takes_nothing_with_it() {
+    let sandbox = with_file("parquet");
+    let pipeline = PIPELINE.replace("EXT", "parquet");
+    sandbox.write("x/p.toml", &pipeline).write("y/p.toml", &pipeline);
+    for folder in ["x", "y"] {
+        std::fs::copy(sandbox.path("in.parquet"), sandbox.path(folder).join("in.parquet")).expect("a copy");
+    }
+    sandbox.run(&["x/p.toml"]);
+    assert_eq!(sandbox.run(&["y/p.toml"]).ran(), 0);
+    std::fs::remove_file(sandbox.path("y/in.parquet")).expect("a file");
+    let shown = sandbox.host(&["show", "d", "--pipeline", "x/p.toml"]);
+    assert_eq!(shown.code, 0, "{}", shown.stderr);
+}
+
+/// What `show` needs is part of what a run has to find.
+#[test]
+fn a_run_makes_anew_what_a_look_needs() {
+    let sandbox = with_file("parquet");
+    sandbox.run(&[]);
+    std::fs::remove_dir_all(sandbox.path("store/sources")).expect("the sources of the store");
+    assert_eq!(sandbox.host(&["show", "d"]).code, 1);
+    sandbox.run(&[]);
+    let shown = sandbox.host(&["show", "d"]);
+    assert_eq!(shown.code, 0, "{}", shown.stderr);
+}
+
+/// A file that was harmed, anywhere, is read, or is a mistake that is told of.
+#[test]
+fn harmed_files_are_told_of() {
+    for extension in ["parquet", "arrow"] {
+        let sandbox = with_file(extension);
+        let name = format!("in.{extension}");
+        let whole = std::fs::read(sandbox.path(&name)).expect("the file");
+        let mut state = 88_172_645_463_325_252_u64;
+        for _ in 0..60 {
+            let mut bytes = whole.clone();
+            for _ in 0..3 {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                // Half of them where files say what is in them.
+                let size = if state.is_multiple_of(2) { bytes.len() } else { 1200.min(bytes.len()) };
+                let place = bytes.len() - 1 - (state >> 8) as usize % size;
+                bytes[place] ^= (state >> 40) as u8 | 1;
+            }
+            sandbox.write(&name, &bytes);
+            let run = sandbox.host(&["run"]);
+            // A step may not like what it reads then.
+            assert!(matches!(run.code, 0..=2), "{}", run.stderr);
+            if run.code == 0 {
+                let shown = sandbox.host(&["show", "d", "--export", "out.csv"]);
+                assert!(matches!(shown.code, 0 | 1), "{}", shown.stderr);
+            }
+        }
+    }
+}
+
+/// `types` mean the same in every format, and lose nothing.
+#[test]
+fn given_types_hold_or_are_mistakes() {
+    for extension in ["parquet", "arrow"] {
+        let sandbox = with_file(extension);
+        let source =
+            |more: &str| format!("[sources.s]\npath = \"in.{extension}\"\n{more}\n[exports]\n\"out.csv\" = \"s\"\n");
+        sandbox.write("pipeline.toml", source("columns = [\"a\"]\nwhere = \"a = '7'\"\ntypes = { a = \"utf8\" }"));
+        sandbox.run(&[]);
+        assert_eq!(sandbox.read("out.csv"), "a\n7\n", "{extension}");
+        sandbox.write("pipeline.toml", source("types = { c = \"int64\" }"));
+        assert!(sandbox.refused().contains("column `c`"), "{extension}");
+        sandbox.write("pipeline.toml", source("types = { zz = \"int64\" }"));
+        assert!(sandbox.refused().contains("has no column `zz`"), "{extension}");
+    }
 }

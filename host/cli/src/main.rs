@@ -16,6 +16,13 @@ use clap::Parser;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        // A file at which its reader panics is told of as one that is harmed.
+        if !millrace_engine::is_guarded() {
+            tell(panic);
+        }
+    }));
     let args = args::Args::parse();
     let code = match args.command {
         args::Command::Run(args) => commands::run::run(&args),

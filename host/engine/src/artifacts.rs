@@ -143,6 +143,7 @@ impl Artifacts {
         let data = StoreData::new(self.store.clone());
         let unreadable = |error: &dyn std::fmt::Display| ShowError::Unreadable(error.to_string());
         let mut head: Vec<Vec<Option<String>>> = Vec::new();
+        data.want(table);
         for part in &table.parts {
             let wanted = (rows - head.len()).min(part.rows as usize);
             if wanted == 0 {

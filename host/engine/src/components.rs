@@ -36,7 +36,7 @@ pub struct Used {
 /// Loads components, each once.
 pub struct Components {
     store: Store,
-    engine: OnceLock<Result<Engine, String>>,
+    engine: Arc<OnceLock<Result<Engine, String>>>,
     known: HashMap<(PathBuf, String), Arc<Used>>,
 }
 
@@ -51,11 +51,22 @@ type Planned = Result<StepPlan, Vec<Problem>>;
 impl Components {
     /// None loaded yet.
     pub fn new(store: Store) -> Self {
-        Self { store, engine: OnceLock::new(), known: HashMap::new() }
+        Self { store, engine: Arc::default(), known: HashMap::new() }
+    }
+
+    /// Begins to make the engine, some hundred calls of the system, beside whatever else is to be
+    /// done before the first component is asked.
+    pub(crate) fn prepare(&self) {
+        let engine = self.engine.clone();
+        let make = move || {
+            let _ = engine.get_or_init(new_engine);
+        };
+        // Whoever needs it makes it, if this does not.
+        let _ = std::thread::Builder::new().name("engine".to_owned()).spawn(make);
     }
 
     fn engine(&self) -> Result<&Engine, ComponentError> {
-        let engine = self.engine.get_or_init(|| Engine::new().map_err(|error| format!("{error:#}")));
+        let engine = self.engine.get_or_init(new_engine);
         engine.as_ref().map_err(|reason| ComponentError::Link { reason: reason.clone() })
     }
 
@@ -253,6 +264,10 @@ impl Components {
         }
         Ok(planned)
     }
+}
+
+fn new_engine() -> Result<Engine, String> {
+    Engine::new().map_err(|error| format!("{error:#}"))
 }
 
 fn plugin_name(absolute: &Path) -> [u8; 32] {

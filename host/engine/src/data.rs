@@ -10,11 +10,11 @@ use millrace_tables::pack::{self, Pack};
 use millrace_tables::{Column, rows};
 use millrace_types::wire::Kind;
 use millrace_types::{
-    BlobRef, Chunk, ColumnDigest, ColumnName, Field, Gather, PackDigest, Selection, StoredChunk, Unread,
+    BlobRef, Chunk, ColumnDigest, ColumnName, Field, Gather, PackDigest, Selection, StoredChunk, Table, Unread,
 };
 use millrace_wasm::{Data, DataError};
 
-use crate::source::{self, Lifted};
+use crate::source::{self, Lifted, Lifts};
 use crate::verify::Verifier;
 
 /// Bytes of packs that are mapped at a time; others are mapped again when needed.
@@ -64,6 +64,7 @@ pub(crate) struct StoreData {
     mapped: Mutex<Recent<PackDigest, Bytes>>,
     derived: Mutex<Recent<ColumnDigest, Column>>,
     verifier: Verifier,
+    lifts: Lifts,
 }
 
 fn error(error: impl std::fmt::Display) -> DataError {
@@ -73,7 +74,7 @@ fn error(error: impl std::fmt::Display) -> DataError {
 impl StoreData {
     pub(crate) fn new(store: Store) -> Self {
         let verifier = Verifier::new(store.clone());
-        Self { store, mapped: Recent::new(MAPPED), derived: Recent::new(DERIVED), verifier }
+        Self { store, mapped: Recent::new(MAPPED), derived: Recent::new(DERIVED), verifier, lifts: Lifts::default() }
     }
 
     fn stored(&self, chunk: &StoredChunk) -> Result<Column, DataError> {
@@ -134,12 +135,22 @@ impl StoreData {
         Ok(column)
     }
 
+    /// Says that the columns of a table are about to be looked at.
+    pub(crate) fn want(&self, table: &Table) {
+        self.lifts.want(table);
+    }
+
+    /// Makes sure that all columns of a table are in the store, of those too that no step reads.
+    pub(crate) fn decode(&self, table: &Table) -> Result<(), DataError> {
+        source::decode(&self.store, self, table).map_err(error)
+    }
+
     /// A column that no step reads, for somebody who looks at it.
     fn unread(&self, unread: &Unread) -> Result<Column, DataError> {
         if let Some(column) = lock(&self.derived).get(&unread.digest) {
             return Ok(column);
         }
-        match source::lift(&self.store, unread).map_err(error)? {
+        match self.lifts.lift(&self.store, unread).map_err(error)? {
             Lifted::Stored(chunk) => self.stored(&chunk),
             Lifted::Read(columns) => {
                 let found = columns.iter().find(|(digest, _)| *digest == unread.digest);

@@ -75,6 +75,7 @@ fn write_table<W: Write + Send>(
     cancel: &Cancel,
 ) -> Result<(), String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
+    data.decode(table).map_err(|error| text(&error))?;
     let mut exporter = Exporter::new(out, format, &table.schema).map_err(|error| text(&error))?;
     for part in &table.parts {
         if cancel.is_cancelled() {

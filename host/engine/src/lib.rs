@@ -36,6 +36,7 @@ pub use execute::{Loaded, Mode as ExecuteMode, Options, RunError, execute, load}
 pub use export::export_to;
 pub use graph::{Graph, Node};
 pub use millrace_tables::read::Format;
+pub use millrace_tables::read::is_guarded;
 pub use millrace_types as types;
 pub use millrace_wasm::{Cancel, Failure, Manifest, Port, PortKind};
 pub use pipeline::schema::json_schema;

@@ -159,6 +159,15 @@ impl Chunk {
         Self::Unread(Arc::new(Unread { digest, data_type, rows, source, part, name }))
     }
 
+    /// Calls `visit` for every unread chunk that this one is made of.
+    pub fn visit_unread(&self, visit: &mut impl FnMut(&Unread)) {
+        match self {
+            Self::Stored(_) => {}
+            Self::Gather(gather) => gather.sources.iter().for_each(|source| source.visit_unread(visit)),
+            Self::Unread(unread) => visit(unread),
+        }
+    }
+
     /// Calls `visit` for every stored chunk that this one is made of.
     pub fn visit_stored(&self, visit: &mut impl FnMut(&StoredChunk)) {
         match self {

@@ -35,8 +35,8 @@ impl Moments {
         }
         let count = values.len() as f64;
         let mean = millrace_sdk::kernels::sum(values) / count;
-        let deviations: Vec<f64> = values.iter().map(|value| (value - mean) * (value - mean)).collect();
-        Self { count, mean, squares: millrace_sdk::kernels::sum(&deviations) }
+        let squares = millrace_sdk::kernels::sum_of(values, |value| (value - mean) * (value - mean));
+        Self { count, mean, squares }
     }
 
     /// Chan, Golub, LeVeque: Updating Formulae and a Pairwise Algorithm for
@@ -73,6 +73,13 @@ impl Fold for NormaliseFit {
         let part = task.part("input")?;
         let moments = |name: &String| -> Result<Moments> {
             let column = part.f64(name)?;
+            if column.null_count() == 0 {
+                // Nearly always there is nothing to leave out, and a NaN shows.
+                let all = Moments::of(column.values());
+                if !all.mean.is_nan() {
+                    return Ok(all);
+                }
+            }
             let values: Vec<f64> = column.iter().flatten().filter(|value| !value.is_nan()).collect();
             Ok(Moments::of(&values))
         };
@@ -124,6 +131,16 @@ mod tests {
         assert!((std * std - 14.0 / 3.0).abs() < 1e-12);
         let parts = fit(&[&[Some(1.0)], &[None], &[Some(2.0), Some(6.0)]]).unwrap();
         assert!((parts["columns"]["x"]["std"].as_f64().unwrap() - std).abs() < 1e-12);
+    }
+
+    #[test]
+    fn what_is_missing_does_not_count() {
+        let values =
+            |with: &[Option<f64>]| fit(&[&[&[Some(1.0), Some(2.0)][..], with, &[Some(6.0)]].concat()]).unwrap();
+        let plain = values(&[]);
+        assert_eq!(values(&[None]), plain);
+        assert_eq!(values(&[Some(f64::NAN)]), plain);
+        assert_eq!(values(&[Some(f64::NAN), None]), plain);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use super::state::{OutputState, Progress, artifacts};
 use crate::event::{Event, Summary};
 use crate::graph::Item;
 use crate::history::TaskRecord;
+use crate::source::sources_of;
 
 /// What a run leaves.
 pub(super) struct Finished<'a> {
@@ -26,6 +27,8 @@ pub(super) struct Finished<'a> {
     pub(super) objects: Vec<ObjectRef>,
     /// The tables among them that have a record of their own.
     pub(super) tables: Vec<TableDigest>,
+    /// The sources whose columns were not all read.
+    pub(super) unread: Vec<[u8; 32]>,
     /// Blobs whose content was read here.
     pub(super) choices: Vec<BlobRef>,
     /// By node: what it produced.
@@ -120,6 +123,9 @@ impl<'a> Run<'a> {
             logs.extend((!log.is_empty()).then_some((place, log)));
         }
         let read = sources.iter().flatten().flat_map(|table| crate::source::packs(table));
+        let mut unread: Vec<[u8; 32]> = sources.iter().flatten().flat_map(|table| sources_of(table)).collect();
+        unread.sort_unstable();
+        unread.dedup();
         let blobs = nodes.iter().flatten().filter_map(|(_, artifact)| match artifact {
             Artifact::Blob(blob) => Some(ObjectRef::Blob(blob.digest, blob.size)),
             Artifact::Table(_) => None,
@@ -129,6 +135,6 @@ impl<'a> Run<'a> {
         objects.dedup();
         let graph_matrix = graph.nodes.iter().map(|node| node.matrix.clone()).collect();
         let artifacts = Artifacts { sources, nodes, chosen, graph_matrix };
-        Finished { summary, tasks, logs, objects, tables, choices, artifacts, emit }
+        Finished { summary, tasks, logs, objects, tables, unread, choices, artifacts, emit }
     }
 }

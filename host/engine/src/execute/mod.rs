@@ -91,9 +91,10 @@ pub struct Loaded {
 /// # Errors
 /// Everything that is wrong with it.
 pub fn load(options: &Options) -> Result<Loaded, RunError> {
+    let mut components = Components::new(options.store.clone());
+    components.prepare();
     let pipeline = pipeline::read(&options.pipeline).map_err(RunError::Invalid)?;
     let params = pipeline.values(&options.overrides).map_err(RunError::Invalid)?;
-    let mut components = Components::new(options.store.clone());
     let graph =
         graph::build(&pipeline, &params, &options.overrides.files, &mut components).map_err(RunError::Invalid)?;
     Ok(Loaded { pipeline, graph, components })

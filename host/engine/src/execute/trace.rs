@@ -66,6 +66,8 @@ struct Used {
     /// Blobs whose content decided what was run.
     choices: Vec<BlobRef>,
     tables: Vec<TableDigest>,
+    /// Of columns that no step reads: where they lie.
+    unread: Vec<[u8; 32]>,
 }
 
 /// What is told of it.
@@ -170,6 +172,7 @@ impl Trace {
             objects: std::mem::take(&mut finished.objects),
             choices: std::mem::take(&mut finished.choices),
             tables: std::mem::take(&mut finished.tables),
+            unread: std::mem::take(&mut finished.unread),
         };
         let told = Told { instances: loaded.graph.nodes.len(), run, logs: std::mem::take(&mut finished.logs) };
         Some(Self(looked_at, used, told))
@@ -214,6 +217,7 @@ impl Used {
     /// Whether the store has all of it.
     fn is_kept(&self, store: &Store, threads: usize) -> bool {
         self.choices.iter().all(|blob| store.is_blob_whole(blob))
+            && self.unread.iter().all(|source| store.has_record(Kind::Source, source))
             && all(&self.objects, threads, |object| store.has(object))
             && all(&self.tables, threads, |table| store.has_record(Kind::Table, table.as_bytes()))
     }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use millrace_store::{FileStamp, Store};
+use millrace_store::Store;
 use millrace_tables::Column;
 use millrace_tables::pack::Pack;
 use millrace_tables::read::{self, ReadError, ReadOptions, ReadPart, Sink};
@@ -70,14 +70,33 @@ struct Known {
     table: Table,
     /// Where the parts lie.
     places: Vec<u64>,
-    /// What the file was called when it was last looked at.
-    file: PathBuf,
+    /// What files with this content were called, the last one first.
+    names: Vec<PathBuf>,
     digest: SourceDigest,
     /// How all of it would be read.
     options: ReadOptions,
 }
 
+/// Names that are remembered of a content.
+const NAMES: usize = 16;
+
 impl Known {
+    /// Puts a name first. Says whether it was not known.
+    fn named(&mut self, name: &Path) -> bool {
+        let is_new = !self.names.iter().any(|known| known == name);
+        if is_new {
+            self.names.insert(0, name.to_owned());
+            self.names.truncate(NAMES);
+        }
+        is_new
+    }
+
+    /// A file that still has this content, and what a stat says of it.
+    fn file(&self, store: &Store) -> Option<(PathBuf, Digested)> {
+        let look = |name: &PathBuf| store.source(name).ok().map(|digested| (name.clone(), digested));
+        self.names.iter().filter_map(look).find(|(_, (digest, _))| *digest == self.digest)
+    }
+
     /// The columns that are in the store.
     fn stored(&self, store: &Store) -> Vec<bool> {
         let mut packs = HashMap::new();
@@ -229,7 +248,7 @@ impl Files<'_> {
         let (file, digested) = (&files[place..=place], &digests[place..=place]);
         let key = key(file, digested, options);
         let name = std::path::absolute(&file[0]).unwrap_or_else(|_| file[0].clone());
-        let known = store.record::<Known>(Kind::Source, &key);
+        let mut known = store.record::<Known>(Kind::Source, &key);
         let stored = known.as_ref().map(|known| known.stored(store));
         let schema = match &known {
             Some(known) => Some(known.table.schema.clone()),
@@ -239,18 +258,21 @@ impl Files<'_> {
         let missing = fields
             .filter(|(place, field)| need.has(&field.name) && !stored.as_ref().is_some_and(|stored| stored[*place]));
         let missing: Vec<String> = missing.map(|(_, field)| field.name.to_string()).collect();
-        if let Some(known) = known.as_ref().filter(|_| missing.is_empty()) {
-            if known.file != name {
-                // It is looked for under its last name when somebody wants to see more of it.
-                self.keep(&key, &Known { file: name, ..known.clone() })?;
+        if missing.is_empty()
+            && let Some(mut known) = known.take()
+        {
+            // It is looked for under its names when somebody wants to see more of it; this may
+            // be a copy in an index.
+            if known.named(&name) || !store.has_record(Kind::Source, &key) {
+                self.keep(&key, &known)?;
             }
-            return Ok((known.clone().view(&key, need), true));
+            return Ok((known.view(&key, need), true));
         }
         let read = |options: &ReadOptions| read_table(self.data, file, options, threads).map_err(Failed::Read);
         let whole = |table, places| Known {
             table,
             places,
-            file: name.clone(),
+            names: vec![name.clone()],
             digest: digested[0].0,
             options: options.clone(),
         };
@@ -258,7 +280,7 @@ impl Files<'_> {
         if let Some(schema) = schema {
             let (more, places) = read(&ReadOptions { columns: Some(missing), ..options.clone() })?;
             let mut known = known.unwrap_or_else(|| whole(unread(&key, schema, &more.parts), places.clone()));
-            known.file.clone_from(&name);
+            known.named(&name);
             taken = known.take(more, &places).then_some(known);
         }
         let known = match taken {
@@ -301,69 +323,176 @@ pub(super) fn certain(files: &[PathBuf], options: &ReadOptions) -> Option<Schema
     Some(schema)
 }
 
+/// Where columns lie that no step reads, for somebody who looks at them.
+#[derive(Default)]
+pub(crate) struct Lifts {
+    known: Mutex<HashMap<[u8; 32], Arc<Known>>>,
+    /// Columns that are looked at together.
+    wanted: Mutex<HashMap<[u8; 32], BTreeSet<ColumnName>>>,
+}
+
 /// A column that was unread.
 pub(crate) enum Lifted {
     /// Another run has kept it.
     Stored(Arc<StoredChunk>),
-    /// As it was read now, with other parts that came along, each under its digest as unread.
+    /// As it was read now, with others of that part and parts that came along, each under its
+    /// digest as unread; the part itself last.
     Read(Vec<(ColumnDigest, Column)>),
 }
 
 /// Columns of parts by their places.
-struct Held(Mutex<BTreeMap<u64, Column>>);
+#[derive(Default)]
+struct Held(Mutex<BTreeMap<u64, (Schema, Vec<Column>)>>);
 
 impl Sink for Held {
-    fn part(&self, place: u64, _: &Schema, part: ReadPart) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(part.columns.into_iter().map(|c| (place, c)));
+    fn part(
+        &self,
+        place: u64,
+        schema: &Schema,
+        part: ReadPart,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(place, (schema.clone(), part.columns));
         Ok(())
     }
 
     fn restart(&self) {}
 }
 
-/// Finds or reads a column that no step has asked for.
-///
-/// # Errors
-/// When its file is not as it was, in words that say so.
-pub(crate) fn lift(store: &Store, unread: &Unread) -> Result<Lifted, String> {
-    let Unread { source, part, name, .. } = unread;
-    let gone = |why: &str| format!("no step reads the column `{name}`, and {why}: run the pipeline again");
-    let known = store.record::<Known>(Kind::Source, source);
-    let known = known.ok_or_else(|| gone("its source is no longer known"))?;
-    let place = usize::try_from(*part).unwrap_or(usize::MAX);
-    let column = known.table.schema.find(name.as_str()).map(|(column, _)| column);
-    let chunk = column.zip(known.table.parts.get(place)).and_then(|(column, part)| part.columns.get(column));
-    if let Some(Chunk::Stored(chunk)) = chunk
-        && store.has(&ObjectRef::Pack(chunk.pack, chunk.pack_bytes))
-    {
-        return Ok(Lifted::Stored(chunk.clone()));
-    }
-    let file = || shown(&known.file);
-    let digested: (SourceDigest, FileStamp) =
-        store.source(&known.file).map_err(|_| gone(&format!("{} cannot be read", file())))?;
-    let files = std::slice::from_ref(&known.file);
-    let at = *known.places.get(place).ok_or_else(|| gone("its part is not known"))?;
-    let options = ReadOptions { columns: Some(vec![name.to_string()]), ..known.options.clone() };
-    let held = Held(Mutex::default());
-    if digested.0 == known.digest {
-        read::read_place(files, &options, at, &held).map_err(|error| error.to_string())?;
-    }
-    if digested.0 != known.digest || changed(store, files, &[digested]).is_some() {
-        return Err(gone(&format!("{} is not as it was", file())));
-    }
-    let columns = held.0.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let parts: HashMap<u64, (usize, &Arc<Part>)> =
-        known.places.iter().copied().zip(known.table.parts.iter().enumerate()).collect();
-    let field = column.and_then(|column| known.table.schema.fields.get(column));
-    let field = field.ok_or_else(|| gone("it is not in its file"))?;
-    let named = columns.into_iter().filter_map(|(at, column)| {
-        let (place, part) = parts.get(&at)?;
-        (column.rows() as u64 == part.rows && *column.data_type() == field.data_type)
-            .then(|| (Chunk::unread(*source, *place as u64, field, part.rows).digest(), column))
-    });
-    Ok(Lifted::Read(named.collect()))
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn shown(path: &Path) -> String {
-    format!("`{}`", path.display())
+/// The unread columns that a table is made of: by source, their names.
+fn unread_of(table: &Table) -> BTreeMap<[u8; 32], BTreeSet<ColumnName>> {
+    let mut found: BTreeMap<[u8; 32], BTreeSet<ColumnName>> = BTreeMap::new();
+    for column in table.parts.iter().flat_map(|part| &part.columns) {
+        column.visit_unread(&mut |unread| {
+            found.entry(unread.source).or_default().insert(unread.name.clone());
+        });
+    }
+    found
+}
+
+/// The sources that unread columns of a table lie in.
+pub(crate) fn sources_of(table: &Table) -> impl Iterator<Item = [u8; 32]> {
+    unread_of(table).into_keys()
+}
+
+fn gone(names: &str, why: &str) -> String {
+    format!("no step reads {names}, and {why}: run the pipeline again")
+}
+
+fn listed<'n>(names: impl IntoIterator<Item = &'n ColumnName>) -> String {
+    let names: Vec<String> = names.into_iter().map(|name| format!("`{name}`")).collect();
+    match names.as_slice() {
+        [one] => format!("the column {one}"),
+        [some @ .., last] if names.len() < 6 => format!("the columns {} and {last}", some.join(", ")),
+        _ => format!("{} of the columns", names.len()),
+    }
+}
+
+impl Lifts {
+    /// Says that all columns of a table are about to be looked at, so that those which lie
+    /// together are read together.
+    pub(crate) fn want(&self, table: &Table) {
+        let mut wanted = lock(&self.wanted);
+        for (source, names) in unread_of(table) {
+            wanted.entry(source).or_default().extend(names);
+        }
+    }
+
+    fn known(&self, store: &Store, source: &[u8; 32], names: &str) -> Result<Arc<Known>, String> {
+        if let Some(known) = lock(&self.known).get(source) {
+            return Ok(known.clone());
+        }
+        let known = store.record::<Known>(Kind::Source, source);
+        let known = Arc::new(known.ok_or_else(|| gone(names, "its source is no longer known"))?);
+        lock(&self.known).insert(*source, known.clone());
+        Ok(known)
+    }
+
+    /// Finds or reads a column that no step has asked for.
+    ///
+    /// # Errors
+    /// When its file is not as it was, in words that say so.
+    pub(crate) fn lift(&self, store: &Store, unread: &Unread) -> Result<Lifted, String> {
+        let Unread { source, part, name, .. } = unread;
+        let named = listed([name]);
+        let known = self.known(store, source, &named)?;
+        let place = usize::try_from(*part).unwrap_or(usize::MAX);
+        let chunk_of = |name: &ColumnName| {
+            let (column, _) = known.table.schema.find(name.as_str())?;
+            known.table.parts.get(place)?.columns.get(column)
+        };
+        if let Some(Chunk::Stored(chunk)) = chunk_of(name)
+            && store.has(&ObjectRef::Pack(chunk.pack, chunk.pack_bytes))
+        {
+            return Ok(Lifted::Stored(chunk.clone()));
+        }
+        let (file, digested) = known.file(store).ok_or_else(|| gone(&named, &missing(&known)))?;
+        let at = *known.places.get(place).ok_or_else(|| gone(&named, "its part is not known"))?;
+        let mut names = lock(&self.wanted).get(source).cloned().unwrap_or_default();
+        names.retain(|name| matches!(chunk_of(name), Some(Chunk::Unread(_))));
+        names.insert(name.clone());
+        let columns = Some(names.iter().map(ToString::to_string).collect());
+        let options = ReadOptions { columns, ..known.options.clone() };
+        let held = Held::default();
+        let files = std::slice::from_ref(&file);
+        read::read_place(files, &options, at, &held).map_err(|error| format!("{}: {error}", listed(&names)))?;
+        if changed(store, files, &[digested]).is_some() {
+            return Err(gone(&named, &format!("`{}` changed while it was read", file.display())));
+        }
+        let mut held = held.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let own = held.remove(&at);
+        let others =
+            held.into_iter().filter_map(|(at, columns)| Some((known.places.binary_search(&at).ok()?, columns)));
+        let mut read = Vec::new();
+        for (place, (schema, columns)) in others.chain(own.map(|own| (place, own))) {
+            let rows = known.table.parts.get(place).map(|part| part.rows);
+            for (field, column) in schema.fields.iter().zip(columns) {
+                let fits = known.table.schema.find(field.name.as_str()).is_some_and(|(_, own)| own == field);
+                if let Some(rows) = rows.filter(|rows| fits && *rows == column.rows() as u64) {
+                    read.push((Chunk::unread(*source, place as u64, field, rows).digest(), column));
+                }
+            }
+        }
+        Ok(Lifted::Read(read))
+    }
+}
+
+fn missing(known: &Known) -> String {
+    match known.names.as_slice() {
+        [one] => format!("`{}` is not there, or not as it was", one.display()),
+        names => {
+            let names: Vec<String> = names.iter().map(|name| format!("`{}`", name.display())).collect();
+            format!("none of {} is there as it was", names.join(", "))
+        }
+    }
+}
+
+/// Decodes and keeps all columns that a table is made of, file by file: what is written as a
+/// whole is read as a whole.
+///
+/// # Errors
+/// When a file is not as it was, in words that say so.
+pub(crate) fn decode(store: &Store, data: &StoreData, table: &Table) -> Result<(), String> {
+    for (source, names) in unread_of(table) {
+        let named = listed(&names);
+        let known = store.record::<Known>(Kind::Source, &source);
+        let known = known.ok_or_else(|| gone(&named, "its source is no longer known"))?;
+        let (file, digested) = known.file(store).ok_or_else(|| gone(&named, &missing(&known)))?;
+        let (files, digests, options) = ([file], [digested], known.options);
+        if key(&files, &digests, &options) != source {
+            return Err(gone(&named, &format!("`{}` is not as it was", files[0].display())));
+        }
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let need = Need::These(names);
+        let files = Files { store, data, files: &files, digests: &digests, options: &options, need: &need };
+        files.table(threads).map_err(|failed| match failed {
+            Failed::Read(error) => format!("{named}: {error}"),
+            Failed::Changed(file) => gone(&named, &format!("`{}` changed while it was read", file.display())),
+            Failed::Store(error) => error.to_string(),
+        })?;
+    }
+    Ok(())
 }

@@ -20,7 +20,7 @@ use crate::diagnostic::{Diagnostic, Place};
 use crate::pipeline::Source;
 
 use columns::{Files, certain, read_table};
-pub(crate) use columns::{Lifted, Need, lift};
+pub(crate) use columns::{Lifted, Lifts, Need, decode, sources_of};
 use files::{Digested, changed, digests};
 pub(crate) use files::{Look, Seen, matches, resolved};
 
@@ -162,7 +162,13 @@ pub(crate) fn read(
     }
     let (table, cached) = match table {
         Some(known) => known,
-        None => (read_whole(store, data, &files, &digests, &options, &key, threads).map_err(explain)?, false),
+        None => {
+            // Files that are at odds were read as one before, or are now.
+            let known = store.record::<Table>(Kind::Source, &key).filter(|table| is_whole(store, table));
+            let read = || read_whole(store, data, &files, &digests, &options, &key, threads).map_err(explain);
+            let is_known = known.is_some();
+            (known.map_or_else(read, Ok)?, is_known)
+        }
     };
     if table.rows() == 0 && !source.allow_empty {
         let error =

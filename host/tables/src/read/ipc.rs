@@ -19,8 +19,8 @@ use super::predicate::Batch;
 use super::{ReadError, ReadOptions, Shaper, Sink, by_threads, place_of};
 
 /// The schema, from the end of a file or the beginning of a stream.
-pub(super) fn peek(path: &Path) -> Option<Schema> {
-    super::unpacked(&Batches::open(path, None).ok()?.schema())
+pub(super) fn peek(path: &Path, options: &ReadOptions) -> Option<Schema> {
+    super::unpacked(&Batches::open(path, None).ok()?.schema(), options)
 }
 
 fn broken(path: &Path) -> impl Fn(ArrowError) -> ReadError + '_ {
@@ -72,7 +72,7 @@ pub(super) fn read(
                     Batches::File(file) => Ok(file),
                     Batches::Stream(_) => Err(ReadError::content(path, None, "it changed while it was read")),
                 };
-                by_threads(batches, threads, open, |file: &mut FileReader<_>, index| {
+                by_threads(path, batches, threads, open, |file: &mut FileReader<_>, index| {
                     file.set_index(index).map_err(broken(path))?;
                     let batch = file.next().transpose().map_err(broken(path))?;
                     batch.map_or(Ok(()), |batch| emit(&shaper, number, index, path, &batch, sink))
@@ -117,13 +117,10 @@ pub(super) fn read_one(
 
 /// Places of the columns that are asked for, and of those of the filter; none for all.
 fn wanted(path: &Path, options: &ReadOptions) -> Result<Option<Vec<usize>>, ReadError> {
-    let Some(columns) = &options.columns else { return Ok(None) };
     let schema = Batches::open(path, None)?.schema();
+    super::check_names(path, options, &schema)?;
+    let Some(columns) = &options.columns else { return Ok(None) };
     let names = || schema.fields().iter().map(|field| field.name());
-    if let Some(name) = columns.iter().find(|name| !names().any(|known| known == *name)) {
-        let candidates = names().cloned().collect();
-        return Err(ReadError::NoColumn { path: path.to_owned(), name: name.clone(), candidates });
-    }
     let mut wanted: Vec<&String> = columns.iter().collect();
     let tested = filtered(options, &schema);
     wanted.extend(tested.iter().flatten());

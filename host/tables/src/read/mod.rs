@@ -14,7 +14,9 @@ mod predicate;
 mod split;
 mod typed;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -202,12 +204,12 @@ pub trait Sink: Sync {
 /// # Errors
 /// When a file cannot be read, or does not fit the options or the others.
 pub fn read(files: &[PathBuf], options: &ReadOptions, threads: usize, sink: &dyn Sink) -> Result<Schema, ReadError> {
-    match options.format {
+    guarded(files.first(), || match options.format {
         Format::Csv => csv::read(files, options, threads, sink),
         Format::Ndjson => json::read(files, options, sink),
         Format::Parquet => parquet::read(files, options, threads, sink),
         Format::Ipc => ipc::read(files, options, threads, sink),
-    }
+    })
 }
 
 /// Reads again the part at one place, of a format whose columns are read one by one, and
@@ -218,11 +220,34 @@ pub fn read(files: &[PathBuf], options: &ReadOptions, threads: usize, sink: &dyn
 pub fn read_place(files: &[PathBuf], options: &ReadOptions, place: u64, sink: &dyn Sink) -> Result<(), ReadError> {
     let (file, index) = file_and_index(place);
     let Some(path) = usize::try_from(file).ok().and_then(|file| files.get(file)) else { return Ok(()) };
-    match options.format {
+    guarded(Some(path), || match options.format {
         Format::Parquet => parquet::read_one(file, path, options, index, sink),
         Format::Ipc => ipc::read_one(file, path, options, index, sink),
         Format::Csv | Format::Ndjson => Ok(()),
-    }
+    })
+}
+
+thread_local! {
+    static GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread reads a file just now: whoever tells of panics may leave one to the
+/// error that it becomes.
+pub fn is_guarded() -> bool {
+    GUARDED.get()
+}
+
+/// Readers of other crates panic at some files that are harmed: that is a mistake of the file.
+fn guarded<T>(path: Option<&PathBuf>, work: impl FnOnce() -> Result<T, ReadError>) -> Result<T, ReadError> {
+    let before = GUARDED.replace(true);
+    let done = catch_unwind(AssertUnwindSafe(work));
+    GUARDED.set(before);
+    done.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        let path = path.cloned().unwrap_or_default();
+        Err(ReadError::content(&path, None, format!("it is harmed, and its reader stopped: {text}")))
+    })
 }
 
 /// The schemas that a table of these files may have, as far as header, footer or
@@ -233,8 +258,13 @@ pub fn peek(files: &[PathBuf], options: &ReadOptions) -> Vec<Schema> {
     let Some(path) = files.first() else { return Vec::new() };
     let mut schemas = match options.format {
         Format::Csv => csv::peek(path, options),
-        Format::Parquet => parquet::peek(path).into_iter().collect(),
-        Format::Ipc => ipc::peek(path).into_iter().collect(),
+        Format::Parquet | Format::Ipc => {
+            let columnar = || match options.format {
+                Format::Parquet => Ok(parquet::peek(path, options)),
+                _ => Ok(ipc::peek(path, options)),
+            };
+            guarded(Some(path), columnar).ok().flatten().into_iter().collect()
+        }
         Format::Ndjson => Vec::new(),
     };
     if options.format.is_columnar() {
@@ -250,12 +280,26 @@ pub fn peek(files: &[PathBuf], options: &ReadOptions) -> Vec<Schema> {
     schemas.into_iter().filter_map(chosen).collect()
 }
 
-/// A schema as it crosses, of what a file says of itself.
-fn unpacked(schema: &::arrow::datatypes::Schema) -> Option<Schema> {
+/// A schema as it crosses, of what a file says of itself; of columns that nobody asks for any
+/// type will do.
+fn unpacked(schema: &::arrow::datatypes::Schema, options: &ReadOptions) -> Option<Schema> {
+    let is_wanted = |field: &&FieldRef| options.columns.as_ref().is_none_or(|names| names.contains(field.name()));
     let field = |field: &FieldRef| {
         field_from_arrow(&ArrowField::new(field.name(), predicate::unpacked(field.data_type()), true)).ok()
     };
-    Some(Schema { fields: schema.fields().iter().map(field).collect::<Option<_>>()? })
+    Some(Schema { fields: schema.fields().iter().filter(is_wanted).map(field).collect::<Option<_>>()? })
+}
+
+/// That a file that says what its columns are has those that are named.
+fn check_names(path: &Path, options: &ReadOptions, schema: &::arrow::datatypes::Schema) -> Result<(), ReadError> {
+    let mut names = options.types.keys().chain(options.columns.iter().flatten());
+    match names.find(|name| schema.index_of(name).is_err()) {
+        Some(name) => {
+            let candidates = schema.fields().iter().map(|field| field.name().clone()).collect();
+            Err(ReadError::NoColumn { path: path.to_owned(), name: name.clone(), candidates })
+        }
+        None => Ok(()),
+    }
 }
 
 /// Where a part stands among all: by file, by what the file is cut into, by piece of that.
@@ -271,6 +315,7 @@ fn file_and_index(place: u64) -> (u64, usize) {
 /// Does each of so many things by whichever thread is free, with what `begin` gives the
 /// thread. Of several errors it is that of the first thing.
 fn by_threads<S>(
+    path: &PathBuf,
     count: usize,
     threads: usize,
     begin: impl Fn() -> Result<S, ReadError> + Sync,
@@ -286,9 +331,9 @@ fn by_threads<S>(
             if index >= count || failure().is_some() {
                 return;
             }
-            let begun = state.take().map_or_else(&begin, Ok);
+            let begun = state.take().map_or_else(|| guarded(Some(path), &begin), Ok);
             let done = begun.and_then(|mut begun| {
-                each(&mut begun, index)?;
+                guarded(Some(path), || each(&mut begun, index))?;
                 state = Some(begun);
                 Ok(())
             });

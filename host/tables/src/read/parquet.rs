@@ -38,15 +38,15 @@ pub(super) fn read(
 }
 
 /// The schema, from the end of the file.
-pub(super) fn peek(path: &Path) -> Option<Schema> {
+pub(super) fn peek(path: &Path, options: &ReadOptions) -> Option<Schema> {
     let probe = ParquetRecordBatchReaderBuilder::try_new(File::open(path).ok()?).ok()?;
-    super::unpacked(probe.schema())
+    super::unpacked(probe.schema(), options)
 }
 
 /// What all row groups of a file share.
 struct Groups<'a> {
     number: u64,
-    path: &'a Path,
+    path: &'a PathBuf,
     options: &'a ReadOptions,
     meta: ArrowReaderMetadata,
     condition: Option<millrace_expr::Checked>,
@@ -63,7 +63,7 @@ fn broken(path: &Path, error: &dyn std::fmt::Display) -> ReadError {
 /// Reads one row group.
 pub(super) fn read_one(
     number: u64,
-    path: &Path,
+    path: &PathBuf,
     options: &ReadOptions,
     group: usize,
     sink: &dyn Sink,
@@ -76,7 +76,7 @@ pub(super) fn read_one(
 
 fn read_file(
     number: u64,
-    path: &Path,
+    path: &PathBuf,
     options: &ReadOptions,
     threads: usize,
     shaper: &Shaper<'_>,
@@ -94,7 +94,7 @@ fn read_file(
 
 fn groups<'a>(
     number: u64,
-    path: &'a Path,
+    path: &'a PathBuf,
     options: &'a ReadOptions,
     shaper: &'a Shaper<'a>,
     sink: &'a dyn Sink,
@@ -103,13 +103,7 @@ fn groups<'a>(
     let meta = ArrowReaderMetadata::load(&file, ArrowReaderOptions::default()).map_err(|error| broken(path, &error))?;
     let schema = meta.schema().clone();
     let condition = condition(path, options, &schema)?;
-    if let Some(columns) = &options.columns {
-        let missing = columns.iter().find(|name| schema.index_of(name).is_err());
-        if let Some(name) = missing {
-            let candidates = schema.fields().iter().map(|field| field.name().clone()).collect();
-            return Err(ReadError::NoColumn { path: path.to_owned(), name: name.clone(), candidates });
-        }
-    }
+    super::check_names(path, options, &schema)?;
     let wanted = |name: &str| options.columns.as_ref().is_none_or(|columns| columns.iter().any(|known| known == name));
     let roots: Vec<usize> =
         schema.fields().iter().enumerate().filter(|(_, field)| wanted(field.name())).map(|(i, _)| i).collect();
@@ -120,13 +114,14 @@ impl Groups<'_> {
     /// Reads all row groups, each by whichever thread is free.
     fn all(&self, threads: usize) -> Result<(), ReadError> {
         let count = self.meta.metadata().num_row_groups();
-        by_threads(count, threads, || Ok(()), |(), group| self.one(group))
+        by_threads(self.path, count, threads, || Ok(()), |(), group| self.one(group))
     }
 
     fn one(&self, group: usize) -> Result<(), ReadError> {
         let Self { path, options, meta, .. } = self;
         let schema = meta.schema();
         if let Some(text) = &options.filter
+            && options.types.is_empty()
             && ruled_out(text, meta.metadata().row_group(group), schema)
         {
             return Ok(());
@@ -141,10 +136,11 @@ impl Groups<'_> {
         if let Some(condition) = self.condition.clone() {
             let roots = condition.columns().iter().filter_map(|name| schema.index_of(name).ok()).collect::<Vec<_>>();
             let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
+            let options = (*options).clone();
             let test = ArrowPredicateFn::new(mask, move |batch| {
                 let unpack = |name: &String| -> Result<Column, ArrowError> {
                     let array = batch.column_by_name(name).ok_or_else(|| ArrowError::SchemaError(name.clone()))?;
-                    let array = ::arrow::compute::cast(array, &predicate::unpacked(array.data_type()))?;
+                    let array = ::arrow::compute::cast(array, &predicate::wanted(&options, name, array.data_type()))?;
                     Column::try_from(&*array).map_err(ArrowError::SchemaError)
                 };
                 let inputs = condition.columns().iter().map(unpack).collect::<Result<Vec<_>, _>>()?;
@@ -171,7 +167,7 @@ fn condition(
     let plain: Vec<ArrowField> = schema
         .fields()
         .iter()
-        .map(|field| ArrowField::new(field.name(), predicate::unpacked(field.data_type()), true))
+        .map(|field| ArrowField::new(field.name(), predicate::wanted(options, field.name(), field.data_type()), true))
         .collect();
     let checked = millrace_expr::parse(text).and_then(|expr| expr.check(&ArrowSchema::new(plain)));
     checked.map(Some).map_err(|error| ReadError::Filter { path: path.to_owned(), error })

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ::arrow::array::{Array, ArrayRef, new_empty_array};
-use ::arrow::compute::{cast, filter};
+use ::arrow::compute::filter;
 use ::arrow::datatypes::{DataType as ArrowType, Field as ArrowField, Schema as ArrowSchema, SchemaRef, TimeUnit};
 
 use ::arrow::record_batch::RecordBatch;
@@ -53,6 +53,11 @@ pub(super) fn unpacked(data_type: &ArrowType) -> ArrowType {
     }
 }
 
+/// The type of a column: the one that is given for it, or what its own is unpacked to.
+pub(super) fn wanted(options: &ReadOptions, name: &str, data_type: &ArrowType) -> ArrowType {
+    options.types.get(name).map_or_else(|| unpacked(data_type), crate::arrow_type)
+}
+
 /// Whether the digits of all decimals are an integer that a float holds: then the float
 /// nearest to a decimal has no other that is as near.
 fn decimals_fit(array: &dyn Array) -> bool {
@@ -81,8 +86,7 @@ pub(super) fn apply(
     let mut fields = Vec::with_capacity(arrays.len());
     let mut plain = Vec::with_capacity(arrays.len());
     for (field, array) in schema.fields().iter().zip(arrays) {
-        let wanted = options.types.get(field.name()).map(crate::arrow_type);
-        let to = wanted.unwrap_or_else(|| unpacked(field.data_type()));
+        let to = wanted(options, field.name(), field.data_type());
         if to == ArrowType::Float64 && !decimals_fit(&array) {
             let message = format!(
                 "column `{}` has decimals with more digits than a float holds; leave it out with `columns`",
@@ -94,8 +98,8 @@ pub(super) fn apply(
             array
         } else {
             let strict = ::arrow::compute::CastOptions { safe: false, ..Default::default() };
+            // Text that is no number of the given type is an error, and no missing value.
             ::arrow::compute::cast_with_options(&array, &to, &strict)
-                .or_else(|_| cast(&array, &to))
                 .map_err(|error| ReadError::content(path, None, format!("column `{}`: {error}", field.name())))?
         };
         fields.push(ArrowField::new(field.name(), to, true));
