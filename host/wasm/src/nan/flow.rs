@@ -72,6 +72,10 @@ struct Flow<'t> {
     depth: u16,
     /// What lies on the stack, if the last instruction has put a constant there.
     constant: Option<i32>,
+    /// Locals of it that come from outside.
+    params: usize,
+    /// Locals that may be looked for in runs, of each pair one.
+    most_looks: usize,
     /// By local: whether it holds a float, and of a scalar the width.
     locals: Vec<Option<Option<Lane>>>,
     /// By run and local.
@@ -119,13 +123,21 @@ fn float(ty: ValType) -> Option<Option<Lane>> {
     }
 }
 
+/// Locals that are looked for in the runs of one function.
+const MOST_LOOKS: usize = 1 << 18;
+
+/// And in those of all functions together: behind them it is not worth its time.
+pub(super) const ALL_LOOKS: usize = 4 << 20;
+
 /// Finds where a function must give NaN one form. `locals` are its params and what it
-/// declares besides; the first `params` of them come from outside.
+/// declares besides; the first `params` of them come from outside. Of `looks` it takes away
+/// what it took to find out.
 pub(super) fn places<'a>(
     types: &Types,
     function: u32,
     locals: &[ValType],
     params: usize,
+    looks: &mut usize,
     instructions: impl Iterator<Item = wasmparser::Result<Operator<'a>>>,
 ) -> Result<Places, Lost> {
     let mut flow = Flow {
@@ -138,31 +150,30 @@ pub(super) fn places<'a>(
         is_dead: false,
         depth: 0,
         constant: None,
+        params,
+        most_looks: MOST_LOOKS.min(*looks),
         locals: locals.iter().map(|ty| float(*ty)).collect(),
         values: HashMap::new(),
     };
-    for (local, kind) in (0u32..).zip(&flow.locals) {
-        if kind.is_some() {
-            flow.values.insert((0, local), if (local as usize) < params { GIVEN } else { ZERO });
-        }
-    }
     let ty = BlockType::FuncType(*types.functions.get(function as usize).ok_or(Lost::Invalid)?);
     // Its params are locals, and not on the stack.
     flow.frames.push(Frame { ty, kind: FrameKind::Block, height: 0, run: 0, ends: Vec::new() });
     for (at, op) in (0u32..).zip(instructions) {
-        flow.step(at, &op.map_err(|_| Lost::Invalid)?)?;
-        if flow.graph.is_full() {
-            return Err(Lost::Unknown);
+        let step = flow.step(at, &op.map_err(|_| Lost::Invalid)?);
+        if step.is_err() || flow.graph.is_full() || flow.runs.len() > MOST_VALUES {
+            *looks = looks.saturating_sub(flow.values.len());
+            return step.and(Err(Lost::Unknown));
         }
     }
+    *looks = looks.saturating_sub(flow.values.len());
     if !flow.frames.is_empty() {
         return Err(Lost::Invalid);
     }
     flow.graph.places().map_err(|_| Lost::Unknown)
 }
 
-/// Locals that were looked for in runs, of each pair one.
-const MOST_LOOKS: usize = 2 << 20;
+/// Values on the stack at a time, and runs of a function.
+const MOST_VALUES: usize = 1 << 20;
 
 impl Flow<'_> {
     fn pop(&mut self) -> Result<Id, Lost> {
@@ -182,8 +193,12 @@ impl Flow<'_> {
         Ok(())
     }
 
-    fn push(&mut self, value: Id, count: u32) {
+    fn push(&mut self, value: Id, count: u32) -> Result<(), Lost> {
+        if self.stack.len() + count as usize > MOST_VALUES {
+            return Err(Lost::Unknown);
+        }
         self.stack.extend(std::iter::repeat_n(value, count as usize));
+        Ok(())
     }
 
     fn new_run(&mut self, before: Vec<u32>, is_open: bool) -> u32 {
@@ -200,8 +215,12 @@ impl Flow<'_> {
             if let Some(value) = self.values.get(&(run, local)) {
                 break *value;
             }
+            if run == 0 {
+                // What came from outside has its bits, and the others begin with zero.
+                break if (local as usize) < self.params { GIVEN } else { ZERO };
+            }
             passed.push(run);
-            if self.values.len() + passed.len() > MOST_LOOKS {
+            if self.values.len() + passed.len() > self.most_looks {
                 return Err(Lost::Unknown);
             }
             let Run { before, is_open, .. } = &self.runs[run as usize];
@@ -288,7 +307,7 @@ impl Flow<'_> {
                     self.graph.blind(value, from);
                 }
                 let made = self.graph.made(at, to, self.depth);
-                self.push(made, gives);
+                self.push(made, gives)?;
             }
             Effect::Blind(lane) | Effect::Compare(lane) => {
                 for _ in 0..takes {
@@ -297,23 +316,25 @@ impl Flow<'_> {
                 }
                 let is_mask = matches!(effect, Effect::Compare(_));
                 let value = if is_mask { self.graph.mask(lane) } else { GIVEN };
-                self.push(value, gives);
+                self.push(value, gives)?;
             }
             Effect::Mask(lane) => {
                 self.look(takes)?;
                 let mask = self.graph.mask(lane);
-                self.push(mask, gives);
+                self.push(mask, gives)?;
             }
             Effect::Logic => {
                 let b = self.pop()?;
                 let a = if takes == 2 { self.pop()? } else { b };
                 let value = self.graph.bits(a, b);
-                self.push(value, gives);
+                self.push(value, gives)?;
             }
             Effect::Under => {
                 let (b, a) = (self.pop()?, self.pop()?);
                 let is_and = matches!(op, Operator::V128And);
-                let value = if self.graph.is_mask(b) {
+                let value = if self.graph.is_mask(a) && self.graph.is_mask(b) {
+                    self.graph.bits(a, b)
+                } else if self.graph.is_mask(b) {
                     self.graph.masked(a, b);
                     self.graph.either(a, ZERO)
                 } else if is_and && self.graph.is_mask(a) {
@@ -322,13 +343,13 @@ impl Flow<'_> {
                 } else {
                     self.graph.bits(a, b)
                 };
-                self.push(value, gives);
+                self.push(value, gives)?;
             }
             Effect::Shift(lane) => {
                 self.look(takes)?;
                 let is_sign = self.constant == Some(if lane == Lane::F32 { 31 } else { 63 });
                 let value = if is_sign { self.graph.mask(lane) } else { GIVEN };
-                self.push(value, gives);
+                self.push(value, gives)?;
             }
             Effect::Sign(lane) => {
                 if takes == 2 {
@@ -337,41 +358,42 @@ impl Flow<'_> {
                 let value = self.pop()?;
                 self.graph.blind(value, lane);
                 let value = self.graph.signed(value);
-                self.push(value, gives);
+                self.push(value, gives)?;
             }
-            Effect::Move(lane) | Effect::Shuffle(lane) => {
+            Effect::Move(lane) | Effect::Shuffle(lane) | Effect::Absolute(lane) => {
                 let b = self.pop()?;
                 let a = if takes == 2 { self.pop()? } else { b };
                 for value in [a, b] {
                     match effect {
-                        Effect::Move(_) => self.graph.blind(value, lane),
-                        _ => self.graph.within(value, lane),
+                        Effect::Shuffle(_) => self.graph.within(value, lane),
+                        _ => self.graph.blind(value, lane),
                     }
                 }
-                let value = self.graph.either(a, b);
-                self.push(value, gives);
+                let keeps_masks = !matches!(effect, Effect::Absolute(_));
+                let value = self.graph.lanes(a, b, lane, keeps_masks);
+                self.push(value, gives)?;
             }
             Effect::Pick => {
                 let (mask, b, a) = (self.pop()?, self.pop()?, self.pop()?);
                 self.graph.look(mask);
                 self.graph.masked(a, mask);
                 self.graph.masked(b, mask);
-                let value = self.graph.either(a, b);
-                self.push(value, gives);
+                let value = self.graph.picked(a, b, mask);
+                self.push(value, gives)?;
             }
             Effect::Select => {
                 let (_, b, a) = (self.pop()?, self.pop()?, self.pop()?);
                 let value = self.graph.either(a, b);
-                self.push(value, gives);
+                self.push(value, gives)?;
             }
             Effect::Plain(lanes) => {
                 self.look(takes)?;
                 let value = self.graph.plain(lanes);
-                self.push(value, gives);
+                self.push(value, gives)?;
             }
             Effect::Look => {
                 self.look(takes)?;
-                self.push(GIVEN, gives);
+                self.push(GIVEN, gives)?;
             }
             Effect::Drop => {
                 self.pop()?;
@@ -397,14 +419,14 @@ impl Flow<'_> {
                     }
                     None => GIVEN,
                 };
-                self.push(value, 1);
+                self.push(value, 1)?;
             }
             Operator::LocalSet { local_index } | Operator::LocalTee { local_index } => {
                 let value = self.pop()?;
                 if self.locals.get(local_index as usize).ok_or(Lost::Invalid)?.is_some() {
                     self.values.insert((self.now, local_index), value);
                 }
-                self.push(value, gives);
+                self.push(value, gives)?;
             }
             Operator::Block { blockty } | Operator::If { blockty } => {
                 self.look(takes)?;
@@ -416,7 +438,7 @@ impl Flow<'_> {
                     self.now = self.new_run(self.alive(run), false);
                 }
                 let params = if is_if { takes - 1 } else { takes };
-                self.push(GIVEN, params);
+                self.push(GIVEN, params)?;
             }
             Operator::Loop { blockty } => {
                 self.look(takes)?;
@@ -425,7 +447,7 @@ impl Flow<'_> {
                 self.frames.push(Frame { ty: blockty, kind: FrameKind::Loop, height, run: head, ends: Vec::new() });
                 self.now = head;
                 self.depth = self.depth.saturating_add(1);
-                self.push(GIVEN, takes);
+                self.push(GIVEN, takes)?;
             }
             Operator::Else => {
                 self.look(takes)?;
@@ -439,7 +461,7 @@ impl Flow<'_> {
                 self.stack.truncate(height);
                 self.is_dead = self.is_dead_run(before);
                 self.now = self.new_run(self.alive(before), false);
-                self.push(GIVEN, gives);
+                self.push(GIVEN, gives)?;
             }
             Operator::End => self.end(takes, gives)?,
             Operator::Br { relative_depth } => {
@@ -453,7 +475,7 @@ impl Flow<'_> {
                 if !self.is_dead {
                     self.now = self.new_run(vec![self.now], false);
                 }
-                self.push(GIVEN, gives);
+                self.push(GIVEN, gives)?;
             }
             Operator::BrTable { ref targets } => {
                 self.look(takes)?;
@@ -499,7 +521,7 @@ impl Flow<'_> {
             self.is_dead = ends.is_empty();
             self.now = self.new_run(ends, false);
         }
-        self.push(GIVEN, gives);
+        self.push(GIVEN, gives)?;
         Ok(())
     }
 

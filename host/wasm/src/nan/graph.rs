@@ -22,8 +22,12 @@ enum Node {
     Made { at: u32, shape: Shape, depth: u16 },
     /// A local, as an instruction reads it.
     Read { at: u32, of: Id, depth: u16, shape: Option<Lane> },
-    /// One of two, or lanes of both.
+    /// One of two.
     Either(Id, Id),
+    /// Lanes of this width of one, or of two, in any order; masks stay masks or do not.
+    Lanes { a: Id, b: Id, lane: Lane, keeps_masks: bool },
+    /// Bits of two as a third says.
+    Picked { a: Id, b: Id, mask: Id },
     /// With another sign.
     Signed(Id),
     /// Made of the bits of two.
@@ -134,6 +138,18 @@ impl Graph {
         if a == b { a } else { self.add(Node::Either(a, b)) }
     }
 
+    /// Lanes of this width, of one or of two. Without masks: what comes of a mask is none.
+    pub(super) fn lanes(&mut self, a: Id, b: Id, lane: Lane, keeps_masks: bool) -> Id {
+        if a == b && (a <= ZERO || lane == Lane::F64 && keeps_masks) {
+            return a;
+        }
+        self.add(Node::Lanes { a, b, lane, keeps_masks })
+    }
+
+    pub(super) fn picked(&mut self, a: Id, b: Id, mask: Id) -> Id {
+        self.add(Node::Picked { a, b, mask })
+    }
+
     /// Made of the bits of two, which are looked at if they are more than masks.
     pub(super) fn bits(&mut self, a: Id, b: Id) -> Id {
         self.look(a);
@@ -206,6 +222,18 @@ impl Graph {
             }
             Node::Read { of: id, .. } => of(id),
             Node::Either(a, b) => either(of(a), of(b)),
+            // Narrow lanes of wide numbers, brought together anew, may be a NaN that nobody
+            // computed.
+            Node::Lanes { a, b, lane, keeps_masks } => {
+                let both = either(of(a), of(b));
+                let fits = if lane == Lane::F32 { 1 } else { 3 };
+                let mask = if keeps_masks { both.mask & fits } else { 0 };
+                Known { plain: both.plain & fits, mask, ..both }
+            }
+            Node::Picked { a, b, mask } => {
+                let (both, lanes) = (either(of(a), of(b)), of(mask).mask);
+                Known { plain: both.plain & lanes, mask: both.mask & lanes, ..both }
+            }
             // The sign of a NaN would be lost if it were given its form behind this.
             Node::Signed(id) => Known { plain: 0, mask: 0, ..of(id) },
             Node::Bits(a, b) => Known { made: 0, plain: 0, mask: of(a).mask & of(b).mask, depth: 0 },
@@ -219,9 +247,12 @@ impl Graph {
     /// What is known of all values: the most hopeful that agrees with itself.
     fn known(&self) -> Result<Vec<Known>, TooLarge> {
         let mut known = vec![Known { made: 0, plain: 3, mask: 3, depth: 0 }; self.nodes.len()];
+        // To and fro: values come after those that they are made of, but for those that come
+        // together, which are found from behind.
+        let (forth, back) = (0..self.nodes.len(), (0..self.nodes.len()).rev());
         for _ in 0..PASSES {
             let mut changed = false;
-            for place in 0..self.nodes.len() {
+            for place in forth.clone().chain(back.clone()) {
                 let now = self.of_node(self.nodes[place], &known);
                 changed |= now != known[place];
                 known[place] = now;
@@ -270,7 +301,7 @@ impl Graph {
                         None => work.push(value),
                     }
                 }
-                Node::Either(a, b) => work.extend([a, b]),
+                Node::Either(a, b) | Node::Lanes { a, b, .. } | Node::Picked { a, b, .. } => work.extend([a, b]),
                 Node::Signed(value) => work.push(value),
                 Node::Phi(phi) => work.extend(&self.phis[phi as usize]),
                 Node::Given(_) | Node::Mask(_) | Node::Bits(..) => {}

@@ -24,7 +24,6 @@ mod graph;
 mod ops;
 
 use std::collections::HashMap;
-use std::ops::Range;
 
 use wasmparser::{BinaryReader, FunctionBody, Parser, Payload, TypeRef, ValType};
 
@@ -32,10 +31,14 @@ use flow::{Lost, Types};
 use ops::{Effect, Lane, Shape};
 
 /// Of what is written: code that another version has made is compiled anew.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 /// Components in components, and modules in those.
-const DEPTH: usize = 64;
+const DEPTH: usize = 200;
+
+/// As many types or functions, and bytes of a function, as a compiler takes.
+const MOST_ITEMS: usize = 1_000_000;
+const MOST_BYTES: usize = 7_654_321;
 
 /// The bytes of a component or module are no such thing.
 #[derive(Debug)]
@@ -60,33 +63,22 @@ const COMPONENT: u8 = 4;
 const CODE: u8 = 10;
 const CUSTOM: u8 = 0;
 
-/// The sections of a component or module: their number and their place.
-fn sections(bytes: &[u8]) -> Result<Vec<(u8, Range<usize>)>, Malformed> {
-    let mut reader = BinaryReader::new(bytes.get(8..).ok_or(Malformed)?, 8);
-    let mut sections = Vec::new();
-    while !reader.eof() {
-        let id = reader.read_u8()?;
-        let size = reader.read_var_u32()? as usize;
-        let start = reader.original_position() as usize;
-        reader.read_bytes(size)?;
-        sections.push((id, start..start + size));
-    }
-    Ok(sections)
-}
-
 fn rewritten(bytes: &[u8], depth: usize) -> Result<Vec<u8>, Malformed> {
     let depth = depth.checked_sub(1).ok_or(Malformed)?;
     let is_module = bytes.get(4..8) == Some(&[1, 0, 0, 0]);
     let types = if is_module { types(bytes)? } else { Types::default() };
     let mut out = bytes.get(..8).ok_or(Malformed)?.to_vec();
-    for (id, place) in sections(bytes)? {
-        let content = &bytes[place];
+    let mut reader = BinaryReader::new(&bytes[8..], 0);
+    while !reader.eof() {
+        let id = reader.read_u8()?;
+        let size = reader.read_var_u32()? as usize;
+        let content = reader.read_bytes(size)?;
         match (is_module, id) {
-            (false, CORE_MODULE | COMPONENT) => section(&mut out, id, &rewritten(content, depth)?),
-            (true, CODE) => section(&mut out, id, &code(content, &types)?),
+            (false, CORE_MODULE | COMPONENT) => section(&mut out, id, &rewritten(content, depth)?)?,
+            (true, CODE) => section(&mut out, id, &code(content, &types)?)?,
             // Hints that name instructions by their place.
             (true, CUSTOM) if is_about_code(content) => {}
-            _ => section(&mut out, id, content),
+            _ => section(&mut out, id, content)?,
         }
     }
     Ok(out)
@@ -96,10 +88,11 @@ fn is_about_code(custom: &[u8]) -> bool {
     BinaryReader::new(custom, 0).read_string().is_ok_and(|name| name.starts_with("metadata.code."))
 }
 
-fn section(out: &mut Vec<u8>, id: u8, content: &[u8]) {
+fn section(out: &mut Vec<u8>, id: u8, content: &[u8]) -> Result<(), Malformed> {
     out.push(id);
-    number(out, content.len() as u32);
+    number(out, u32::try_from(content.len()).map_err(|_| Malformed)?);
     out.extend_from_slice(content);
+    Ok(())
 }
 
 /// LEB128, as WebAssembly writes its numbers.
@@ -119,6 +112,9 @@ fn types(module: &[u8]) -> Result<Types, Malformed> {
             Payload::TypeSection(reader) => {
                 for group in reader {
                     types.types.extend(group?.into_types());
+                    if types.types.len() > MOST_ITEMS {
+                        return Err(Malformed);
+                    }
                 }
             }
             Payload::ImportSection(reader) => {
@@ -130,11 +126,17 @@ fn types(module: &[u8]) -> Result<Types, Malformed> {
                 types.imported = types.functions.len();
             }
             Payload::FunctionSection(reader) => {
+                if reader.count() as usize > MOST_ITEMS {
+                    return Err(Malformed);
+                }
                 for ty in reader {
                     types.functions.push(ty?);
                 }
             }
             _ => {}
+        }
+        if types.functions.len() > MOST_ITEMS {
+            return Err(Malformed);
         }
     }
     Ok(types)
@@ -145,11 +147,15 @@ fn code(content: &[u8], types: &Types) -> Result<Vec<u8>, Malformed> {
     let count = reader.read_var_u32()?;
     let mut out = Vec::with_capacity(content.len() + content.len() / 8);
     number(&mut out, count);
+    let mut looks = flow::ALL_LOOKS;
     for place in 0..count {
         let size = reader.read_var_u32()? as usize;
         let body = reader.read_bytes(size)?;
+        if size > MOST_BYTES {
+            return Err(Malformed);
+        }
         let function = types.imported as u32 + place;
-        match body_of(body, function, types)? {
+        match body_of(body, function, types, &mut looks)? {
             None => section_body(&mut out, body),
             Some(changed) => section_body(&mut out, &changed),
         }
@@ -178,7 +184,7 @@ fn locals(body: &FunctionBody<'_>, params: &[ValType]) -> Result<Vec<ValType>, M
 }
 
 /// A function with more instructions, if it needs any.
-fn body_of(bytes: &[u8], function: u32, types: &Types) -> Result<Option<Vec<u8>>, Malformed> {
+fn body_of(bytes: &[u8], function: u32, types: &Types, looks: &mut usize) -> Result<Option<Vec<u8>>, Malformed> {
     let body = FunctionBody::new(BinaryReader::new(bytes, 0));
     let params = types.params(function as usize).ok_or(Malformed)?;
     let locals = locals(&body, params)?;
@@ -191,7 +197,7 @@ fn body_of(bytes: &[u8], function: u32, types: &Types) -> Result<Option<Vec<u8>>
     if places.is_empty() {
         return Ok(None);
     }
-    match flow::places(types, function, &locals, params.len(), body.get_operators_reader()?.into_iter()) {
+    match flow::places(types, function, &locals, params.len(), looks, body.get_operators_reader()?.into_iter()) {
         Ok(found) => {
             let made = found.made.into_iter().filter_map(|at| Some((at, *places.get(&at)?)));
             places = made.collect();

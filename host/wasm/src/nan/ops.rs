@@ -51,9 +51,10 @@ pub(super) enum Effect {
     Under,
     /// Behind a constant that is one less than the width: masks of lanes by their sign.
     Shift(Lane),
-    /// Moves scalars or lanes of this width, all of them or those that a comparison picks; or
-    /// takes their sign away.
+    /// Moves scalars or lanes of this width, all of them or those that a comparison picks.
     Move(Lane),
+    /// Takes their sign away.
+    Absolute(Lane),
     /// Changes the sign of the first, as the sign of the second says if there is one.
     Sign(Lane),
     /// Moves lanes, by which everything in them is moved that is as narrow.
@@ -232,20 +233,14 @@ pub(super) fn effect(op: &Operator<'_>) -> Effect {
         O::I32x4ShrS => Effect::Shift(Lane::F32),
         O::I64x2ShrS => Effect::Shift(Lane::F64),
 
-        O::F32x4Splat
-        | O::F32x4ExtractLane { .. }
-        | O::F32x4ReplaceLane { .. }
-        | O::F32x4PMin
-        | O::F32x4PMax
-        | O::F32Abs
-        | O::F32x4Abs => Move(Lane::F32),
-        O::F64x2Splat
-        | O::F64x2ExtractLane { .. }
-        | O::F64x2ReplaceLane { .. }
-        | O::F64x2PMin
-        | O::F64x2PMax
-        | O::F64Abs
-        | O::F64x2Abs => Move(Lane::F64),
+        O::F32x4Splat | O::F32x4ExtractLane { .. } | O::F32x4ReplaceLane { .. } | O::F32x4PMin | O::F32x4PMax => {
+            Move(Lane::F32)
+        }
+        O::F32Abs | O::F32x4Abs => Effect::Absolute(Lane::F32),
+        O::F64x2Splat | O::F64x2ExtractLane { .. } | O::F64x2ReplaceLane { .. } | O::F64x2PMin | O::F64x2PMax => {
+            Move(Lane::F64)
+        }
+        O::F64Abs | O::F64x2Abs => Effect::Absolute(Lane::F64),
         O::F32Neg | O::F32x4Neg | O::F32Copysign => Effect::Sign(Lane::F32),
         O::F64Neg | O::F64x2Neg | O::F64Copysign => Effect::Sign(Lane::F64),
         O::I8x16Shuffle { lanes } => granularity(lanes).map_or(Look, Effect::Shuffle),
