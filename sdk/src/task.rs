@@ -184,6 +184,26 @@ impl Task<'_> {
         self.emit(port, Rows::Same(input), columns)
     }
 
+    /// As [`same_rows`](Self::same_rows), with columns that are made one after the other: each
+    /// has gone before the next is begun, so that a guest needs the memory of one, and what
+    /// it works on stays in the cache.
+    ///
+    /// # Errors
+    /// When a column cannot be handed over, and the first of the columns' own.
+    pub fn same_rows_each<N: AsRef<str>>(
+        &self,
+        port: &str,
+        input: &str,
+        columns: impl IntoIterator<Item = Result<(N, Column)>>,
+    ) -> Result<()> {
+        self.backend.begin(port, Rows::Same(input))?;
+        for column in columns {
+            let (name, column) = column?;
+            self.backend.column(name.as_ref(), column)?;
+        }
+        self.backend.end()
+    }
+
     /// Emits a part with the rows of the input part that a mask keeps, and these
     /// new columns, which have the kept rows only.
     ///

@@ -40,8 +40,7 @@ impl Map for Bins {
     fn map(&self, task: &Task) -> Result<()> {
         let fitted = task.json("edges")?;
         let part = task.part("input")?;
-        let mut columns = Vec::new();
-        for name in &self.columns {
+        let binned = |name: &String| {
             let Some(edges) = fitted["columns"][name].as_array() else {
                 return Err(Error::new(format!("`edges` has no column `{name}`")).in_column(name));
             };
@@ -59,9 +58,9 @@ impl Map for Bins {
                 let bin = |x: f64| (!x.is_nan()).then(|| edges.partition_point(|edge| *edge <= x) as i32);
                 column.iter().map(|x| bin(x?)).collect()
             };
-            columns.push((format!("{name}_bin"), Column::from(bins)));
-        }
-        task.same_rows("output", "input", columns.iter().map(|(name, bins)| (name.as_str(), bins.clone())).collect())
+            Ok((format!("{name}_bin"), Column::from(bins)))
+        };
+        task.same_rows_each("output", "input", self.columns.iter().map(binned))
     }
 }
 

@@ -58,15 +58,14 @@ impl Step for Derive {
 impl Map for Derive {
     fn map(&self, task: &Task) -> Result<()> {
         let part = task.part("input")?;
-        let mut columns = Vec::new();
-        for (name, text) in &self.columns {
+        let derived = |(name, text): (&String, &String)| {
             let checked = check(name, text, part.fields().to_vec())?;
             let inputs = checked.columns().iter().map(|column| part.column(column)).collect::<Result<Vec<_>>>()?;
             let array = checked.column(&inputs, part.rows());
             let array = array.map_err(|error| Error::expression(error, format!("columns.{name}")).in_column(name))?;
-            columns.push((name.as_str(), array));
-        }
-        task.same_rows("output", "input", columns)
+            Ok((name.clone(), array))
+        };
+        task.same_rows_each("output", "input", self.columns.iter().map(derived))
     }
 }
 

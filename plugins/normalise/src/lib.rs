@@ -40,8 +40,7 @@ impl Map for Normalise {
     fn map(&self, task: &Task) -> Result<()> {
         let scaling: Value = task.json("scaling")?;
         let part = task.part("input")?;
-        let mut columns = Vec::new();
-        for name in &self.columns {
+        let scaled = |name: &String| {
             let fitted = &scaling["columns"][name];
             let (Some(mean), Some(std)) = (fitted["mean"].as_f64(), fitted["std"].as_f64()) else {
                 return Err(Error::new(format!("`scaling` has no column `{name}`")).in_column(name));
@@ -56,9 +55,9 @@ impl Map for Normalise {
                     }
                 }
             }
-            columns.push((name.as_str(), Column::from(scaled)));
-        }
-        task.same_rows("output", "input", columns)
+            Ok((name.clone(), Column::from(scaled)))
+        };
+        task.same_rows_each("output", "input", self.columns.iter().map(scaled))
     }
 }
 
