@@ -111,6 +111,10 @@ fn what_was_read_before_does_not_show() {
     let again = sandbox.run(&[]);
     assert_eq!((again.ran(), again.cached()), (0, 4));
     assert_eq!(again.last["outputs"]["d"]["output"].as_str(), Some(first.as_str()));
+    // Of another name it has no index of its own, and sees what the other pipeline has read.
+    sandbox.write("other.toml", PIPELINE.replace("EXT", "parquet"));
+    let other = sandbox.run(&["other.toml"]);
+    assert_eq!(other.last["outputs"]["d"]["output"].as_str(), Some(first.as_str()));
     let read = again.lines.iter().find(|line| line["event"] == "source-finished").expect("its source");
     assert_eq!(read["status"], "cached");
 }
