@@ -119,6 +119,24 @@ fn what_was_read_before_does_not_show() {
     assert_eq!(read["status"], "cached");
 }
 
+/// One pipeline that comes to read more reads it once.
+#[test]
+fn what_is_read_besides_is_known_from_then_on() {
+    let sandbox = with_file("parquet");
+    let lower =
+        "[steps.lower]\nuses = \"std:derive\"\ninput = \"s\"\nparams = { columns = { l = \"concat(b, '-')\" } }\n";
+    let less = PIPELINE.replace("EXT", "parquet");
+    let status = |pipeline: &str| {
+        let run = sandbox.write("pipeline.toml", pipeline).run(&[]);
+        let read = run.lines.iter().find(|line| line["event"] == "source-finished").expect("its source");
+        read["status"].as_str().expect("a status").to_owned()
+    };
+    assert_eq!(status(&less), "ran");
+    assert_eq!(status(&format!("{less}{lower}")), "ran");
+    assert_eq!(status(&format!("{less}{lower}# again\n")), "cached");
+    assert_eq!(status(&less), "cached");
+}
+
 /// What only the run knows is needed as a whole: `encode` makes a column for each value.
 #[test]
 fn behind_a_schema_of_the_run_all_is_read() {

@@ -1,7 +1,6 @@
 //! Artifacts for people: found by digest or by `STEP.PORT`, looked into.
 
 use millrace_store::Store;
-use millrace_types::wire::Kind;
 use millrace_types::{Artifact, BlobDigest, Schema, Table, TableDigest};
 use millrace_wasm::Data;
 use std::path::Path;
@@ -72,7 +71,7 @@ impl Artifacts {
     pub fn by_digest(&self, text: &str) -> Option<Artifact> {
         let bytes = text.parse::<BlobDigest>().ok()?;
         let table = TableDigest::from_bytes(*bytes.as_bytes());
-        if let Some(table) = self.store.record::<Table>(Kind::Table, table.as_bytes()) {
+        if let Some(table) = self.store.table(&table) {
             return Some(Artifact::Table(Arc::new(table)));
         }
         self.store.find_blob(&bytes).map(Artifact::Blob)

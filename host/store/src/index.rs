@@ -4,36 +4,21 @@
 //! immutable, so a copy of those that the last run used, side by side, is as good
 //! as the files and costs one `open`. It is a copy only: without it, or with a
 //! harmed one, the files are read.
-//!
-//! ```text
-//! "MLRI" version:u8  count:u32  checksum:16 of the entries
-//! entries, in order: kind:u8 name:32 length:u32
-//! records, as they lie in their files, each with a checksum of its own
-//! ```
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use millrace_types::wire::Kind;
+use millrace_types::wire::{self, Kind};
 use millrace_types::{Hex, bounds};
 
-use crate::{Result, Store};
-
-const MAGIC: &[u8; 5] = b"MLRI\x02";
-const HEADER: usize = MAGIC.len() + 4 + 16;
-const NAME: usize = 1 + 32;
-const ENTRY: usize = NAME + 4;
-
-/// The number of a kind, then the name of the record.
-type Name = [u8; NAME];
+use crate::bundle::{self, Bundle, Name, name};
+use crate::{Result, Store, TableFile};
 
 #[derive(Debug)]
 pub(crate) struct Index {
     path: PathBuf,
-    bytes: Vec<u8>,
-    /// Where each record begins, and at last where they all end.
-    starts: Vec<usize>,
+    records: Bundle,
     /// What this run used of it.
     used: Vec<AtomicBool>,
     /// What this run read from files, or made.
@@ -43,47 +28,22 @@ pub(crate) struct Index {
 /// Kinds that never change under a name, and so may be copied.
 const KINDS: [Kind; 4] = [Kind::Action, Kind::Source, Kind::Manifest, Kind::Plan];
 
-fn name(kind: Kind, name: &[u8; 32]) -> Name {
-    let mut full = [kind.number(); NAME];
-    full[1..].copy_from_slice(name);
-    full
-}
-
 impl Index {
     fn read(path: PathBuf) -> Self {
         let bytes = crate::read_file(&path, bounds::INDEX_BYTES).unwrap_or_default();
-        let starts = starts(&bytes).unwrap_or_default();
-        let used = (1..starts.len()).map(|_| AtomicBool::new(false)).collect();
-        Self { path, bytes, starts, used, fresh: Mutex::default() }
+        let records = Bundle::new(bytes.into());
+        let used = (0..records.len()).map(|_| AtomicBool::new(false)).collect();
+        Self { path, records, used, fresh: Mutex::default() }
     }
 
     fn fresh_ones(&self) -> MutexGuard<'_, Vec<(Name, Vec<u8>)>> {
         self.fresh.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn name_of(&self, place: usize) -> &[u8] {
-        &self.bytes[HEADER + place * ENTRY..][..NAME]
-    }
-
-    /// The place of a record. Entries are in order; in a file in which they are not,
-    /// some are not found.
-    pub(crate) fn find(&self, kind: Kind, of: &[u8; 32]) -> Option<usize> {
-        let wanted = name(kind, of);
-        let (mut from, mut to) = (0, self.used.len());
-        while from < to {
-            let middle = from + (to - from) / 2;
-            match self.name_of(middle).cmp(wanted.as_slice()) {
-                std::cmp::Ordering::Less => from = middle + 1,
-                std::cmp::Ordering::Greater => to = middle,
-                std::cmp::Ordering::Equal => return Some(middle),
-            }
-        }
-        None
-    }
-
-    /// The bytes of a record; fewer, or none, if the file was cut.
-    pub(crate) fn bytes_of(&self, place: usize) -> &[u8] {
-        self.bytes.get(self.starts[place]..self.starts[place + 1]).unwrap_or_default()
+    /// The place and the bytes of a record.
+    pub(crate) fn find(&self, kind: Kind, of: &[u8; 32]) -> Option<(usize, &[u8])> {
+        let place = self.records.find(kind, of)?;
+        Some((place, self.records.bytes_of(place)))
     }
 
     /// Notes that a record of the index was good.
@@ -99,26 +59,23 @@ impl Index {
     }
 }
 
-/// Where the records begin, if the entries are whole.
-fn starts(bytes: &[u8]) -> Option<Vec<usize>> {
-    let header = bytes.get(..HEADER)?;
-    if &header[..MAGIC.len()] != MAGIC {
-        return None;
+/// The one list of files in an index.
+const TABLES: [u8; 32] = [0; 32];
+
+impl Index {
+    /// The files that have the tables of the last run.
+    pub(crate) fn tables(&self) -> Option<Vec<TableFile>> {
+        wire::decode(Kind::Tables, &TABLES, self.find(Kind::Tables, &TABLES)?.1)
     }
-    let count = u32::from_le_bytes(header[5..9].try_into().ok()?) as usize;
-    let end = HEADER.checked_add(count.checked_mul(ENTRY)?)?;
-    let entries = bytes.get(HEADER..end)?;
-    if header[9..] != blake3::hash(entries).as_bytes()[..16] {
-        return None;
+
+    /// Notes those that have the tables of this one.
+    pub(crate) fn keep_tables(&self, files: &[TableFile]) {
+        let list = wire::encode(Kind::Tables, &TABLES, &files);
+        match self.find(Kind::Tables, &TABLES) {
+            Some((place, known)) if *known == *list => self.used(place),
+            _ => self.fresh_ones().push((name(Kind::Tables, &TABLES), list)),
+        }
     }
-    let mut at = end;
-    let mut starts = Vec::with_capacity(count + 1);
-    starts.push(at);
-    for entry in entries.chunks_exact(ENTRY) {
-        at += u32::from_le_bytes(entry[NAME..].try_into().ok()?) as usize;
-        starts.push(at);
-    }
-    Some(starts)
 }
 
 impl Store {
@@ -126,7 +83,7 @@ impl Store {
     #[must_use]
     pub fn with_index(&self, name: &[u8; 32]) -> Self {
         let path = self.sharded("index", Hex::of(name).as_str());
-        Self { root: self.root.clone(), index: Some(Arc::new(Index::read(path))) }
+        Self { index: Some(Arc::new(Index::read(path))), ..self.clone() }
     }
 
     /// Keeps the records that were used since, if they are not those of the index.
@@ -141,28 +98,13 @@ impl Store {
             return Ok(());
         }
         let known = (0..index.used.len()).filter(is_used);
-        let known = known.map(|place| (index.name_of(place), index.bytes_of(place)));
+        let known = known.map(|place| (index.records.name_of(place), index.records.bytes_of(place)));
         let mut all: Vec<(&[u8], &[u8])> = known.collect();
         all.extend(fresh.iter().map(|(name, bytes)| (name.as_slice(), bytes.as_slice())));
-        // Two runs of entries that are in order, or nearly.
-        all.sort_by_key(|(name, _)| *name);
-        all.dedup_by_key(|(name, _)| *name);
-        let mut entries = Vec::with_capacity(all.len() * ENTRY);
-        for (name, bytes) in &all {
-            entries.extend_from_slice(name);
-            entries.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
-        }
-        let records: usize = all.iter().map(|(_, bytes)| bytes.len()).sum();
-        if records as u64 > bounds::INDEX_BYTES {
+        if all.iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>() > bounds::INDEX_BYTES {
             return Ok(());
         }
-        let mut out = Vec::with_capacity(HEADER + entries.len() + records);
-        out.extend_from_slice(MAGIC);
-        out.extend_from_slice(&(all.len() as u32).to_le_bytes());
-        out.extend_from_slice(&blake3::hash(&entries).as_bytes()[..16]);
-        out.extend_from_slice(&entries);
-        all.iter().for_each(|(_, bytes)| out.extend_from_slice(bytes));
-        self.write_file(&index.path, &out)
+        self.write_file(&index.path, &bundle::encode(all).0)
     }
 }
 
@@ -233,9 +175,9 @@ mod tests {
         let truth = [Some("one".to_owned()), Some("two".to_owned())];
         assert_eq!(found(&whole), truth);
         // Each record is whole, and has the other's name.
+        let place = |name: u8| whole.windows(32).position(|window| window == [name; 32]).unwrap();
         let mut swapped = whole.clone();
-        let (first, second) = (HEADER + 1, HEADER + ENTRY + 1);
-        (0..32).for_each(|byte| swapped.swap(first + byte, second + byte));
+        (0..32).for_each(|byte| swapped.swap(place(1) + byte, place(2) + byte));
         assert_eq!(found(&swapped), [None, None]);
         for at in 0..whole.len() {
             let mut flipped = whole.clone();

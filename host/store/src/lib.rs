@@ -1,19 +1,19 @@
 //! The store: immutable objects by digest, and records that name them.
 //!
 //! ```text
-//! packs/ab/HEX.arrow    columns: an Arrow IPC file each (written by millrace-tables)
-//! blobs/ab/HEX          opaque bytes
-//! actions/ab/HEX        action records, by action key
-//! tables/ab/HEX         table artifacts
-//! gathered/ab/HEX       where the bytes of a gathered column lie
-//! sources/ab/HEX        what a source was read into
+//! packs/a/HEX.arrow     columns: an Arrow IPC file each (written by millrace-tables)
+//! blobs/a/HEX           opaque bytes
+//! actions/a/HEX         action records, by action key
+//! tables/a/HEX          the tables that a run made
+//! gathered/a/HEX        where the bytes of a gathered column lie
+//! sources/a/HEX         what a source was read into
 //! manifests/ plans/     what components said
-//! memo/ab/HEX           digest of a source file by path, size, mtime and inode
-//! compiled/ENGINE/       compiled code
+//! memo/a/HEX            digest of a source file by path, size, mtime and inode
+//! compiled/ENGINE/      compiled code
 //! runs/ID               history
-//! index/ab/HEX          copies of the records of a pipeline's last run
-//! traces/ab/HEX         what a pipeline's last run looked at, and what came of it
-//! claims/HEX            locks of tasks that are being computed, by a part of the key
+//! index/a/HEX           copies of the records of a pipeline's last run
+//! traces/a/HEX          what a pipeline's last run looked at, and what came of it
+//! claims/               locks of tasks that are being computed
 //! tmp/                  files that are being written
 //! ```
 //!
@@ -23,12 +23,14 @@
 //! a loss of power a record or an object may be cut, which its checksum or size
 //! shows, and it then counts as absent.
 
+mod bundle;
 mod claim;
 mod hash_file;
 mod index;
 mod object;
 mod record;
 mod source;
+mod tables;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -37,6 +39,7 @@ use std::sync::Arc;
 pub use claim::Claim;
 pub use object::{NewFile, ObjectName};
 pub use source::FileStamp;
+pub use tables::TableFile;
 
 /// A file of the store that could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +70,7 @@ pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 pub struct Store {
     root: PathBuf,
     index: Option<Arc<index::Index>>,
+    claims: claim::Claims,
 }
 
 /// What a folder that is already there is refused for.
@@ -82,7 +86,7 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// A store of another version.
-    #[error("the store `{}` has layout {found}, and this host knows {LAYOUT}; if its file LAYOUT was harmed, remove that file", path.display())]
+    #[error("the store `{}` is `{found}`, and this host knows `{LAYOUT}`: name another with `--store`, or remove it; if its file LAYOUT was harmed, remove that", path.display())]
     Layout {
         /// The folder.
         path: PathBuf,
@@ -111,8 +115,9 @@ const FOLDERS: [&str; 16] = [
     "runs",
 ];
 
-/// Version of the folder layout above.
-const LAYOUT: &str = "millrace-store 1";
+/// Version of the folder layout above. Sixteen folders each, by the first digit: to make
+/// one costs as much as a record, and file systems find names among many.
+const LAYOUT: &str = "millrace-store 2";
 
 /// Whether this is the mark of a store, of whichever version.
 fn is_layout(found: &str) -> bool {
@@ -151,7 +156,7 @@ impl Store {
     /// When the folder belongs to something else or cannot be written.
     pub fn open(root: &Path) -> Result<Self, OpenError> {
         let marker = root.join("LAYOUT");
-        let store = Self { root: root.to_owned(), index: None };
+        let store = Self { root: root.to_owned(), index: None, claims: claim::Claims::default() };
         let found = read_file(&marker, 1 << 10);
         let had_mark = !matches!(&found, Err(error) if error.kind() == io::ErrorKind::NotFound);
         match found.as_deref().map(std::str::from_utf8) {
@@ -213,7 +218,7 @@ impl Store {
 
     fn sharded(&self, folder: &str, hex: &str) -> PathBuf {
         let mut path = self.root.join(folder);
-        path.push(&hex[..2]);
+        path.push(&hex[..1]);
         path.push(hex);
         path
     }

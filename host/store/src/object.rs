@@ -97,7 +97,7 @@ impl Store {
     /// to has a name of its own.
     pub fn has(&self, object: &ObjectRef) -> bool {
         let (path, size) = self.object_path(object);
-        std::fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() == size)
+        is_file_of(&path, size)
     }
 
     /// Names a file that was written as a pack.
@@ -116,20 +116,23 @@ impl Store {
         map(&self.pack_path(digest), size)
     }
 
+    /// All files of a folder of the store.
+    pub(crate) fn files_in(&self, folder: &str) -> impl Iterator<Item = PathBuf> + use<> {
+        let folders = std::fs::read_dir(self.root.join(folder)).into_iter().flatten().flatten();
+        let files = folders.flat_map(|folder| std::fs::read_dir(folder.path()).into_iter().flatten().flatten());
+        files.map(|file| file.path())
+    }
+
     /// All packs and blobs: the file and the digest that is its name.
     pub fn objects(&self) -> impl Iterator<Item = (PathBuf, ObjectName)> + '_ {
-        let files = |folder: &str| {
-            let folders = std::fs::read_dir(self.root.join(folder)).into_iter().flatten().flatten();
-            folders.flat_map(|folder| std::fs::read_dir(folder.path()).into_iter().flatten().flatten())
-        };
         let hex = |path: &Path| blake3::Hash::from_hex(path.file_stem()?.to_str()?).ok();
-        let packs = files("packs").filter_map(move |entry| {
-            let name = ObjectName::Pack(hex(&entry.path())?.into());
-            Some((entry.path(), name))
+        let packs = self.files_in("packs").filter_map(move |path| {
+            let name = ObjectName::Pack(hex(&path)?.into());
+            Some((path, name))
         });
-        let blobs = files("blobs").filter_map(move |entry| {
-            let name = ObjectName::Blob(hex(&entry.path())?.into());
-            Some((entry.path(), name))
+        let blobs = self.files_in("blobs").filter_map(move |path| {
+            let name = ObjectName::Blob(hex(&path)?.into());
+            Some((path, name))
         });
         packs.chain(blobs)
     }
@@ -191,7 +194,12 @@ impl Store {
     }
 }
 
-fn map(path: &Path, size: u64) -> Result<Bytes> {
+/// Whether there is a regular file of this size. A link is none.
+pub(crate) fn is_file_of(path: &Path, size: u64) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() == size)
+}
+
+pub(crate) fn map(path: &Path, size: u64) -> Result<Bytes> {
     let read = |source| StoreError::new("read", path, source);
     let file = crate::open_file(path).map_err(read)?;
     let found = file.metadata().map_err(read)?.len();

@@ -12,9 +12,10 @@ use crate::{Result, Store};
 fn folder(kind: Kind) -> &'static str {
     match kind {
         Kind::Action => "actions",
-        Kind::Table => "tables",
+        // Only in files of many.
+        Kind::Table | Kind::Tables => "tables",
         Kind::Gathered => "gathered",
-        Kind::Source => "sources",
+        Kind::Source | Kind::Columns => "sources",
         Kind::Memo => "memo",
         Kind::Manifest => "manifests",
         Kind::Plan => "plans",
@@ -35,8 +36,8 @@ impl Store {
     /// version.
     pub fn record<T: DeserializeOwned>(&self, kind: Kind, name: &[u8; 32]) -> Option<T> {
         if let Some(index) = &self.index
-            && let Some(place) = index.find(kind, name)
-            && let Some(value) = wire::decode(kind, name, index.bytes_of(place))
+            && let Some((place, bytes)) = index.find(kind, name)
+            && let Some(value) = wire::decode(kind, name, bytes)
         {
             index.used(place);
             return Some(value);

@@ -37,6 +37,10 @@ pub enum Kind {
     Trace,
     /// Which compiled code is that of a component.
     Code,
+    /// What was read of a source whose columns are read one by one: it grows.
+    Columns,
+    /// Where a pipeline's tables are kept.
+    Tables,
 }
 
 impl Kind {
@@ -56,8 +60,10 @@ impl Kind {
             Self::Plan => [7, 1],
             Self::Plugin => [8, 3],
             Self::Run => [9, 1],
-            Self::Trace => [10, 2],
+            Self::Trace => [10, 3],
             Self::Code => [11, 1],
+            Self::Columns => [12, 1],
+            Self::Tables => [13, 1],
         }
     }
 }

@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use millrace_store::TableFile;
 use millrace_types::action_record::ObjectRef;
 use millrace_types::{Artifact, BlobRef, LogLine, PortName, Table, TableDigest};
 use millrace_wasm::PortKind;
 use serde_json::Value;
 
-use super::outputs::kept;
+use super::Mode;
+use super::outputs::named;
 use super::run::{Run, matches};
 use super::state::{OutputState, Progress, artifacts};
 use crate::event::{Event, Summary};
@@ -25,8 +27,8 @@ pub(super) struct Finished<'a> {
     pub(super) logs: Vec<(usize, Vec<LogLine>)>,
     /// Everything in the store that these results consist of.
     pub(super) objects: Vec<ObjectRef>,
-    /// The tables among them that have a record of their own.
-    pub(super) tables: Vec<TableDigest>,
+    /// Where the tables among them are found by their digests, if they are kept.
+    pub(super) tables: Option<Vec<TableFile>>,
     /// The sources whose columns were not all read.
     pub(super) unread: Vec<[u8; 32]>,
     /// Blobs whose content was read here.
@@ -96,13 +98,16 @@ impl<'a> Run<'a> {
             }
             nodes.push(made);
         }
-        let kept = kept(self.options, &nodes);
-        let (mut tables, mut outputs) = (Vec::new(), BTreeMap::new());
-        for (node, kept) in self.graph.nodes.iter().zip(kept).filter(|(_, kept)| !kept.is_empty()) {
-            tables.extend(kept.iter().filter_map(|kept| kept.table));
-            let names = kept.into_iter().map(|kept| (kept.port, kept.digest)).collect();
+        let (mut made, mut outputs) = (Vec::new(), BTreeMap::new());
+        let named = named(&nodes, self.options.jobs);
+        for (node, named) in self.graph.nodes.iter().zip(named).filter(|(_, named)| !named.is_empty()) {
+            made.extend(named.iter().filter_map(|named| named.table.clone()));
+            let names = named.into_iter().map(|named| (named.port, named.digest)).collect();
             outputs.insert(node.label.clone(), names);
         }
+        let made: Vec<(TableDigest, &Table)> = made.iter().map(|(digest, table)| (*digest, &**table)).collect();
+        let is_run = self.options.mode == Mode::Run;
+        let tables = is_run.then(|| self.options.store.keep_tables(&made).ok()).flatten();
         let choice = |node: &usize| -> Vec<BlobRef> {
             let blob = |(_, output): &(PortName, OutputState)| match output {
                 OutputState::Blob(blob) => *blob,

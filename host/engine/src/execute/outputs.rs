@@ -1,53 +1,42 @@
-//! What the outputs of all nodes are called, and that they can be shown: the record
-//! of each table is kept under its digest.
+//! What the outputs of all nodes are called: digests of tables take time where there are
+//! many.
 
-use millrace_types::wire::Kind;
-use millrace_types::{Artifact, PortName, TableDigest};
+use std::sync::Arc;
 
-use super::{Mode, Options};
+use millrace_types::{Artifact, PortName, Table, TableDigest};
 
-/// Nodes that a thread takes at a time, when their tables are kept.
-const KEPT_AT_ONCE: usize = 256;
+/// Nodes that a thread takes at a time.
+const AT_ONCE: usize = 256;
 
 /// An output by its name.
-pub(super) struct Kept {
+pub(super) struct Named {
     pub(super) port: String,
     pub(super) digest: String,
-    /// Of a table: what its record is kept under.
-    pub(super) table: Option<TableDigest>,
+    /// When it is a table.
+    pub(super) table: Option<(TableDigest, Arc<Table>)>,
 }
 
-/// What all outputs are called, by node. The record of each table is kept, so that it can
-/// be shown by its digest.
-pub(super) fn kept(options: &Options, nodes: &[Vec<(PortName, Artifact)>]) -> Vec<Vec<Kept>> {
-    let of_node = |made: &Vec<(PortName, Artifact)>| -> Vec<Kept> {
-        made.iter().map(|(port, artifact)| keep(options, port.to_string(), artifact)).collect()
-    };
-    if nodes.len() <= KEPT_AT_ONCE || options.jobs == 1 {
-        return nodes.iter().map(of_node).collect();
-    }
-    let pieces: Vec<&[_]> = nodes.chunks(nodes.len().div_ceil(options.jobs).max(KEPT_AT_ONCE)).collect();
+/// What all outputs are called, by node, on as many threads as pay.
+pub(super) fn named(nodes: &[Vec<(PortName, Artifact)>], threads: usize) -> Vec<Vec<Named>> {
+    let of_node = |made: &Vec<(PortName, Artifact)>| -> Vec<Named> { made.iter().map(of_output).collect() };
+    let of_piece = |piece: &[Vec<(PortName, Artifact)>]| -> Vec<Vec<Named>> { piece.iter().map(of_node).collect() };
     std::thread::scope(|scope| {
-        let threads: Vec<_> = pieces
-            .iter()
-            .map(|piece| (piece, scope.spawn(move || piece.iter().map(of_node).collect::<Vec<_>>())))
-            .collect();
+        let mut pieces = nodes.chunks(nodes.len().div_ceil(threads.max(1)).max(AT_ONCE));
+        let first = pieces.next().unwrap_or_default();
+        let others: Vec<_> = pieces.map(|piece| (piece, scope.spawn(|| of_piece(piece)))).collect();
+        let mut all = of_piece(first);
         // A thread that was lost has its part done here.
-        let join = |(piece, thread): (&&[_], std::thread::ScopedJoinHandle<'_, Vec<_>>)| {
-            thread.join().unwrap_or_else(|_| piece.iter().map(of_node).collect())
-        };
-        threads.into_iter().flat_map(join).collect()
+        all.extend(others.into_iter().flat_map(|(piece, other)| other.join().unwrap_or_else(|_| of_piece(piece))));
+        all
     })
 }
 
-fn keep(options: &Options, port: String, artifact: &Artifact) -> Kept {
-    if let Artifact::Table(table) = artifact {
-        let digest = table.digest();
-        let store = &options.store;
-        if options.mode == Mode::Run && !store.has_record(Kind::Table, digest.as_bytes()) {
-            let _ = store.put_record(Kind::Table, digest.as_bytes(), &**table);
+fn of_output((port, artifact): &(PortName, Artifact)) -> Named {
+    match artifact {
+        Artifact::Table(table) => {
+            let digest = table.digest();
+            Named { port: port.to_string(), digest: digest.to_string(), table: Some((digest, table.clone())) }
         }
-        return Kept { port, digest: digest.to_string(), table: Some(digest) };
+        Artifact::Blob(blob) => Named { port: port.to_string(), digest: blob.digest.to_string(), table: None },
     }
-    Kept { port, digest: artifact.digest_text(), table: None }
 }

@@ -11,7 +11,7 @@
 //! pipeline files   their bytes
 //! components       bytes of files; sources of crates, as far as a build looks at them
 //! sources          names of files, and their bytes by `Store::source_digest`
-//! the store        every object that a record names, and the records of tables
+//! the store        every object that a record names, and the files of tables
 //! exports          their stamps, and where names lead that must not lead to them
 //! ```
 //!
@@ -22,10 +22,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use millrace_store::{FileStamp, Store};
+use millrace_store::{FileStamp, Store, TableFile};
 use millrace_types::action_record::ObjectRef;
 use millrace_types::wire::Kind;
-use millrace_types::{BlobRef, ComponentDigest, LogLine, TableDigest};
+use millrace_types::{BlobRef, ComponentDigest, LogLine};
 use serde::{Deserialize, Serialize};
 
 use super::finish::Finished;
@@ -65,7 +65,8 @@ struct Used {
     objects: Vec<ObjectRef>,
     /// Blobs whose content decided what was run.
     choices: Vec<BlobRef>,
-    tables: Vec<TableDigest>,
+    /// Where tables are found by their digests.
+    tables: Vec<TableFile>,
     /// Of columns that no step reads: where they lie.
     unread: Vec<[u8; 32]>,
 }
@@ -171,7 +172,7 @@ impl Trace {
         let used = Used {
             objects: std::mem::take(&mut finished.objects),
             choices: std::mem::take(&mut finished.choices),
-            tables: std::mem::take(&mut finished.tables),
+            tables: finished.tables.take()?,
             unread: std::mem::take(&mut finished.unread),
         };
         let told = Told { instances: loaded.graph.nodes.len(), run, logs: std::mem::take(&mut finished.logs) };
@@ -217,9 +218,9 @@ impl Used {
     /// Whether the store has all of it.
     fn is_kept(&self, store: &Store, threads: usize) -> bool {
         self.choices.iter().all(|blob| store.is_blob_whole(blob))
-            && self.unread.iter().all(|source| store.has_record(Kind::Source, source))
+            && self.unread.iter().all(|source| store.has_record(Kind::Columns, source))
             && all(&self.objects, threads, |object| store.has(object))
-            && all(&self.tables, threads, |table| store.has_record(Kind::Table, table.as_bytes()))
+            && self.tables.iter().all(|file| store.has_tables(file))
     }
 }
 

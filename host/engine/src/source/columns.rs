@@ -248,7 +248,7 @@ impl Files<'_> {
         let (file, digested) = (&files[place..=place], &digests[place..=place]);
         let key = key(file, digested, options);
         let name = std::path::absolute(&file[0]).unwrap_or_else(|_| file[0].clone());
-        let mut known = store.record::<Known>(Kind::Source, &key);
+        let mut known = store.record::<Known>(Kind::Columns, &key);
         let stored = known.as_ref().map(|known| known.stored(store));
         let schema = match &known {
             Some(known) => Some(known.table.schema.clone()),
@@ -261,9 +261,8 @@ impl Files<'_> {
         if missing.is_empty()
             && let Some(mut known) = known.take()
         {
-            // It is looked for under its names when somebody wants to see more of it; this may
-            // be a copy in an index.
-            if known.named(&name) || !store.has_record(Kind::Source, &key) {
+            // It is looked for under its names when somebody wants to see more of it.
+            if known.named(&name) {
                 self.keep(&key, &known)?;
             }
             return Ok((known.view(&key, need), true));
@@ -300,7 +299,7 @@ impl Files<'_> {
     }
 
     fn keep(&self, key: &[u8; 32], known: &Known) -> Result<(), Failed> {
-        self.store.put_record(Kind::Source, key, known).map_err(Failed::Store)
+        self.store.put_record(Kind::Columns, key, known).map_err(Failed::Store)
     }
 }
 
@@ -405,7 +404,7 @@ impl Lifts {
         if let Some(known) = lock(&self.known).get(source) {
             return Ok(known.clone());
         }
-        let known = store.record::<Known>(Kind::Source, source);
+        let known = store.record::<Known>(Kind::Columns, source);
         let known = Arc::new(known.ok_or_else(|| gone(names, "its source is no longer known"))?);
         lock(&self.known).insert(*source, known.clone());
         Ok(known)
@@ -478,7 +477,7 @@ fn missing(known: &Known) -> String {
 pub(crate) fn decode(store: &Store, data: &StoreData, table: &Table) -> Result<(), String> {
     for (source, names) in unread_of(table) {
         let named = listed(&names);
-        let known = store.record::<Known>(Kind::Source, &source);
+        let known = store.record::<Known>(Kind::Columns, &source);
         let known = known.ok_or_else(|| gone(&named, "its source is no longer known"))?;
         let (file, digested) = known.file(store).ok_or_else(|| gone(&named, &missing(&known)))?;
         let (files, digests, options) = ([file], [digested], known.options);

@@ -1,0 +1,153 @@
+//! Many records in one file, found by kind and name where they lie.
+//!
+//! ```text
+//! "MLRI" version:u8  count:u32  checksum:16 of the entries
+//! entries, in order: kind:u8 name:32 length:u32
+//! records, as they lie in files of their own, each with a checksum
+//! ```
+
+use bytes::Bytes;
+use millrace_types::wire::Kind;
+
+const MAGIC: &[u8; 5] = b"MLRI\x02";
+const HEADER: usize = MAGIC.len() + 4 + 16;
+const NAME: usize = 1 + 32;
+const ENTRY: usize = NAME + 4;
+
+/// The number of a kind, then the name of the record.
+pub(crate) type Name = [u8; NAME];
+
+/// The name of a record among those of all kinds.
+pub(crate) fn name(kind: Kind, of: &[u8; 32]) -> Name {
+    let mut full = [kind.number(); NAME];
+    full[1..].copy_from_slice(of);
+    full
+}
+
+/// The bytes of such a file. One that is not whole has no records.
+#[derive(Debug, Default)]
+pub(crate) struct Bundle {
+    bytes: Bytes,
+    /// Where each record begins, and at last where they all end.
+    starts: Vec<usize>,
+}
+
+impl Bundle {
+    pub(crate) fn new(bytes: Bytes) -> Self {
+        let starts = starts(&bytes).unwrap_or_default();
+        Self { bytes, starts }
+    }
+
+    /// How many records it has.
+    pub(crate) fn len(&self) -> usize {
+        self.starts.len().saturating_sub(1)
+    }
+
+    pub(crate) fn name_of(&self, place: usize) -> &[u8] {
+        &self.bytes[HEADER + place * ENTRY..][..NAME]
+    }
+
+    /// The place of a record. Entries are in order; in a file in which they are not,
+    /// some are not found.
+    pub(crate) fn find(&self, kind: Kind, of: &[u8; 32]) -> Option<usize> {
+        let wanted = name(kind, of);
+        let (mut from, mut to) = (0, self.len());
+        while from < to {
+            let middle = from + (to - from) / 2;
+            match self.name_of(middle).cmp(wanted.as_slice()) {
+                std::cmp::Ordering::Less => from = middle + 1,
+                std::cmp::Ordering::Greater => to = middle,
+                std::cmp::Ordering::Equal => return Some(middle),
+            }
+        }
+        None
+    }
+
+    /// The bytes of a record; fewer, or none, if the file was cut.
+    pub(crate) fn bytes_of(&self, place: usize) -> &[u8] {
+        self.bytes.get(self.starts[place]..self.starts[place + 1]).unwrap_or_default()
+    }
+
+    /// Digest of the entries: of what records there are, and how long they are.
+    pub(crate) fn contents(&self) -> Option<[u8; 32]> {
+        let entries = self.bytes.get(HEADER..*self.starts.first()?)?;
+        Some(*blake3::hash(entries).as_bytes())
+    }
+}
+
+/// Where the records begin, if the entries are whole.
+fn starts(bytes: &[u8]) -> Option<Vec<usize>> {
+    let header = bytes.get(..HEADER)?;
+    if &header[..MAGIC.len()] != MAGIC {
+        return None;
+    }
+    let count = u32::from_le_bytes(header[5..9].try_into().ok()?) as usize;
+    let end = HEADER.checked_add(count.checked_mul(ENTRY)?)?;
+    let entries = bytes.get(HEADER..end)?;
+    if header[9..] != blake3::hash(entries).as_bytes()[..16] {
+        return None;
+    }
+    let mut at = end;
+    let mut starts = Vec::with_capacity(count + 1);
+    starts.push(at);
+    for entry in entries.chunks_exact(ENTRY) {
+        at += u32::from_le_bytes(entry[NAME..].try_into().ok()?) as usize;
+        starts.push(at);
+    }
+    Some(starts)
+}
+
+/// The bytes of a file of these records, of which each name is taken once, and the digest
+/// of its entries.
+pub(crate) fn encode(mut records: Vec<(&[u8], &[u8])>) -> (Vec<u8>, [u8; 32]) {
+    // Often runs of entries that are in order, or nearly.
+    records.sort_by_key(|(name, _)| *name);
+    records.dedup_by_key(|(name, _)| *name);
+    let mut entries = Vec::with_capacity(records.len() * ENTRY);
+    for (name, bytes) in &records {
+        entries.extend_from_slice(name);
+        entries.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+    }
+    let contents = blake3::hash(&entries);
+    let size: usize = records.iter().map(|(_, bytes)| bytes.len()).sum();
+    let mut out = Vec::with_capacity(HEADER + entries.len() + size);
+    out.extend_from_slice(MAGIC);
+    out.extend_from_slice(&(records.len() as u32).to_le_bytes());
+    out.extend_from_slice(&contents.as_bytes()[..16]);
+    out.extend_from_slice(&entries);
+    records.iter().for_each(|(_, bytes)| out.extend_from_slice(bytes));
+    (out, *contents.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_put_in_is_found_whatever_the_order(
+            records in prop::collection::btree_map(any::<[u8; 4]>(), prop::collection::vec(any::<u8>(), 0..9), 0..40),
+            backwards: bool,
+        ) {
+            let full = |part: &[u8; 4]| { let mut full = [0; 32]; full[..4].copy_from_slice(part); full };
+            let named: Vec<(Name, &Vec<u8>)> =
+                records.iter().map(|(part, bytes)| (name(Kind::Table, &full(part)), bytes)).collect();
+            let mut given: Vec<(&[u8], &[u8])> =
+                named.iter().map(|(name, bytes)| (name.as_slice(), bytes.as_slice())).collect();
+            let (there, _) = encode(given.clone());
+            if backwards { given.reverse() }
+            let (bytes, contents) = encode(given);
+            prop_assert_eq!(&bytes, &there);
+            let bundle = Bundle::new(bytes.into());
+            prop_assert_eq!(bundle.contents(), Some(contents));
+            prop_assert_eq!(bundle.len(), records.len());
+            for (part, bytes) in &records {
+                let place = bundle.find(Kind::Table, &full(part)).unwrap();
+                prop_assert_eq!(bundle.bytes_of(place), bytes.as_slice());
+                prop_assert_eq!(bundle.find(Kind::Plan, &full(part)), None);
+            }
+        }
+    }
+}
