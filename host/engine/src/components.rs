@@ -1,9 +1,10 @@
 //! What `uses` names: the bytes of a component, what it says of itself, and what
 //! it says of one use. Compiled only when something has to be asked or run.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use millrace_registry::bundled;
 use millrace_store::Store;
@@ -29,14 +30,23 @@ pub struct Used {
     /// What it says of itself.
     pub manifest: Arc<Manifest>,
     bytes: Bytes,
-    compiled: OnceLock<Result<Component, ComponentError>>,
-    compiling: Mutex<()>,
+    compiled: Arc<Compiled>,
+}
+
+/// A component in the form that runs, when somebody has asked for it.
+type Compiled = OnceLock<Result<Component, ComponentError>>;
+
+/// What is made once, whoever needs it first.
+#[derive(Default)]
+struct Shared {
+    engine: OnceLock<Result<Engine, String>>,
+    compiled: Mutex<HashMap<ComponentDigest, Arc<Compiled>>>,
 }
 
 /// Loads components, each once.
 pub struct Components {
     store: Store,
-    engine: Arc<OnceLock<Result<Engine, String>>>,
+    shared: Arc<Shared>,
     known: HashMap<(PathBuf, String), Arc<Used>>,
 }
 
@@ -48,25 +58,41 @@ struct BuiltPlugin {
 
 type Planned = Result<StepPlan, Vec<Problem>>;
 
+impl Shared {
+    fn compiled(&self, digest: &ComponentDigest) -> Arc<Compiled> {
+        let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+        compiled.entry(*digest).or_default().clone()
+    }
+}
+
 impl Components {
     /// None loaded yet.
     pub fn new(store: Store) -> Self {
-        Self { store, engine: Arc::default(), known: HashMap::new() }
+        Self { store, shared: Arc::default(), known: HashMap::new() }
     }
 
-    /// Begins to make the engine, some hundred calls of the system, beside whatever else is to be
-    /// done before the first component is asked.
+    /// Begins to make the engine, some hundred calls of the system, and to load the code of
+    /// standard steps that the last run used, beside whatever else is to be done before the first
+    /// component is asked.
     pub(crate) fn prepare(&self) {
-        let engine = self.engine.clone();
+        let (shared, store) = (self.shared.clone(), self.store.clone());
         let make = move || {
-            let _ = engine.get_or_init(new_engine);
+            let Ok(engine) = shared.engine.get_or_init(new_engine) else { return };
+            for bundled in bundled() {
+                let was_used = || store.is_indexed(Kind::Manifest, &named("manifest", bundled.digest.as_bytes(), &[]));
+                let code = store.compiled_path(engine.fingerprint(), &bundled.digest);
+                // To compile it may be for nothing.
+                if was_used() && code.exists() {
+                    shared.compiled(&bundled.digest).get_or_init(|| engine.component(bundled.bytes, Some(&code)));
+                }
+            }
         };
         // Whoever needs it makes it, if this does not.
         let _ = std::thread::Builder::new().name("engine".to_owned()).spawn(make);
     }
 
     fn engine(&self) -> Result<&Engine, ComponentError> {
-        let engine = self.engine.get_or_init(new_engine);
+        let engine = self.shared.engine.get_or_init(new_engine);
         engine.as_ref().map_err(|reason| ComponentError::Link { reason: reason.clone() })
     }
 
@@ -91,8 +117,7 @@ impl Components {
             digest,
             manifest: Arc::new(empty_manifest()),
             bytes,
-            compiled: OnceLock::new(),
-            compiling: Mutex::new(()),
+            compiled: self.shared.compiled(&digest),
         };
         let manifest = match self.store.record::<Manifest>(Kind::Manifest, &name) {
             Some(manifest) => manifest,
@@ -224,22 +249,19 @@ impl Components {
     /// # Errors
     /// When it is no step.
     pub fn component<'a>(&self, used: &'a Used) -> Result<&'a Component, ComponentError> {
-        if let Some(compiled) = used.compiled.get() {
-            return compiled.as_ref().map_err(Clone::clone);
-        }
-        let _one = used.compiling.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let compiled = used.compiled.get_or_init(|| {
             let engine = self.engine()?;
-            let bytes: std::borrow::Cow<'_, [u8]> = match &used.bytes {
+            let read = |path: &PathBuf| {
+                std::fs::read(path)
+                    .map_err(|error| ComponentError::NotAComponent { reason: format!("`{}`: {error}", path.display()) })
+            };
+            let bytes: Cow<'_, [u8]> = match &used.bytes {
                 Bytes::Static(bytes) => (*bytes).into(),
                 Bytes::Owned(bytes) => (&**bytes).into(),
-                Bytes::File(path) => std::fs::read(path)
-                    .map_err(|error| ComponentError::NotAComponent {
-                        reason: format!("`{}`: {error}", path.display()),
-                    })?
-                    .into(),
+                Bytes::File(path) => read(path)?.into(),
             };
-            if ComponentDigest::from(blake3::hash(&bytes)) != used.digest {
+            let is_file = matches!(used.bytes, Bytes::File(_));
+            if is_file && ComponentDigest::from(blake3::hash(&bytes)) != used.digest {
                 let reason = "its file changed while the pipeline was read: run again".to_owned();
                 return Err(ComponentError::NotAComponent { reason });
             }

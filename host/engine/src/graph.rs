@@ -158,7 +158,7 @@ pub fn build(
         params,
         params_files,
         store: components.store().root().to_owned(),
-        nodes: Vec::new(),
+        nodes: Vec::with_capacity(pipeline.steps.len()),
         of_step: vec![Vec::new(); pipeline.steps.len()],
         errors: Vec::new(),
     };

@@ -82,7 +82,13 @@ impl RunRecord {
     }
 
     pub(crate) fn write(&self, store: &Store) -> Result<(), StoreError> {
-        store.write_file(&store.runs().join(&self.id), &wire::encode(Kind::Run, self.id.as_bytes(), self))
+        let record = wire::encode_sized(Kind::Run, self.id.as_bytes(), self, self.about());
+        store.write_file(&store.runs().join(&self.id), &record)
+    }
+
+    /// About how many bytes it takes to write it.
+    pub(crate) fn about(&self) -> usize {
+        256 * self.tasks.len()
     }
 }
 

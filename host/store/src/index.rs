@@ -13,6 +13,7 @@ use millrace_types::wire::{self, Kind};
 use millrace_types::{Hex, bounds};
 
 use crate::bundle::{self, Bundle, Name, name};
+use crate::object;
 use crate::{Result, Store, TableFile};
 
 #[derive(Debug)]
@@ -30,8 +31,7 @@ const KINDS: [Kind; 4] = [Kind::Action, Kind::Source, Kind::Manifest, Kind::Plan
 
 impl Index {
     fn read(path: PathBuf) -> Self {
-        let bytes = crate::read_file(&path, bounds::INDEX_BYTES).unwrap_or_default();
-        let records = Bundle::new(bytes.into());
+        let records = Bundle::new(object::map_all(&path, bounds::INDEX_BYTES).unwrap_or_default());
         let used = (0..records.len()).map(|_| AtomicBool::new(false)).collect();
         Self { path, records, used, fresh: Mutex::default() }
     }

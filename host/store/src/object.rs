@@ -199,6 +199,16 @@ pub(crate) fn is_file_of(path: &Path, size: u64) -> bool {
     std::fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() == size)
 }
 
+/// The bytes of a file that is written as a whole, mapped: of at most so many.
+pub(crate) fn map_all(path: &Path, most: u64) -> io::Result<Bytes> {
+    let file = crate::open_file(path)?;
+    match file.metadata()?.len() {
+        0 => Ok(Bytes::new()),
+        size if size > most => Err(io::Error::other("it is too large")),
+        _ => Ok(Bytes::from_owner(map_immutable(&file)?)),
+    }
+}
+
 pub(crate) fn map(path: &Path, size: u64) -> Result<Bytes> {
     let read = |source| StoreError::new("read", path, source);
     let file = crate::open_file(path).map_err(read)?;

@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
+use bytes::Bytes;
 use millrace_types::wire::{self, Kind};
 use millrace_types::{Hex, bounds};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::{Result, Store};
+use crate::{Result, Store, object};
 
 fn folder(kind: Kind) -> &'static str {
     match kind {
@@ -55,11 +56,16 @@ impl Store {
         Some(value)
     }
 
-    /// The encoded value of a record that is not in any index, for those who may not need
-    /// all of it; `None` as by [`Self::record`].
-    pub fn record_body(&self, kind: Kind, name: &[u8; 32]) -> Option<Vec<u8>> {
-        let bytes = crate::read_file(&self.record_path(kind, name), bounds::RECORD_BYTES).ok()?;
-        wire::body(kind, name, &bytes).map(<[u8]>::to_vec)
+    /// The encoded value of a record that is not in any index, mapped, for those who may not
+    /// need all of it; `None` as by [`Self::record`].
+    pub fn record_body(&self, kind: Kind, name: &[u8; 32]) -> Option<Bytes> {
+        let bytes = object::map_all(&self.record_path(kind, name), bounds::RECORD_BYTES).ok()?;
+        Some(bytes.slice_ref(wire::body(kind, name, &bytes)?))
+    }
+
+    /// Whether the last run of the pipeline whose index this has used the record.
+    pub fn is_indexed(&self, kind: Kind, name: &[u8; 32]) -> bool {
+        self.index.as_ref().is_some_and(|index| index.find(kind, name).is_some())
     }
 
     /// Whether there is a file for the record, harmed or not.
@@ -72,7 +78,15 @@ impl Store {
     /// # Errors
     /// When the system refuses.
     pub fn put_record<T: Serialize>(&self, kind: Kind, name: &[u8; 32], value: &T) -> Result<()> {
-        let bytes = wire::encode(kind, name, value);
+        self.put_sized_record(kind, name, value, 0)
+    }
+
+    /// Keeps a record of about so many bytes.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn put_sized_record<T: Serialize>(&self, kind: Kind, name: &[u8; 32], value: &T, about: usize) -> Result<()> {
+        let bytes = wire::encode_sized(kind, name, value, about);
         if let Some(index) = &self.index
             && kind == Kind::Plan
         {

@@ -80,13 +80,21 @@ fn checksum(kind: Kind, name: &[u8], body: &[u8]) -> [u8; 16] {
 
 /// The bytes of a record.
 pub fn encode<T: Serialize>(kind: Kind, name: &[u8], value: &T) -> Vec<u8> {
-    // Writing to a vector cannot fail, and our types have no failing serializer.
-    let body = postcard::to_allocvec(value).unwrap_or_default();
-    let mut bytes = Vec::with_capacity(HEADER + body.len());
+    encode_sized(kind, name, value, 0)
+}
+
+/// The bytes of a record of about so many: large ones that grow piece by piece cost more
+/// for memory that is touched on the way than for what they say.
+pub fn encode_sized<T: Serialize>(kind: Kind, name: &[u8], value: &T, about: usize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(HEADER + about.max(256));
     bytes.extend_from_slice(&MAGIC);
     bytes.extend_from_slice(&kind.code());
-    bytes.extend_from_slice(&checksum(kind, name, &body));
-    bytes.extend_from_slice(&body);
+    bytes.extend_from_slice(&[0; 16]);
+    // Writing to a vector cannot fail, and our types have no failing serializer.
+    let mut bytes = postcard::to_extend(value, bytes).unwrap_or_default();
+    if let Some((header, body)) = bytes.split_at_mut_checked(HEADER) {
+        header[6..].copy_from_slice(&checksum(kind, name, body));
+    }
     bytes
 }
 

@@ -148,15 +148,19 @@ pub fn execute(options: &Options, emit: &mut (dyn FnMut(Event) + Send)) -> Resul
         finished.summary.ok &= exported.is_some() && !finished.summary.interrupted;
         finished.summary.wall_ms = started.elapsed().as_secs_f64() * 1000.0;
         let record = RunRecord::new(id, pipeline, &finished.summary, std::mem::take(&mut finished.tasks));
-        let system = |error: millrace_store::StoreError| RunError::System(error.to_string());
-        record.write(&options.store).map_err(system)?;
-        let trace = exported.and_then(|exports| Trace::of(options, &loaded, seen, finished, exports, record));
-        if let Some(trace) = ManuallyDrop::new(trace).as_ref() {
-            trace.keep(options);
-        }
+        std::thread::scope(|scope| {
+            // A copy: not to have it is no failure.
+            scope.spawn(|| options.store.keep_index());
+            record.write(&options.store).map_err(|error| RunError::System(error.to_string()))?;
+            let trace = exported.and_then(|exports| Trace::of(options, &loaded, seen, finished, exports, record));
+            if let Some(trace) = ManuallyDrop::new(trace).as_ref() {
+                trace.keep(options);
+            }
+            Ok(())
+        })?;
+    } else {
+        let _ = options.store.keep_index();
     }
-    // A copy: not to have it is no failure.
-    let _ = options.store.keep_index();
     finished.summary.wall_ms = started.elapsed().as_secs_f64() * 1000.0;
     (finished.emit)(Event::RunFinished(finished.summary.clone()));
     Ok(finished.summary.clone())

@@ -110,15 +110,15 @@ impl<'a> Run<'a> {
             behind,
             choosers,
             work: (0..graph.nodes.len()).collect(),
-            tasks: Vec::new(),
+            tasks: Vec::with_capacity(graph.nodes.len()),
             ready: BTreeSet::new(),
             in_flight: HashMap::new(),
             running: 0,
             memory: 0,
             stopping: false,
             summary: Summary { ok: true, ..Summary::default() },
-            history: Vec::new(),
-            objects: Vec::new(),
+            history: Vec::with_capacity(graph.nodes.len()),
+            objects: Vec::with_capacity(graph.nodes.len()),
         }
     }
 

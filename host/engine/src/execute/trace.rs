@@ -181,7 +181,9 @@ impl Trace {
 
     /// Keeps the trace. It is a shortcut: not to have it is no failure.
     pub(super) fn keep(&self, options: &Options) {
-        let _ = options.store.put_record(Kind::Trace, &name(options), self);
+        let Self(_, used, told) = self;
+        let about = told.run.about() + 64 * used.objects.len();
+        let _ = options.store.put_sized_record(Kind::Trace, &name(options), self, about);
     }
 }
 

@@ -105,7 +105,9 @@ fn read_file(file: &Arc<SourceFile>, pipeline: &mut Pipeline, errors: &mut Vec<D
                 }
             }
             "steps" => {
-                for entry in reader.table("`steps`", value).into_iter().flatten() {
+                let steps = reader.table("`steps`", value);
+                pipeline.steps.reserve(steps.map_or(0, DeTable::len));
+                for entry in steps.into_iter().flatten() {
                     pipeline.steps.extend(read_step(&mut reader, entry));
                 }
             }
