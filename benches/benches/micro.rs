@@ -1,6 +1,7 @@
 //! What the pieces cost that every task is made of: `cargo xtask bench micro`.
 
 use std::collections::HashMap;
+use std::io::{self, Seek, SeekFrom, Write};
 use std::sync::{Arc, Mutex};
 
 use arrow::array::{BooleanArray, Float64Array, UInt32Array};
@@ -8,15 +9,16 @@ use bytes::Bytes;
 use divan::counter::BytesCount;
 use divan::{Bencher, black_box};
 use millrace_store::Store;
-use millrace_tables::pack::Pack;
+use millrace_tables::pack;
 use millrace_tables::{Column, rows};
 use millrace_types::wire::Kind;
 use millrace_types::{
     BlobRef, ByteSize, CanonicalJson, Chunk, ColumnDigest, ColumnName, ColumnParts, ComponentDigest, Content, DataType,
-    Field, Fuel, InputParts, ItemParts, KeyParts, Limits, Phase, PortName, Schema, Selection,
+    Field, Fuel, InputParts, ItemParts, KeyParts, Limits, PackDigest, Phase, PortName, Schema, Selection, StoredChunk,
 };
 use millrace_wasm::{
-    Cancel, Component, Data, DataError, Engine, Grants, InputItem, PlanInput, Slots, TablePart, TaskInput, TaskSpec,
+    Cancel, Component, Data, DataError, Engine, Grants, InputItem, PackFile, PlanInput, Slots, TablePart, TaskInput,
+    TaskSpec,
 };
 
 fn main() {
@@ -104,10 +106,10 @@ fn pack(bencher: Bencher<'_, '_>) {
     let (_folder, store) = store();
     let column = floats(ROWS);
     bencher.counter(BytesCount::new(column.bytes())).bench(|| {
-        let pack = Pack::new(&[field("x")], vec![column.clone()]).expect("a pack");
         let mut file = store.new_file().expect("a file");
-        pack.write(file.file()).expect("written");
-        store.put_pack(&pack.digest(), file)
+        let pack = pack::write(&[field("x")], std::slice::from_ref(&column), file.file()).expect("a pack");
+        let digest = pack.digest;
+        store.put_pack(&digest, file)
     });
 }
 
@@ -138,6 +140,31 @@ fn take(bencher: Bencher<'_, '_>) {
 #[derive(Default)]
 struct Memory(Mutex<HashMap<ColumnDigest, Column>>);
 
+/// Forgets what is written to it.
+struct Nowhere(io::Empty);
+
+impl Write for Nowhere {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Seek for Nowhere {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.0.seek(to)
+    }
+}
+
+impl PackFile for Nowhere {
+    fn keep(self: Box<Self>, _: &PackDigest, _: &[Arc<StoredChunk>]) -> Result<(), DataError> {
+        Ok(())
+    }
+}
+
 impl Data for Memory {
     fn column(&self, chunk: &Chunk) -> Result<Column, DataError> {
         let columns = self.0.lock().map_err(|error| DataError(error.to_string()))?;
@@ -148,8 +175,8 @@ impl Data for Memory {
         Err(DataError("no blobs here".to_owned()))
     }
 
-    fn put_pack(&self, _: &Pack) -> Result<(), DataError> {
-        Ok(())
+    fn new_pack(&self) -> Result<Box<dyn PackFile>, DataError> {
+        Ok(Box::new(Nowhere(io::empty())))
     }
 
     fn put_blob(&self, bytes: &[u8]) -> Result<BlobRef, DataError> {
@@ -183,12 +210,12 @@ fn task(bencher: Bencher<'_, '_>, columns: usize) {
     let fields: Vec<Field> = names.iter().map(|name| field(name)).collect();
     let column = |i: usize| Float64Array::from_iter_values((0..1024).map(|row| (row * (i + 1)) as f64));
     let all: Vec<Column> = (0..columns).map(|i| Column::from_array(&column(i)).expect("a column")).collect();
-    let pack = Pack::new(&fields, all.clone()).expect("a pack");
+    let pack = pack::write(&fields, &all, io::empty()).expect("a pack");
     let data = Arc::new(Memory::default());
-    for (chunk, column) in pack.chunks().iter().zip(all) {
+    for (chunk, column) in pack.chunks.iter().zip(all) {
         data.0.lock().expect("alone").insert(chunk.digest, column);
     }
-    let part = TablePart { rows: 1024, columns: pack.chunks().iter().cloned().map(Chunk::Stored).collect() };
+    let part = TablePart { rows: 1024, columns: pack.chunks.iter().cloned().map(Chunk::Stored).collect() };
     let item = InputItem::Table { instance: "{}".to_owned(), fields, parts: vec![part] };
     let params = serde_json::json!({ "columns": names }).to_string();
     let spec = || TaskSpec {

@@ -9,6 +9,7 @@
 
 use std::collections::HashMap;
 use std::hint::black_box;
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,14 +20,14 @@ use bytes::Bytes;
 use millrace_sdk::Entry;
 use millrace_sdk::testing::{Harness, Outcome, table};
 use millrace_tables::Column;
-use millrace_tables::pack::Pack;
+use millrace_tables::pack;
 use millrace_types::{
-    BlobDigest, BlobRef, ByteSize, Chunk, ColumnDigest, ColumnName, DataType, Field, Fuel, Limits, Phase, PortName,
-    Schema,
+    BlobDigest, BlobRef, ByteSize, Chunk, ColumnDigest, ColumnName, DataType, Field, Fuel, Limits, PackDigest, Phase,
+    PortName, Schema, StoredChunk,
 };
 use millrace_wasm::{
-    Cancel, Component, Data, DataError, Engine, Grants, InputItem, Manifest, Mode, OutputPlan, PlanInput, PortKind,
-    Produced, Slots, StepPlan, TablePart, TaskInput, TaskSpec,
+    Cancel, Component, Data, DataError, Engine, Grants, InputItem, Manifest, Mode, OutputPlan, PackFile, PlanInput,
+    PortKind, Produced, Slots, StepPlan, TablePart, TaskInput, TaskSpec,
 };
 use serde_json::{Value, json};
 
@@ -52,6 +53,31 @@ impl Memory {
     }
 }
 
+/// Forgets what is written to it.
+struct Nowhere(io::Empty);
+
+impl Write for Nowhere {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Seek for Nowhere {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.0.seek(to)
+    }
+}
+
+impl PackFile for Nowhere {
+    fn keep(self: Box<Self>, _: &PackDigest, _: &[Arc<StoredChunk>]) -> Result<(), DataError> {
+        Ok(())
+    }
+}
+
 impl Data for Memory {
     fn column(&self, chunk: &Chunk) -> Result<Column, DataError> {
         self.columns.get(&chunk.digest()).cloned().ok_or_else(|| DataError("no such column".to_owned()))
@@ -61,8 +87,8 @@ impl Data for Memory {
         self.blobs().get(&blob.digest).cloned().ok_or_else(|| DataError("no such blob".to_owned()))
     }
 
-    fn put_pack(&self, _: &Pack) -> Result<(), DataError> {
-        Ok(())
+    fn new_pack(&self) -> Result<Box<dyn PackFile>, DataError> {
+        Ok(Box::new(Nowhere(io::empty())))
     }
 
     fn put_blob(&self, bytes: &[u8]) -> Result<BlobRef, DataError> {
@@ -127,10 +153,10 @@ impl Sandboxed {
         let params = of.params.to_string();
         let plan = component.plan(&manifest, &params, &inputs).expect("an answer").expect("a plan");
 
-        let pack = Pack::new(&fields, columns.clone()).expect("a pack");
-        memory.columns.extend(pack.chunks().iter().map(|chunk| chunk.digest).zip(columns));
+        let pack = pack::write(&fields, &columns, io::empty()).expect("a pack");
+        memory.columns.extend(pack.chunks.iter().map(|chunk| chunk.digest).zip(columns));
         let reads = plan.reads.iter().find(|(name, _)| name.as_str() == of.port).map_or(&[][..], |(_, read)| read);
-        let read = fields.iter().zip(pack.chunks()).filter(|(field, _)| reads.contains(&field.name));
+        let read = fields.iter().zip(&pack.chunks).filter(|(field, _)| reads.contains(&field.name));
         let (fields, chunks): (Vec<Field>, Vec<Chunk>) =
             read.map(|(field, chunk)| (field.clone(), Chunk::Stored(chunk.clone()))).unzip();
         let part = TablePart { rows: of.rows.num_rows() as u64, columns: chunks };

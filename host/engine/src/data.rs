@@ -2,20 +2,22 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
+use std::io::{self, Seek, SeekFrom, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use millrace_store::Store;
-use millrace_tables::pack::{self, Pack};
+use millrace_store::{NewFile, Store};
+use millrace_tables::pack;
 use millrace_tables::{Column, rows};
+use millrace_types::action_record::ObjectRef;
 use millrace_types::wire::Kind;
 use millrace_types::{
     BlobRef, Chunk, ColumnDigest, ColumnName, Field, Gather, PackDigest, Selection, StoredChunk, Table, Unread,
 };
-use millrace_wasm::{Data, DataError};
+use millrace_wasm::{Data, DataError, PackFile};
 
 use crate::source::{self, Lifted, Lifts};
-use crate::verify::Verifier;
+use crate::verify::{Made, Verifier};
 
 /// Bytes of packs that are mapped at a time; others are mapped again when needed.
 const MAPPED: usize = 96 << 20;
@@ -125,11 +127,10 @@ impl StoreData {
             return Ok(column);
         }
         let field = Field { name: ColumnName::new("gathered"), data_type: gather.data_type.clone(), nullable: true };
-        let pack = Pack::new(&[field], vec![column.clone()]).map_err(error)?;
         // What is kept under the name of its sources must have been made of them.
         self.settle()?;
-        self.put_pack(&pack)?;
-        if let Some(chunk) = pack.chunks().first() {
+        let chunks = (self as &dyn Data).put_pack(&[field], std::slice::from_ref(&column))?;
+        if let Some(chunk) = chunks.first() {
             self.store.put_record(Kind::Gathered, name, &**chunk).map_err(error)?;
         }
         Ok(column)
@@ -184,19 +185,49 @@ impl Data for StoreData {
         Ok(bytes)
     }
 
-    fn put_pack(&self, pack: &Pack) -> Result<(), DataError> {
-        let size = pack.chunks().first().map_or(0, |chunk| chunk.pack_bytes);
-        if self.store.has(&millrace_types::action_record::ObjectRef::Pack(pack.digest(), size)) {
-            return Ok(());
-        }
-        let mut file = self.store.new_file().map_err(error)?;
-        pack.write(file.file()).map_err(error)?;
-        self.store.put_pack(&pack.digest(), file).map_err(error)?;
-        self.verifier.made(pack.chunks().iter().map(|chunk| &**chunk));
-        Ok(())
+    fn new_pack(&self) -> Result<Box<dyn PackFile>, DataError> {
+        let file = self.store.new_file().map_err(error)?;
+        Ok(Box::new(NewPack { file, store: self.store.clone(), made: self.verifier.made() }))
     }
 
     fn put_blob(&self, bytes: &[u8]) -> Result<BlobRef, DataError> {
         self.store.put_blob(bytes).map_err(error)
+    }
+}
+
+/// A pack on its way into the store.
+struct NewPack {
+    file: NewFile,
+    store: Store,
+    made: Made,
+}
+
+impl Write for NewPack {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.file().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Seek for NewPack {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.file.file().seek(to)
+    }
+}
+
+impl PackFile for NewPack {
+    fn keep(self: Box<Self>, digest: &PackDigest, chunks: &[Arc<StoredChunk>]) -> Result<(), DataError> {
+        let Self { file, store, made } = *self;
+        let size = chunks.first().map_or(0, |chunk| chunk.pack_bytes);
+        // One that is there may be harmed: it is looked at when it is read.
+        if store.has(&ObjectRef::Pack(*digest, size)) {
+            return Ok(());
+        }
+        store.put_pack(digest, file).map_err(error)?;
+        made.note(chunks.iter().map(|chunk| &**chunk));
+        Ok(())
     }
 }

@@ -95,15 +95,25 @@ fn damaged(what: &str, digest: &dyn std::fmt::Display) -> String {
     format!("the {what} {digest} in the store was damaged; all that is, is removed: run again, and it is made anew")
 }
 
+/// Hears of what this process has just written, and need not look at.
+pub(crate) struct Made(Arc<Shared>);
+
+impl Made {
+    /// Notes columns.
+    pub(crate) fn note<'a>(&self, chunks: impl Iterator<Item = &'a StoredChunk>) {
+        self.0.state().columns.extend(chunks.map(|chunk| (chunk.pack, chunk.digest)));
+    }
+}
+
 impl Verifier {
     pub(crate) fn new(store: Store) -> Self {
         let shared = Shared { store, state: Mutex::default(), settled: Condvar::new() };
         Self { shared: Arc::new(shared), queue: OnceLock::new() }
     }
 
-    /// Notes columns that this process has just written.
-    pub(crate) fn made<'a>(&self, chunks: impl Iterator<Item = &'a StoredChunk>) {
-        self.shared.state().columns.extend(chunks.map(|chunk| (chunk.pack, chunk.digest)));
+    /// For somebody who writes columns.
+    pub(crate) fn made(&self) -> Made {
+        Made(self.shared.clone())
     }
 
     /// Has a column looked at, if it is the first time that it is read.

@@ -3,10 +3,11 @@
 //! A guest says that some bytes are a column. Nothing of it is believed: this
 //! is the only way from [`Unchecked`] to a [`Column`] that is stored.
 
-use bytes::Bytes;
+use std::borrow::Cow;
+
 use millrace_types::{DataType, bounds};
 
-use crate::column::{Column, clear_unused_bits};
+use crate::column::{Column, ColumnRef, clear_unused_bits};
 
 /// A column as a guest describes it; the slices may lie in its memory.
 #[derive(Debug, Clone, Copy)]
@@ -98,12 +99,20 @@ pub enum ClaimError {
     },
 }
 
-impl Unchecked<'_> {
+impl<'a> Unchecked<'a> {
     /// The column, if all that the guest says of it is true.
     ///
     /// # Errors
     /// The first claim that is not.
     pub fn check(&self, data_type: &DataType, nullable: bool) -> Result<Column, ClaimError> {
+        self.check_in_place(data_type, nullable).map(|column| column.to_column())
+    }
+
+    /// The column where the guest has it, under the same conditions.
+    ///
+    /// # Errors
+    /// The first claim that is not true.
+    pub fn check_in_place(&self, data_type: &DataType, nullable: bool) -> Result<ColumnRef<'a>, ClaimError> {
         let Self { rows, null_count, validity, offsets, values } = *self;
         if rows > bounds::PART_ROWS {
             return Err(ClaimError::Rows { rows });
@@ -122,12 +131,12 @@ impl Unchecked<'_> {
             None => None,
             Some(bits) => {
                 size("validity", bits.len(), rows.div_ceil(8))?;
-                let bits = owned_bits(bits, count);
+                let bits = clean_bits(bits, count);
                 let found = rows - count_ones(&bits);
                 if found != null_count {
                     return Err(ClaimError::NullCount { claimed: null_count, found });
                 }
-                (found > 0).then(|| Bytes::from(bits))
+                (found > 0).then_some(bits)
             }
         };
         if !nullable && null_count > 0 {
@@ -139,7 +148,7 @@ impl Unchecked<'_> {
         let values = match (data_type, offsets) {
             (DataType::Boolean, _) => {
                 size("values", values.len(), rows.div_ceil(8))?;
-                Bytes::from(owned_bits(values, count))
+                clean_bits(values, count)
             }
             (_, Some(offsets)) => {
                 size("offsets", offsets.len(), (rows + 1) * 4)?;
@@ -147,21 +156,15 @@ impl Unchecked<'_> {
                 if *data_type == DataType::Utf8 {
                     check_utf8(offsets, values)?;
                 }
-                Bytes::copy_from_slice(values)
+                Cow::Borrowed(values)
             }
             (fixed, None) => {
                 size("values", values.len(), rows * fixed.width().unwrap_or(1) as u64)?;
-                Bytes::copy_from_slice(values)
+                Cow::Borrowed(values)
             }
         };
-        Ok(Column {
-            data_type: data_type.clone(),
-            rows: count,
-            null_count: null_count as usize,
-            validity,
-            offsets: offsets.map(Bytes::copy_from_slice),
-            values,
-        })
+        let data_type = data_type.clone();
+        Ok(ColumnRef { data_type, rows: count, null_count: null_count as usize, validity, offsets, values })
     }
 
     /// The indices of a take, if every one of them is below `rows`.
@@ -186,10 +189,16 @@ pub(crate) fn read_u32(bytes: &[u8], index: usize) -> u32 {
     u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
-fn owned_bits(bits: &[u8], rows: usize) -> Vec<u8> {
-    let mut bits = bits.to_vec();
-    clear_unused_bits(&mut bits, rows);
-    bits
+/// The bits, those behind the last row zero.
+fn clean_bits(bits: &[u8], rows: usize) -> Cow<'_, [u8]> {
+    match (bits.last(), rows % 8) {
+        (Some(last), used @ 1..) if last >> used != 0 => {
+            let mut bits = bits.to_vec();
+            clear_unused_bits(&mut bits, rows);
+            Cow::Owned(bits)
+        }
+        _ => Cow::Borrowed(bits),
+    }
 }
 
 pub(crate) fn count_ones(bits: &[u8]) -> u64 {

@@ -4,6 +4,7 @@
 //! exactly the needed size, unused bits of the last byte zero. So the digest is
 //! one of content: how a column was sliced or built does not show in it.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayData, ArrayRef, make_array};
@@ -32,6 +33,53 @@ pub struct Column {
     pub(crate) validity: Option<Bytes>,
     pub(crate) offsets: Option<Bytes>,
     pub(crate) values: Bytes,
+}
+
+/// A column whose buffers lie somewhere else, in the memory of a guest for one, and in normal
+/// form but for bits, which are copied where some had to be cleared.
+#[derive(Debug, Clone)]
+pub struct ColumnRef<'a> {
+    pub(crate) data_type: DataType,
+    pub(crate) rows: usize,
+    pub(crate) null_count: usize,
+    pub(crate) validity: Option<Cow<'a, [u8]>>,
+    pub(crate) offsets: Option<&'a [u8]>,
+    pub(crate) values: Cow<'a, [u8]>,
+}
+
+impl ColumnRef<'_> {
+    /// Values in it, nulls included.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Bytes of its buffers.
+    pub fn bytes(&self) -> u64 {
+        let validity = self.validity.as_ref().map_or(0, |bytes| bytes.len());
+        (self.values.len() + validity + self.offsets.map_or(0, <[u8]>::len)) as u64
+    }
+
+    /// A copy that keeps.
+    pub fn to_column(&self) -> Column {
+        Column {
+            data_type: self.data_type.clone(),
+            rows: self.rows,
+            null_count: self.null_count,
+            validity: self.validity.as_deref().map(Bytes::copy_from_slice),
+            offsets: self.offsets.map(Bytes::copy_from_slice),
+            values: Bytes::copy_from_slice(&self.values),
+        }
+    }
+
+    /// What a digest of the column begins with: then come its three buffers, each with its
+    /// length before it, and of one that is absent the length only.
+    pub(crate) fn hasher(&self) -> blake3::Hasher {
+        let mut hasher = blake3::Hasher::new_derive_key("millrace 2026-11 column");
+        let name = self.data_type.to_string();
+        hasher.update(&(name.len() as u64).to_le_bytes()).update(name.as_bytes());
+        hasher.update(&(self.rows as u64).to_le_bytes()).update(&(self.null_count as u64).to_le_bytes());
+        hasher
+    }
 }
 
 impl Column {
@@ -73,19 +121,24 @@ impl Column {
 
     /// Of type, length and buffers.
     pub fn digest(&self) -> ColumnDigest {
-        let Self { data_type, rows, null_count, validity, offsets, values } = self;
-        let mut hasher = blake3::Hasher::new_derive_key("millrace 2026-11 column");
-        let name = data_type.to_string();
-        hasher.update(&(name.len() as u64).to_le_bytes());
-        hasher.update(name.as_bytes());
-        hasher.update(&(*rows as u64).to_le_bytes());
-        hasher.update(&(*null_count as u64).to_le_bytes());
-        for buffer in [validity.as_ref(), offsets.as_ref(), Some(values)] {
+        let mut hasher = self.as_ref().hasher();
+        for buffer in [self.validity.as_ref(), self.offsets.as_ref(), Some(&self.values)] {
             let buffer = buffer.map_or(&[][..], |bytes| bytes);
-            hasher.update(&(buffer.len() as u64).to_le_bytes());
-            hasher.update(buffer);
+            hasher.update(&(buffer.len() as u64).to_le_bytes()).update(buffer);
         }
         hasher.finalize().into()
+    }
+
+    /// The column where it lies.
+    pub fn as_ref(&self) -> ColumnRef<'_> {
+        ColumnRef {
+            data_type: self.data_type.clone(),
+            rows: self.rows,
+            null_count: self.null_count,
+            validity: self.validity.as_deref().map(Cow::Borrowed),
+            offsets: self.offsets.as_deref(),
+            values: Cow::Borrowed(&self.values),
+        }
     }
 
     /// The column as an Arrow array, with every claim validated once more:

@@ -12,4 +12,4 @@ pub mod pack;
 pub mod read;
 pub mod rows;
 
-pub use column::{Column, ColumnError, arrow_type, schema_to_arrow, type_from_arrow};
+pub use column::{Column, ColumnError, ColumnRef, arrow_type, schema_to_arrow, type_from_arrow};

@@ -1,7 +1,7 @@
 //! The functions of `interface host`, as a guest calls them.
 
 use millrace_tables::Column;
-use millrace_tables::check::{ClaimError, Unchecked};
+use millrace_tables::check::Unchecked;
 use millrace_types::action_record::Declared;
 use millrace_types::{ColumnName, Field, PortName, bounds};
 use wasmtime::StoreContextMut;
@@ -41,19 +41,15 @@ fn blob(running: &Running, handle: u32) -> wasmtime::Result<(&str, millrace_type
     }
 }
 
-/// Holds a column in guest memory against its type.
-fn check(
-    cx: &Cx<'_>,
-    data: &ColumnIn,
-    each: impl FnOnce(Unchecked<'_>) -> Result<Column, ClaimError>,
-) -> Result<Column, ClaimError> {
-    each(Unchecked {
+/// What a guest claims of a column in its memory.
+fn claims<'a>(cx: &'a Cx<'_>, data: &ColumnIn) -> Unchecked<'a> {
+    Unchecked {
         rows: data.len,
         null_count: data.null_count,
         validity: data.validity.as_ref().map(|bytes| bytes.as_le_slice(cx)),
         offsets: data.offsets.as_ref().map(|bytes| bytes.as_le_slice(cx)),
         values: data.values.as_le_slice(cx),
-    })
+    }
 }
 
 fn begin(cx: &mut Cx<'_>, port: &str, rows: PartRows) -> wasmtime::Result<()> {
@@ -69,26 +65,28 @@ fn begin(cx: &mut Cx<'_>, port: &str, rows: PartRows) -> wasmtime::Result<()> {
             let mut checked: Vec<(PortName, Column)> = Vec::with_capacity(takes.len());
             for one in &takes {
                 let (name, rows) = running(cx)?.outputs.take_rows(&one.port).map_err(wasmtime::Error::new)?;
-                let indices = check(cx, &one.indices, |claims| claims.check_indices(rows));
+                let indices = claims(cx, &one.indices).check_indices(rows);
                 checked.push((name, indices.map_err(|error| wasmtime::Error::new(claim("indices", &error)))?));
             }
             take(checked)
         }
     }
     .map_err(wasmtime::Error::new)?;
-    running(cx)?.outputs.open(output, origin, count);
-    Ok(())
+    let Running { outputs, data, .. } = running(cx)?;
+    outputs.open(output, origin, count, &**data).map_err(wasmtime::Error::new)
 }
 
 fn column(cx: &mut Cx<'_>, name: &str, data: &ColumnIn) -> wasmtime::Result<()> {
     let (field, rows) = running(cx)?.outputs.field(name).map_err(wasmtime::Error::new)?;
     let what = format!("the column `{name}`");
-    let column = check(cx, data, |claims| claims.check(&field.data_type, field.nullable));
+    let Some(mut open) = running(cx)?.outputs.take_open() else { return Err(misuse("it has no open part")) };
+    let column = claims(cx, data).check_in_place(&field.data_type, field.nullable);
     let column = column.map_err(|error| wasmtime::Error::new(claim(&what, &error)))?;
     if column.rows() as u64 != rows {
         return Err(misuse(format!("it handed over {what} with {} rows, and its part has {rows}", column.rows())));
     }
-    running(cx)?.outputs.column(&field, column);
+    open.column(&field, &column).map_err(wasmtime::Error::new)?;
+    running(cx)?.outputs.put_open(open);
     Ok(())
 }
 

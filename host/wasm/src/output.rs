@@ -1,15 +1,15 @@
 //! What a task emits: the order of calls, and whether it fits the plan.
 
 use millrace_tables::check::{ClaimError, Unchecked};
-use millrace_tables::pack::Pack;
-use millrace_tables::{Column, ColumnError, rows};
+use millrace_tables::pack::{Pack, PackWriter};
+use millrace_tables::{Column, ColumnRef, rows};
 use millrace_types::action_record::Declared;
 use millrace_types::{
     BlobRef, ColumnName, DataType, Field, OutputRecord, PartRecord, Phase, PortName, RowsRecord, Schema, bounds,
 };
 
 use crate::outcome::Produced;
-use crate::task::{Data, DataError, InputItem, StoredSelection, TaskSpec};
+use crate::task::{Data, DataError, InputItem, PackFile, StoredSelection, TaskSpec};
 
 /// A column of an output table.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -67,11 +67,39 @@ pub(crate) enum Rows {
     New,
 }
 
-struct OpenPart {
+/// A part that is being emitted: its columns are written as they come.
+pub(crate) struct OpenPart {
     output: usize,
     rows: u64,
     origin: Rows,
-    columns: Vec<(ColumnName, Column)>,
+    /// Of the computed columns, in the order of the schema.
+    pack: Option<PackWriter<Box<dyn PackFile>>>,
+    /// Columns that came before those that lie before them in the pack: where they lie must
+    /// not follow from when they came.
+    waiting: Vec<(ColumnName, Column)>,
+    emitted: Vec<ColumnName>,
+    bytes: u64,
+}
+
+impl OpenPart {
+    /// Writes a column, or keeps it until those before it were written.
+    pub(crate) fn column(&mut self, field: &Field, column: &ColumnRef<'_>) -> Result<(), EmitError> {
+        let Some(pack) = &mut self.pack else { return misuse("its part has no columns") };
+        let error = |error: std::io::Error| DataError(error.to_string());
+        self.emitted.push(field.name.clone());
+        self.bytes += column.bytes();
+        if pack.next().is_none_or(|next| next.name != field.name) {
+            self.waiting.push((field.name.clone(), column.to_column()));
+            return Ok(());
+        }
+        pack.column(column).map_err(error)?;
+        while let Some(next) = pack.next()
+            && let Some(place) = self.waiting.iter().position(|(name, _)| *name == next.name)
+        {
+            pack.column(&self.waiting.swap_remove(place).1.as_ref()).map_err(error)?;
+        }
+        Ok(())
+    }
 }
 
 enum State {
@@ -193,8 +221,18 @@ impl Outputs {
         Ok((Rows::New, rows))
     }
 
-    pub(crate) fn open(&mut self, output: usize, origin: Rows, rows: u64) {
-        self.open = Some(OpenPart { output, rows, origin, columns: Vec::new() });
+    pub(crate) fn open(&mut self, output: usize, origin: Rows, rows: u64, data: &dyn Data) -> Result<(), EmitError> {
+        let State::Table { fields: Some(fields), .. } = &self.ports[output].1 else {
+            return misuse("its output has no schema");
+        };
+        let computed = fields.iter().filter(|field| field.source.is_none());
+        let computed: Vec<Field> = computed.map(|field| field.field.clone()).collect();
+        let pack = match computed.as_slice() {
+            [] => None,
+            computed => Some(PackWriter::new(computed, rows, data.new_pack()?)),
+        };
+        self.open = Some(OpenPart { output, rows, origin, pack, waiting: Vec::new(), emitted: Vec::new(), bytes: 0 });
+        Ok(())
     }
 
     /// The field that a column is emitted for.
@@ -202,7 +240,7 @@ impl Outputs {
         let Some(open) = &self.open else { return misuse(format!("it emitted the column `{name}` outside of a part")) };
         let (port, state) = &self.ports[open.output];
         let State::Table { fields: Some(fields), .. } = state else { return misuse("its output has no schema") };
-        if open.columns.iter().any(|(known, _)| *known == name) {
+        if open.emitted.iter().any(|known| *known == name) {
             return misuse(format!("it emitted the column `{name}` of `{port}` twice"));
         }
         match fields.iter().find(|field| field.field.name == name) {
@@ -212,16 +250,20 @@ impl Outputs {
         }
     }
 
-    pub(crate) fn column(&mut self, field: &Field, column: Column) {
-        if let Some(open) = &mut self.open {
-            open.columns.push((field.name.clone(), column));
-        }
+    /// The open part, for somebody who writes out of the memory of the guest and cannot hold
+    /// on to all of the task. It is to be put back.
+    pub(crate) fn take_open(&mut self) -> Option<OpenPart> {
+        self.open.take()
+    }
+
+    pub(crate) fn put_open(&mut self, open: OpenPart) {
+        self.open = Some(open);
     }
 
     /// Ends the open part: everything that was planned must be there.
     pub(crate) fn end(&mut self, data: &dyn Data) -> Result<u64, EmitError> {
         let Some(open) = self.open.take() else { return misuse("it ended a part, and none was open") };
-        let OpenPart { output, rows, origin, mut columns } = open;
+        let OpenPart { output, rows, origin, pack, emitted, mut bytes, .. } = open;
         let (port, state) = &mut self.ports[output];
         let State::Table { fields: Some(fields), parts, declared } = state else {
             return misuse("its output has no schema");
@@ -229,36 +271,27 @@ impl Outputs {
         if let Some((input, _)) = declared.as_ref().and_then(|declared| declared.passed.as_ref()) {
             check_source(&origin, port, input, &ColumnName::new("*"))?;
         }
-        let mut computed = Vec::new();
-        let mut packed = Vec::new();
+        let mut names = Vec::new();
         for OutputField { field, source } in fields.iter() {
             match source {
-                None => match columns.iter().position(|(name, _)| *name == field.name) {
-                    Some(index) => {
-                        computed.push(field.clone());
-                        packed.push(columns.swap_remove(index).1);
-                    }
-                    None => return misuse(format!("it ended a part of `{port}` without its column `{}`", field.name)),
-                },
+                None if emitted.contains(&field.name) => names.push(field.name.clone()),
+                None => return misuse(format!("it ended a part of `{port}` without its column `{}`", field.name)),
                 Some((from, column)) => check_source(&origin, port, from, column)?,
             }
         }
-        let mut bytes: u64 = packed.iter().map(Column::bytes).sum();
-        let put = |fields: &[Field], columns: Vec<Column>| -> Result<Vec<StoredSelection>, EmitError> {
-            if columns.is_empty() {
-                return Ok(Vec::new());
+        let chunks = match pack {
+            None => Vec::new(),
+            Some(pack) => {
+                let Pack { digest, chunks, out } = pack.finish().map_err(|error| DataError(error.to_string()))?;
+                out.keep(&digest, &chunks)?;
+                chunks
             }
-            let pack = Pack::new(fields, columns).map_err(|error: ColumnError| EmitError::Misuse(error.to_string()))?;
-            data.put_pack(&pack)?;
-            Ok(pack.chunks().to_vec())
         };
-        let names: Vec<ColumnName> = computed.iter().map(|field| field.name.clone()).collect();
-        let chunks = put(&computed, packed)?;
         let mut selection = |column: Column| -> Result<StoredSelection, EmitError> {
             bytes += column.bytes();
             let field =
                 Field { name: ColumnName::new("selection"), data_type: column.data_type().clone(), nullable: true };
-            put(&[field], vec![column])?.pop().ok_or_else(|| EmitError::Misuse("no selection".to_owned()))
+            data.put_pack(&[field], &[column])?.pop().ok_or_else(|| EmitError::Misuse("no selection".to_owned()))
         };
         let origin = match origin {
             Rows::Same(port) => RowsRecord::SameRows { port },

@@ -1,12 +1,13 @@
 //! A task: what it is given, and what it holds while it runs.
 
 use std::collections::BTreeMap;
+use std::io::{Seek, Write};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use millrace_tables::Column;
-use millrace_tables::pack::Pack;
-use millrace_types::{BlobRef, Chunk, Field, Limits, LogLine, Phase, PortName, StoredChunk, bounds};
+use millrace_tables::pack::{self, Pack};
+use millrace_types::{BlobRef, Chunk, Field, Limits, LogLine, PackDigest, Phase, PortName, StoredChunk, bounds};
 
 use crate::limits::Limiter;
 use crate::output::{OutputPlan, Outputs};
@@ -32,17 +33,39 @@ pub trait Data: Send + Sync {
     /// When they are not there.
     fn blob(&self, blob: &BlobRef) -> Result<Bytes, DataError>;
 
-    /// Keeps a pack. When it returns, the chunks can be read.
+    /// A file for a pack that is about to be written. Dropped, it is gone.
     ///
     /// # Errors
-    /// When it cannot be written.
-    fn put_pack(&self, pack: &Pack) -> Result<(), DataError>;
+    /// When it cannot be made.
+    fn new_pack(&self) -> Result<Box<dyn PackFile>, DataError>;
 
     /// Keeps a blob.
     ///
     /// # Errors
     /// When it cannot be written.
     fn put_blob(&self, bytes: &[u8]) -> Result<BlobRef, DataError>;
+}
+
+/// A file that a pack is written to.
+pub trait PackFile: Write + Seek + Send {
+    /// Keeps it under its name. When it returns, the chunks can be read.
+    ///
+    /// # Errors
+    /// When it cannot be kept.
+    fn keep(self: Box<Self>, digest: &PackDigest, chunks: &[Arc<StoredChunk>]) -> Result<(), DataError>;
+}
+
+impl dyn Data + '_ {
+    /// Writes columns of one length as a pack, and keeps it.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn put_pack(&self, fields: &[Field], columns: &[Column]) -> Result<Vec<Arc<StoredChunk>>, DataError> {
+        let error = |error: std::io::Error| DataError(error.to_string());
+        let Pack { digest, chunks, out } = pack::write(fields, columns, self.new_pack()?).map_err(error)?;
+        out.keep(&digest, &chunks)?;
+        Ok(chunks)
+    }
 }
 
 /// Hears how far a task is.

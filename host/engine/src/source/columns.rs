@@ -15,7 +15,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use millrace_store::Store;
 use millrace_tables::Column;
-use millrace_tables::pack::Pack;
 use millrace_tables::read::{self, ReadError, ReadOptions, ReadPart, Sink};
 use millrace_types::action_record::ObjectRef;
 use millrace_types::wire::Kind;
@@ -166,9 +165,8 @@ impl Sink for StoreSink<'_> {
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let mut columns = Vec::new();
         if !part.columns.is_empty() {
-            let pack = Pack::new(&schema.fields, part.columns)?;
-            self.data.put_pack(&pack)?;
-            columns.extend(pack.chunks().iter().cloned().map(Chunk::Stored));
+            let data: &dyn Data = self.data;
+            columns.extend(data.put_pack(&schema.fields, &part.columns)?.into_iter().map(Chunk::Stored));
         }
         self.parts().insert(place, Arc::new(Part { rows: part.rows as u64, columns }));
         Ok(())
