@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -30,20 +31,24 @@ pub fn process(command: &mut Command) -> Result<Measured> {
         std::io::Read::read_to_string(&mut out, &mut text).map(|_| text)
     });
     let status = format!("/proc/{}/status", child.id());
-    let mut peak = 0;
-    let exit = loop {
-        peak = peak.max(high_water(Path::new(&status)).unwrap_or(0));
-        if let Some(exit) = child.try_wait()? {
-            break exit;
-        }
-        // Short processes are not to be measured by how often one looks.
-        std::thread::sleep(if started.elapsed() < Duration::from_millis(200) {
-            Duration::from_micros(100)
-        } else {
-            Duration::from_millis(2)
+    // Looked at now and then, by a thread of its own: the end is not waited for by looking.
+    let has_ended = AtomicBool::new(false);
+    let (exit, wall, peak) = std::thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            let mut peak = 0;
+            while !has_ended.load(Ordering::Relaxed) {
+                peak = peak.max(high_water(Path::new(&status)).unwrap_or(0));
+                std::thread::park_timeout(Duration::from_millis(4));
+            }
+            peak
         });
-    };
-    let wall = started.elapsed();
+        let exit = child.wait();
+        let wall = started.elapsed();
+        has_ended.store(true, Ordering::Relaxed);
+        watcher.thread().unpark();
+        (exit, wall, watcher.join().unwrap_or(0))
+    });
+    let exit = exit?;
     let stdout = reader.join().ok().context("a reader")??;
     ensure!(exit.success(), "{command:?} ended with {exit}\n{stdout}");
     Ok(Measured { wall, peak, stdout })

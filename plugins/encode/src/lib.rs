@@ -95,39 +95,57 @@ impl Encode {
     }
 }
 
+/// The categories that `encode-fit` found in a column.
+fn categories_of(fitted: &Value, name: &str) -> Result<Vec<String>> {
+    match fitted["columns"][name].as_array() {
+        Some(found) => Ok(found.iter().filter_map(|category| Some(category.as_str()?.to_owned())).collect()),
+        None => Err(Error::new(format!("`categories` has no column `{name}`")).in_column(name)),
+    }
+}
+
+/// All have a code, as a rule.
+fn column(codes: Vec<u32>) -> Column {
+    if codes.contains(&NONE) {
+        let codes = codes.into_iter().map(|code| (code != NONE).then_some(code as i32));
+        return codes.collect::<Int32Array>().into();
+    }
+    Int32Array::from_iter_values(codes.into_iter().map(|code| code as i32)).into()
+}
+
 impl Map for Encode {
     fn map(&self, task: &Task) -> Result<()> {
         let fitted: Value = task.json("categories")?;
         let part = task.part("input")?;
-        let mut codes = Vec::new();
-        let mut added: Vec<(String, Column)> = Vec::new();
-        for name in &self.columns {
-            let categories: Vec<String> = match fitted["columns"][name].as_array() {
-                Some(found) => found.iter().filter_map(|category| Some(category.as_str()?.to_owned())).collect(),
-                None => return Err(Error::new(format!("`categories` has no column `{name}`")).in_column(name)),
-            };
-            let of_rows = self.codes(name, &categories, &part.text(name)?)?;
-            if self.method == Method::OneHot {
-                for (code, category) in (0..).zip(&categories).skip(usize::from(self.drop_first)) {
-                    let indicator = |found: &u32| f64::from(u8::from(*found == code));
-                    let values: Vec<f64> = of_rows.iter().map(indicator).collect();
-                    added.push((format!("{name}={category}"), values.into()));
-                }
-            } else {
-                // All have one, as a rule.
-                let column = match of_rows.contains(&NONE) {
-                    false => Int32Array::from_iter_values(of_rows.into_iter().map(|code| code as i32)),
-                    true => of_rows.into_iter().map(|code| (code != NONE).then_some(code as i32)).collect(),
-                };
-                codes.push((name.as_str(), column.into()));
-            }
-        }
+        let categories = self.columns.iter().map(|name| categories_of(&fitted, name)).collect::<Result<Vec<_>>>()?;
+        let columns = || self.columns.iter().zip(&categories);
+        let codes = |name: &str, categories: &[String]| self.codes(name, categories, &part.text(name)?);
         if self.method == Method::Codes {
-            return task.same_rows("output", "input", codes);
+            let coded = columns().map(|(name, categories)| Ok((name.as_str(), column(codes(name, categories)?))));
+            return task.same_rows_each("output", "input", coded);
         }
-        let fields: Vec<Field> = added.iter().map(|(name, _)| Field::new(name, DataType::Float64, true)).collect();
+        let left_out = usize::from(self.drop_first);
+        for (name, categories) in columns().filter(|(_, categories)| categories.len() <= left_out) {
+            // No column comes of it, but what is not known in it is to be told of.
+            codes(name, categories)?;
+        }
+        let indicators = columns().flat_map(|(name, categories)| {
+            let kept = (0u32..).zip(categories).skip(left_out);
+            kept.map(move |(code, category)| (name, categories, code, format!("{name}={category}")))
+        });
+        let fields: Vec<Field> =
+            indicators.clone().map(|(.., name)| Field::new(name, DataType::Float64, true)).collect();
         task.declare_replacing("output", "input", &self.columns, &fields)?;
-        task.same_rows("output", "input", added.iter().map(|(name, column)| (name.as_str(), column.clone())).collect())
+        let mut of_rows: Option<(String, Vec<u32>)> = None;
+        let indicator = |(name, categories, code, added): (&String, &Vec<String>, u32, String)| {
+            let found = match of_rows.take() {
+                Some((known, found)) if known == *name => found,
+                _ => codes(name, categories)?,
+            };
+            let values: Vec<f64> = found.iter().map(|found| f64::from(u8::from(*found == code))).collect();
+            of_rows = Some((name.clone(), found));
+            Ok((added, values.into()))
+        };
+        task.same_rows_each("output", "input", indicators.map(indicator))
     }
 }
 
@@ -159,6 +177,30 @@ mod tests {
         let out = encode(json!({ "columns": ["c"], "unknown": "ignore", "method": "one-hot" })).run().unwrap();
         assert_eq!(out.columns("output"), ["x", "c=b", "c=c"]);
         assert_eq!(out.numbers("output", "c=b"), [Some(1.0), Some(0.0), Some(0.0)]);
+    }
+
+    #[test]
+    fn one_hot_goes_from_column_to_column() {
+        let input = table(vec![
+            ("c", Arc::new(StringArray::from(vec!["b", "a", "b"])) as ArrayRef),
+            ("d", Arc::new(StringArray::from(vec!["v", "u", "w"]))),
+        ]);
+        let categories = r#"{"columns":{"c":["a","b"],"d":["u","v","w"]}}"#;
+        let params = json!({ "columns": ["d", "c"], "method": "one-hot", "drop_first": false });
+        let out = Harness::<Encode>::new(params).table("input", input).blob("categories", categories).run().unwrap();
+        assert_eq!(out.columns("output"), ["d=u", "d=v", "d=w", "c=a", "c=b"]);
+        assert_eq!(out.numbers("output", "d=v"), [Some(1.0), Some(0.0), Some(0.0)]);
+        assert_eq!(out.numbers("output", "d=w"), [Some(0.0), Some(0.0), Some(1.0)]);
+        assert_eq!(out.numbers("output", "c=b"), [Some(1.0), Some(0.0), Some(1.0)]);
+    }
+
+    #[test]
+    fn what_is_unknown_is_told_of_where_no_column_comes_of_it() {
+        let params = json!({ "columns": ["c"], "method": "one-hot" });
+        let input = table(vec![("c", Arc::new(StringArray::from(vec!["a", "z"])) as ArrayRef)]);
+        let only =
+            Harness::<Encode>::new(params).table("input", input).blob("categories", r#"{"columns":{"c":["a"]}}"#);
+        assert_eq!(only.run().unwrap_err().message, "`z` was not among the 1 categories");
     }
 
     #[test]

@@ -72,32 +72,35 @@ impl Step for Missing {
 impl Map for Missing {
     fn map(&self, task: &Task) -> Result<()> {
         let part = task.part("input")?;
-        let mut keep = vec![true; part.rows()];
-        for name in &self.drop {
+        let filled = std::cell::Cell::new(0);
+        let fill = |name: &String| {
             let column = part.column(name)?;
-            if column.null_count() > 0 {
-                for (row, keep) in keep.iter_mut().enumerate() {
-                    *keep &= column.is_valid(row);
+            filled.set(filled.get() + column.null_count());
+            let field = Field::new(name, column.data_type().clone(), true);
+            Ok((name.clone(), self.filled(&field)?.column(&[column], part.rows())?))
+        };
+        let mut dropped = 0;
+        if self.drop.is_empty() {
+            task.same_rows_each("output", "input", self.fill.keys().map(fill))?;
+        } else {
+            let mut keep = vec![true; part.rows()];
+            for name in &self.drop {
+                let column = part.column(name)?;
+                if column.null_count() > 0 {
+                    for (row, keep) in keep.iter_mut().enumerate() {
+                        *keep &= column.is_valid(row);
+                    }
                 }
             }
+            let mask = BooleanArray::new(keep.into(), None);
+            dropped = part.rows() - mask.true_count();
+            let columns = self.fill.keys().map(fill).collect::<Result<Vec<_>>>()?;
+            let columns = columns.iter().map(|(name, column)| (name.as_str(), column.filter(mask.values()))).collect();
+            task.mask("output", "input", &mask, columns)?;
         }
-        let mask = BooleanArray::new(keep.into(), None);
-        let mut columns = Vec::new();
-        let mut filled = 0;
-        for name in self.fill.keys() {
-            let column = part.column(name)?;
-            filled += column.null_count();
-            let field = Field::new(name, column.data_type().clone(), true);
-            let full = self.filled(&field)?.column(&[column], part.rows())?;
-            columns.push((name.as_str(), full));
-        }
-        task.metric("values_filled", filled as f64);
-        task.metric("rows_dropped", (part.rows() - mask.true_count()) as f64);
-        if self.drop.is_empty() {
-            return task.same_rows("output", "input", columns);
-        }
-        let columns = columns.into_iter().map(|(name, column)| (name, column.filter(mask.values()))).collect();
-        task.mask("output", "input", &mask, columns)
+        task.metric("values_filled", filled.get() as f64);
+        task.metric("rows_dropped", dropped as f64);
+        Ok(())
     }
 }
 

@@ -102,19 +102,17 @@ impl Step for Select {
 impl Map for Select {
     fn map(&self, task: &Task) -> Result<()> {
         let part = task.part("input")?;
-        let mut columns = Vec::new();
-        for name in self.cast.keys() {
-            let kept = self.columns.as_ref().is_none_or(|columns| columns.contains(name));
-            if !kept || self.drop.contains(name) {
-                continue;
-            }
+        let is_kept = |name: &&String| {
+            self.columns.as_ref().is_none_or(|columns| columns.contains(name)) && !self.drop.contains(name)
+        };
+        let cast = |name: &String| {
             let column = part.column(name)?;
             let field = Field::new(name, column.data_type().clone(), true);
             let cast = self.cast_of(name, &field)?.column(&[column], part.rows());
             let cast = cast.map_err(|error| Error::expression(error, format!("cast.{name}")).in_column(name))?;
-            columns.push((self.new_name(name), cast));
-        }
-        task.same_rows("output", "input", columns)
+            Ok((self.new_name(name).to_owned(), cast))
+        };
+        task.same_rows_each("output", "input", self.cast.keys().filter(is_kept).map(cast))
     }
 }
 
