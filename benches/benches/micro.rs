@@ -10,7 +10,7 @@ use divan::counter::BytesCount;
 use divan::{Bencher, black_box};
 use millrace_store::Store;
 use millrace_tables::pack;
-use millrace_tables::{Column, rows};
+use millrace_tables::{ColumnBytes, rows};
 use millrace_types::wire::Kind;
 use millrace_types::{
     BlobRef, ByteSize, CanonicalJson, Chunk, ColumnDigest, ColumnName, ColumnParts, ComponentDigest, Content, DataType,
@@ -28,8 +28,8 @@ fn main() {
 /// Rows of a part.
 const ROWS: usize = 131_072;
 
-fn floats(rows: usize) -> Column {
-    Column::from_array(&Float64Array::from_iter_values((0..rows).map(|i| i as f64 * 0.37))).expect("a column")
+fn floats(rows: usize) -> ColumnBytes {
+    ColumnBytes::from_array(&Float64Array::from_iter_values((0..rows).map(|i| i as f64 * 0.37))).expect("a column")
 }
 
 fn field(name: &str) -> Field {
@@ -118,7 +118,7 @@ fn pack(bencher: Bencher<'_, '_>) {
 fn mask(bencher: Bencher<'_, '_>) {
     let column = floats(ROWS);
     let bits = BooleanArray::from_iter((0..ROWS).map(|i| Some(i * 7 % 13 < 6)));
-    let selection = Column::from_array(&bits).expect("a mask");
+    let selection = ColumnBytes::from_array(&bits).expect("a mask");
     let sources = [column];
     bencher
         .counter(BytesCount::new(sources[0].bytes()))
@@ -129,7 +129,7 @@ fn mask(bencher: Bencher<'_, '_>) {
 #[divan::bench]
 fn take(bencher: Bencher<'_, '_>) {
     let indices = UInt32Array::from_iter_values((0..ROWS as u32).map(|i| i.wrapping_mul(40_503) % ROWS as u32));
-    let selection = Column::from_array(&indices).expect("indices");
+    let selection = ColumnBytes::from_array(&indices).expect("indices");
     let sources = [floats(ROWS)];
     bencher
         .counter(BytesCount::new(sources[0].bytes()))
@@ -138,7 +138,7 @@ fn take(bencher: Bencher<'_, '_>) {
 
 /// Columns in memory.
 #[derive(Default)]
-struct Memory(Mutex<HashMap<ColumnDigest, Column>>);
+struct Memory(Mutex<HashMap<ColumnDigest, ColumnBytes>>);
 
 /// Forgets what is written to it.
 struct Nowhere(io::Empty);
@@ -166,7 +166,7 @@ impl PackFile for Nowhere {
 }
 
 impl Data for Memory {
-    fn column(&self, chunk: &Chunk) -> Result<Column, DataError> {
+    fn column(&self, chunk: &Chunk) -> Result<ColumnBytes, DataError> {
         let columns = self.0.lock().map_err(|error| DataError(error.to_string()))?;
         columns.get(&chunk.digest()).cloned().ok_or_else(|| DataError("no such column".to_owned()))
     }
@@ -209,7 +209,7 @@ fn task(bencher: Bencher<'_, '_>, columns: usize) {
     let names: Vec<String> = (0..columns).map(|i| format!("x{i}")).collect();
     let fields: Vec<Field> = names.iter().map(|name| field(name)).collect();
     let column = |i: usize| Float64Array::from_iter_values((0..1024).map(|row| (row * (i + 1)) as f64));
-    let all: Vec<Column> = (0..columns).map(|i| Column::from_array(&column(i)).expect("a column")).collect();
+    let all: Vec<ColumnBytes> = (0..columns).map(|i| ColumnBytes::from_array(&column(i)).expect("a column")).collect();
     let pack = pack::write(&fields, &all, io::empty()).expect("a pack");
     let data = Arc::new(Memory::default());
     for (chunk, column) in pack.chunks.iter().zip(all) {

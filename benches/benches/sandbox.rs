@@ -19,7 +19,7 @@ use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
 use millrace_sdk::Entry;
 use millrace_sdk::testing::{Harness, Outcome, table};
-use millrace_tables::Column;
+use millrace_tables::ColumnBytes;
 use millrace_tables::pack;
 use millrace_types::{
     BlobDigest, BlobRef, ByteSize, Chunk, ColumnDigest, ColumnName, DataType, Field, Fuel, Limits, PackDigest, Phase,
@@ -43,7 +43,7 @@ const ROUNDS: usize = 15;
 /// Columns and blobs in memory; what comes out is checked and forgotten.
 #[derive(Default)]
 struct Memory {
-    columns: HashMap<ColumnDigest, Column>,
+    columns: HashMap<ColumnDigest, ColumnBytes>,
     blobs: Mutex<HashMap<BlobDigest, Bytes>>,
 }
 
@@ -79,7 +79,7 @@ impl PackFile for Nowhere {
 }
 
 impl Data for Memory {
-    fn column(&self, chunk: &Chunk) -> Result<Column, DataError> {
+    fn column(&self, chunk: &Chunk) -> Result<ColumnBytes, DataError> {
         self.columns.get(&chunk.digest()).cloned().ok_or_else(|| DataError("no such column".to_owned()))
     }
 
@@ -136,9 +136,9 @@ impl Sandboxed {
         let component = engine.component(&bytes, None).expect("a component");
         let manifest = component.describe().expect("a manifest");
 
-        let columns: Vec<Column> =
-            of.rows.columns().iter().map(|array| Column::from_array(array).expect("a column")).collect();
-        let field = |(field, column): (&arrow::datatypes::FieldRef, &Column)| Field {
+        let columns: Vec<ColumnBytes> =
+            of.rows.columns().iter().map(|array| ColumnBytes::from_array(array).expect("a column")).collect();
+        let field = |(field, column): (&arrow::datatypes::FieldRef, &ColumnBytes)| Field {
             name: ColumnName::new(field.name()),
             data_type: if field.data_type().is_integer() { DataType::Int64 } else { DataType::Float64 },
             nullable: column.null_count() > 0,

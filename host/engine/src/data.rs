@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use millrace_store::{NewFile, Store};
 use millrace_tables::pack;
-use millrace_tables::{Column, rows};
+use millrace_tables::{ColumnBytes, rows};
 use millrace_types::action_record::ObjectRef;
 use millrace_types::wire::Kind;
 use millrace_types::{
@@ -56,7 +56,8 @@ impl<K: Hash + Eq + Copy, V: Clone> Recent<K, V> {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+/// A lock whose holder may have died: what it holds is a cache, or is looked at again.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -64,7 +65,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(crate) struct StoreData {
     store: Store,
     mapped: Mutex<Recent<PackDigest, Bytes>>,
-    derived: Mutex<Recent<ColumnDigest, Column>>,
+    derived: Mutex<Recent<ColumnDigest, ColumnBytes>>,
     verifier: Verifier,
     lifts: Lifts,
 }
@@ -79,7 +80,7 @@ impl StoreData {
         Self { store, mapped: Recent::new(MAPPED), derived: Recent::new(DERIVED), verifier, lifts: Lifts::default() }
     }
 
-    fn stored(&self, chunk: &StoredChunk) -> Result<Column, DataError> {
+    fn stored(&self, chunk: &StoredChunk) -> Result<ColumnBytes, DataError> {
         let known = lock(&self.mapped).get(&chunk.pack);
         let bytes = match known {
             Some(bytes) => bytes,
@@ -105,7 +106,7 @@ impl StoreData {
     /// Makes the bytes of a gathered column, or finds those made before, which
     /// are kept under its digest. What a mask keeps is read in one pass from front to
     /// back: that is cheaper than to write it, let alone to hash it.
-    fn gathered(&self, gather: &Gather) -> Result<Column, DataError> {
+    fn gathered(&self, gather: &Gather) -> Result<ColumnBytes, DataError> {
         let name = gather.digest.as_bytes();
         if let Some(column) = lock(&self.derived).get(&gather.digest) {
             return Ok(column);
@@ -147,7 +148,7 @@ impl StoreData {
     }
 
     /// A column that no step reads, for somebody who looks at it.
-    fn unread(&self, unread: &Unread) -> Result<Column, DataError> {
+    fn unread(&self, unread: &Unread) -> Result<ColumnBytes, DataError> {
         if let Some(column) = lock(&self.derived).get(&unread.digest) {
             return Ok(column);
         }
@@ -171,7 +172,7 @@ impl StoreData {
 }
 
 impl Data for StoreData {
-    fn column(&self, chunk: &Chunk) -> Result<Column, DataError> {
+    fn column(&self, chunk: &Chunk) -> Result<ColumnBytes, DataError> {
         match chunk {
             Chunk::Stored(chunk) => self.stored(chunk),
             Chunk::Gather(gather) => self.gathered(gather),

@@ -9,7 +9,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use millrace_store::{ObjectName, Store};
-use millrace_tables::{Column, pack};
+use millrace_tables::{ColumnBytes, pack};
 use millrace_types::{BlobDigest, BlobRef, ColumnDigest, PackDigest, StoredChunk};
 use millrace_wasm::DataError;
 
@@ -19,7 +19,7 @@ const AHEAD: usize = 32;
 struct Claim {
     pack: PackDigest,
     digest: ColumnDigest,
-    column: Column,
+    column: ColumnBytes,
 }
 
 #[derive(Default)]
@@ -117,7 +117,7 @@ impl Verifier {
     }
 
     /// Has a column looked at, if it is the first time that it is read.
-    pub(crate) fn column(&self, chunk: &StoredChunk, column: &Column) {
+    pub(crate) fn column(&self, chunk: &StoredChunk, column: &ColumnBytes) {
         {
             let mut state = self.shared.state();
             if !state.columns.insert((chunk.pack, chunk.digest)) {

@@ -1,13 +1,13 @@
 //! From a guest's claims to a column.
 //!
 //! A guest says that some bytes are a column. Nothing of it is believed: this
-//! is the only way from [`Unchecked`] to a [`Column`] that is stored.
+//! is the only way from [`Unchecked`] to a [`ColumnBytes`] that is stored.
 
 use std::borrow::Cow;
 
 use millrace_types::{DataType, bounds};
 
-use crate::column::{Column, ColumnRef, clear_unused_bits};
+use crate::column::{ColumnBytes, ColumnRef, clear_unused_bits};
 
 /// A column as a guest describes it; the slices may lie in its memory.
 #[derive(Debug, Clone, Copy)]
@@ -104,7 +104,7 @@ impl<'a> Unchecked<'a> {
     ///
     /// # Errors
     /// The first claim that is not.
-    pub fn check(&self, data_type: &DataType, nullable: bool) -> Result<Column, ClaimError> {
+    pub fn check(&self, data_type: &DataType, nullable: bool) -> Result<ColumnBytes, ClaimError> {
         self.check_in_place(data_type, nullable).map(|column| column.to_column())
     }
 
@@ -171,7 +171,7 @@ impl<'a> Unchecked<'a> {
     ///
     /// # Errors
     /// The first claim that is not true.
-    pub fn check_indices(&self, rows: u64) -> Result<Column, ClaimError> {
+    pub fn check_indices(&self, rows: u64) -> Result<ColumnBytes, ClaimError> {
         let column = self.check(&DataType::UInt32, true)?;
         for row in 0..column.rows {
             let index = read_u32(&column.values, row);
@@ -237,14 +237,14 @@ mod tests {
 
     use super::*;
 
-    fn utf8(rows: u64, offsets: &[i32], values: &[u8]) -> Result<Column, ClaimError> {
+    fn utf8(rows: u64, offsets: &[i32], values: &[u8]) -> Result<ColumnBytes, ClaimError> {
         let offsets: Vec<u8> = offsets.iter().flat_map(|offset| offset.to_le_bytes()).collect();
         Unchecked { rows, null_count: 0, validity: None, offsets: Some(&offsets), values }.check(&DataType::Utf8, true)
     }
 
     #[test]
     fn each_false_claim_is_named() {
-        let error = |result: Result<Column, ClaimError>| result.unwrap_err().to_string();
+        let error = |result: Result<ColumnBytes, ClaimError>| result.unwrap_err().to_string();
         let fixed = |rows, null_count, validity, values| {
             Unchecked { rows, null_count, validity, offsets: None, values }.check(&DataType::Int32, false)
         };
@@ -289,7 +289,7 @@ mod tests {
             if let Ok(column) = claims.check(&data_type, true) {
                 let array = column.to_array().unwrap();
                 prop_assert_eq!(array.len() as u64, rows);
-                prop_assert_eq!(Column::from_array(&*array).unwrap(), column);
+                prop_assert_eq!(ColumnBytes::from_array(&*array).unwrap(), column);
             }
         }
     }

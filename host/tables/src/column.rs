@@ -26,7 +26,7 @@ pub enum ColumnError {
 
 /// A column of one part.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Column {
+pub struct ColumnBytes {
     pub(crate) data_type: DataType,
     pub(crate) rows: usize,
     pub(crate) null_count: usize,
@@ -60,8 +60,8 @@ impl ColumnRef<'_> {
     }
 
     /// A copy that keeps.
-    pub fn to_column(&self) -> Column {
-        Column {
+    pub fn to_column(&self) -> ColumnBytes {
+        ColumnBytes {
             data_type: self.data_type.clone(),
             rows: self.rows,
             null_count: self.null_count,
@@ -82,7 +82,7 @@ impl ColumnRef<'_> {
     }
 }
 
-impl Column {
+impl ColumnBytes {
     /// Its type.
     pub fn data_type(&self) -> &DataType {
         &self.data_type
@@ -295,11 +295,11 @@ mod tests {
     use super::*;
 
     fn same(array: &dyn Array, slice: &dyn Array) {
-        let (a, b) = (Column::from_array(array).unwrap(), Column::from_array(slice).unwrap());
+        let (a, b) = (ColumnBytes::from_array(array).unwrap(), ColumnBytes::from_array(slice).unwrap());
         assert_eq!(a, b);
         assert_eq!(a.digest(), b.digest());
         let back = a.to_array().unwrap();
-        assert_eq!(Column::from_array(&*back).unwrap(), a);
+        assert_eq!(ColumnBytes::from_array(&*back).unwrap(), a);
     }
 
     proptest! {
@@ -327,7 +327,7 @@ mod tests {
 
     #[test]
     fn type_length_and_nulls_are_in_the_digest() {
-        let digest = |array: &dyn Array| Column::from_array(array).unwrap().digest();
+        let digest = |array: &dyn Array| ColumnBytes::from_array(array).unwrap().digest();
         let a = digest(&Int64Array::from(vec![0, 0]));
         assert_ne!(a, digest(&Int64Array::from(vec![0, 0, 0])));
         assert_ne!(a, digest(&Int64Array::from(vec![Some(0), None])));

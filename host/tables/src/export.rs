@@ -7,7 +7,7 @@ use arrow::array::ArrayRef;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use millrace_types::Schema;
 
-use crate::column::{Column, ColumnError, schema_to_arrow};
+use crate::column::{ColumnBytes, ColumnError, schema_to_arrow};
 use crate::read::Format;
 
 /// A table that could not be written.
@@ -75,7 +75,7 @@ impl<W: Write + Send> Exporter<W> {
     ///
     /// # Errors
     /// Those of the writer, and columns that are not what they should be.
-    pub fn part(&mut self, rows: usize, columns: &[Column]) -> Result<(), ExportError> {
+    pub fn part(&mut self, rows: usize, columns: &[ColumnBytes]) -> Result<(), ExportError> {
         let batch = record_batch(&self.schema, rows, columns)?;
         match &mut self.inner {
             Inner::Csv(writer) => writer.write(&batch).map_err(format_error),
@@ -110,9 +110,9 @@ impl<W: Write + Send> Exporter<W> {
 pub fn record_batch(
     schema: &Arc<arrow::datatypes::Schema>,
     rows: usize,
-    columns: &[Column],
+    columns: &[ColumnBytes],
 ) -> Result<RecordBatch, ExportError> {
-    let arrays = columns.iter().map(Column::to_array).collect::<Result<Vec<ArrayRef>, _>>()?;
+    let arrays = columns.iter().map(ColumnBytes::to_array).collect::<Result<Vec<ArrayRef>, _>>()?;
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
     RecordBatch::try_new_with_options(schema.clone(), arrays, &options).map_err(format_error)
 }

@@ -1,6 +1,6 @@
 //! Columns and tables as bytes.
 //!
-//! A [`Column`] is what crosses between guests, packs and kernels: Arrow
+//! A [`ColumnBytes`] is what crosses between guests, packs and kernels: Arrow
 //! buffers, normalised so that equal columns have equal bytes. What a guest
 //! hands over is [`check::Unchecked`] until it was checked. This crate knows
 //! file formats and kernels; it does not know the store, guests or pipelines.
@@ -12,4 +12,4 @@ pub mod pack;
 pub mod read;
 pub mod rows;
 
-pub use column::{Column, ColumnError, ColumnRef, arrow_type, schema_to_arrow, type_from_arrow};
+pub use column::{ColumnBytes, ColumnError, ColumnRef, arrow_type, schema_to_arrow, type_from_arrow};

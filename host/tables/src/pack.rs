@@ -18,7 +18,7 @@ use flatbuffers::FlatBufferBuilder;
 use millrace_types::table::Extent;
 use millrace_types::{ColumnDigest, Field, PackDigest, Schema, StoredChunk};
 
-use crate::column::{Column, ColumnError, ColumnRef, field_from_arrow, schema_to_arrow};
+use crate::column::{ColumnBytes, ColumnError, ColumnRef, field_from_arrow, schema_to_arrow};
 
 const ALIGN: usize = 64;
 const MAGIC: &[u8; 6] = b"ARROW1";
@@ -203,7 +203,7 @@ impl<W: Write + Seek> PackWriter<W> {
 ///
 /// # Errors
 /// Those of the writer; and when they differ in length or from their fields.
-pub fn write<W: Write + Seek>(fields: &[Field], columns: &[Column], out: W) -> io::Result<Pack<W>> {
+pub fn write<W: Write + Seek>(fields: &[Field], columns: &[ColumnBytes], out: W) -> io::Result<Pack<W>> {
     let rows = columns.first().map_or(0, |column| column.rows as u64);
     let mut pack = PackWriter::new(fields, rows, out);
     columns.iter().try_for_each(|column| pack.column(&column.as_ref()))?;
@@ -336,7 +336,8 @@ pub fn is_whole(file: &[u8], digest: &PackDigest) -> bool {
         let mut batches = ipc::reader::FileReader::try_new(io::Cursor::new(file), None).ok()?;
         let batch = batches.next()?.ok()?;
         let fields = batch.schema().fields().iter().map(field).collect::<Option<Vec<_>>>()?;
-        let columns = batch.columns().iter().map(|array| Column::from_array(array).ok()).collect::<Option<Vec<_>>>()?;
+        let columns =
+            batch.columns().iter().map(|array| ColumnBytes::from_array(array).ok()).collect::<Option<Vec<_>>>()?;
         Some(write(&fields, &columns, io::empty()).ok()?.digest)
     };
     // Who is able to seal may still have sealed what a reader panics at.
@@ -348,7 +349,7 @@ pub fn is_whole(file: &[u8], digest: &PackDigest) -> bool {
 ///
 /// # Errors
 /// When a position lies outside of the file or has another size than needed.
-pub fn column(pack: &Bytes, chunk: &StoredChunk) -> Result<Column, ColumnError> {
+pub fn column(pack: &Bytes, chunk: &StoredChunk) -> Result<ColumnBytes, ColumnError> {
     let wrong = || ColumnError::Buffers(format!("pack {} does not have column {}", chunk.pack, chunk.digest));
     let slice = |extent: &Extent| -> Result<Bytes, ColumnError> {
         let end = extent.offset.checked_add(extent.size).filter(|end| *end <= pack.len() as u64).ok_or_else(wrong)?;
@@ -373,7 +374,7 @@ pub fn column(pack: &Bytes, chunk: &StoredChunk) -> Result<Column, ColumnError> 
     if !fits {
         return Err(wrong());
     }
-    Ok(Column {
+    Ok(ColumnBytes {
         data_type: chunk.data_type.clone(),
         rows: rows as usize,
         null_count: chunk.null_count as usize,
@@ -391,7 +392,7 @@ mod tests {
     use super::*;
     use crate::column::type_from_arrow;
 
-    fn fixture() -> (Vec<Field>, Vec<Column>) {
+    fn fixture() -> (Vec<Field>, Vec<ColumnBytes>) {
         let arrays: Vec<(&str, ArrayRef)> = vec![
             ("x", Arc::new(Float64Array::from(vec![Some(0.5), None, Some(2.0)]))),
             ("t", Arc::new(StringArray::from(vec!["a", "", "xyz"]))),
@@ -403,11 +404,11 @@ mod tests {
             data_type: type_from_arrow(array.data_type()).unwrap(),
             nullable: array.null_count() > 0,
         };
-        let columns = arrays.iter().map(|(_, array)| Column::from_array(&**array).unwrap()).collect();
+        let columns = arrays.iter().map(|(_, array)| ColumnBytes::from_array(&**array).unwrap()).collect();
         (arrays.iter().map(field).collect(), columns)
     }
 
-    fn packed(fields: &[Field], columns: &[Column]) -> (Pack<()>, Vec<u8>) {
+    fn packed(fields: &[Field], columns: &[ColumnBytes]) -> (Pack<()>, Vec<u8>) {
         let Pack { digest, chunks, out } = write(fields, columns, io::Cursor::new(Vec::new())).unwrap();
         (Pack { digest, chunks, out: () }, out.into_inner())
     }
@@ -432,7 +433,7 @@ mod tests {
         assert_eq!(*batch.schema(), schema_to_arrow(&Schema { fields }));
         let bytes = Bytes::from(bytes);
         for (i, column) in columns.iter().enumerate() {
-            assert_eq!(&Column::from_array(batch.column(i)).unwrap(), column);
+            assert_eq!(&ColumnBytes::from_array(batch.column(i)).unwrap(), column);
             let chunk = &pack.chunks[i];
             assert_eq!(&super::column(&bytes, chunk).unwrap(), column);
             assert_eq!(chunk.values.offset % ALIGN as u64, 0);
@@ -446,8 +447,9 @@ mod tests {
             let numbers: Float64Array = (0..rows).map(|row| (row % 7 != 3).then_some(row as f64)).collect();
             let texts: StringArray = (0..rows).map(|row| Some("x".repeat(row % 3))).collect();
             let arrays: [ArrayRef; 3] = [Arc::new(numbers.clone()), Arc::new(texts), Arc::new(numbers)];
-            let columns: Vec<Column> = arrays.iter().map(|array| Column::from_array(&**array).unwrap()).collect();
-            let field = |(name, column): (&str, &Column)| Field {
+            let columns: Vec<ColumnBytes> =
+                arrays.iter().map(|array| ColumnBytes::from_array(&**array).unwrap()).collect();
+            let field = |(name, column): (&str, &ColumnBytes)| Field {
                 name: ColumnName::new(name),
                 data_type: column.data_type().clone(),
                 nullable: true,
@@ -480,7 +482,7 @@ mod tests {
         for (fields, columns) in [(vec![], vec![]), {
             let (fields, _) = fixture();
             let empty = StringArray::from(Vec::<&str>::new());
-            (vec![fields[1].clone()], vec![Column::from_array(&empty).unwrap()])
+            (vec![fields[1].clone()], vec![ColumnBytes::from_array(&empty).unwrap()])
         }] {
             let (pack, bytes) = packed(&fields, &columns);
             assert!(ipc::reader::FileReader::try_new(std::io::Cursor::new(&bytes), None).is_ok());

@@ -6,15 +6,15 @@ use arrow::datatypes::UInt32Type;
 use millrace_types::{DataType, Selection};
 
 use crate::check::count_ones;
-use crate::column::{Column, ColumnError};
+use crate::column::{ColumnBytes, ColumnError};
 
 /// Rows that a mask keeps.
-pub fn kept(mask: &Column) -> u64 {
+pub fn kept(mask: &ColumnBytes) -> u64 {
     count_ones(&mask.values)
 }
 
 /// Whether indices are 0, 1, 2, …
-pub fn is_identity(indices: &Column) -> bool {
+pub fn is_identity(indices: &ColumnBytes) -> bool {
     let (values, rest) = indices.values.as_chunks();
     indices.null_count == 0 && rest.is_empty() && (0u32..).zip(values).all(|(i, index)| u32::from_le_bytes(*index) == i)
 }
@@ -24,9 +24,9 @@ pub fn is_identity(indices: &Column) -> bool {
 /// # Errors
 /// When selection and sources do not fit, or the result would not fit 32-bit
 /// offsets.
-pub fn gather(kind: Selection, selection: &Column, sources: &[Column]) -> Result<Column, ColumnError> {
+pub fn gather(kind: Selection, selection: &ColumnBytes, sources: &[ColumnBytes]) -> Result<ColumnBytes, ColumnError> {
     let wrong = |what: &str| ColumnError::Buffers(what.to_owned());
-    let arrays = sources.iter().map(Column::to_array).collect::<Result<Vec<_>, _>>()?;
+    let arrays = sources.iter().map(ColumnBytes::to_array).collect::<Result<Vec<_>, _>>()?;
     let source: ArrayRef = match arrays.as_slice() {
         [] => return Err(wrong("a selection from nothing")),
         [one] => one.clone(),
@@ -65,7 +65,7 @@ pub fn gather(kind: Selection, selection: &Column, sources: &[Column]) -> Result
             take(&source, indices, None)
         }
     };
-    Column::from_array(&*picked.map_err(|error| ColumnError::Buffers(error.to_string()))?)
+    ColumnBytes::from_array(&*picked.map_err(|error| ColumnError::Buffers(error.to_string()))?)
 }
 
 #[cfg(test)]
@@ -77,8 +77,8 @@ mod tests {
 
     use super::*;
 
-    fn column(array: &dyn Array) -> Column {
-        Column::from_array(array).unwrap()
+    fn column(array: &dyn Array) -> ColumnBytes {
+        ColumnBytes::from_array(array).unwrap()
     }
 
     proptest! {

@@ -1,6 +1,6 @@
 //! The functions of `interface host`, as a guest calls them.
 
-use millrace_tables::Column;
+use millrace_tables::ColumnBytes;
 use millrace_tables::check::Unchecked;
 use millrace_types::action_record::Declared;
 use millrace_types::{ColumnName, Field, PortName, bounds};
@@ -62,7 +62,7 @@ fn begin(cx: &mut Cx<'_>, port: &str, rows: PartRows) -> wasmtime::Result<()> {
             running(cx)?.outputs.mask(output, &mask.port, &bits)
         }
         PartRows::Take(takes) => {
-            let mut checked: Vec<(PortName, Column)> = Vec::with_capacity(takes.len());
+            let mut checked: Vec<(PortName, ColumnBytes)> = Vec::with_capacity(takes.len());
             for one in &takes {
                 let (name, rows) = running(cx)?.outputs.take_rows(&one.port).map_err(wasmtime::Error::new)?;
                 let indices = claims(cx, &one.indices).check_indices(rows);

@@ -2,7 +2,7 @@
 
 use millrace_tables::check::{ClaimError, Unchecked};
 use millrace_tables::pack::{Pack, PackWriter};
-use millrace_tables::{Column, ColumnRef, rows};
+use millrace_tables::{ColumnBytes, ColumnRef, rows};
 use millrace_types::action_record::Declared;
 use millrace_types::{
     BlobRef, ColumnName, DataType, Field, OutputRecord, PartRecord, Phase, PortName, RowsRecord, Schema, bounds,
@@ -62,8 +62,8 @@ fn misuse<T>(message: impl Into<String>) -> Result<T, EmitError> {
 /// The rows of a part, as checked.
 pub(crate) enum Rows {
     Same(PortName),
-    Mask(PortName, Column),
-    Take(Vec<(PortName, Column)>),
+    Mask(PortName, ColumnBytes),
+    Take(Vec<(PortName, ColumnBytes)>),
     New,
 }
 
@@ -76,7 +76,7 @@ pub(crate) struct OpenPart {
     pack: Option<PackWriter<Box<dyn PackFile>>>,
     /// Columns that came before those that lie before them in the pack: where they lie must
     /// not follow from when they came.
-    waiting: Vec<(ColumnName, Column)>,
+    waiting: Vec<(ColumnName, ColumnBytes)>,
     emitted: Vec<ColumnName>,
     bytes: u64,
 }
@@ -287,7 +287,7 @@ impl Outputs {
                 chunks
             }
         };
-        let mut selection = |column: Column| -> Result<StoredSelection, EmitError> {
+        let mut selection = |column: ColumnBytes| -> Result<StoredSelection, EmitError> {
             bytes += column.bytes();
             let field =
                 Field { name: ColumnName::new("selection"), data_type: column.data_type().clone(), nullable: true };
@@ -298,7 +298,7 @@ impl Outputs {
             Rows::New => RowsRecord::Rows,
             Rows::Mask(port, mask) => RowsRecord::Mask { port, selection: selection(mask)? },
             Rows::Take(takes) => {
-                let take = |(port, indices): (PortName, Column)| {
+                let take = |(port, indices): (PortName, ColumnBytes)| {
                     let one = self
                         .inputs
                         .iter()
@@ -406,7 +406,7 @@ pub(crate) fn claim(what: &str, error: &ClaimError) -> EmitError {
 }
 
 /// Indices of a take, checked against the rows there are.
-pub(crate) fn take(takes: Vec<(PortName, Column)>) -> Result<(Rows, u64), EmitError> {
+pub(crate) fn take(takes: Vec<(PortName, ColumnBytes)>) -> Result<(Rows, u64), EmitError> {
     let Some(rows) = takes.first().map(|(_, indices)| indices.rows()) else {
         return misuse("it took rows from no port");
     };

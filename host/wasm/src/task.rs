@@ -5,7 +5,7 @@ use std::io::{Seek, Write};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use millrace_tables::Column;
+use millrace_tables::ColumnBytes;
 use millrace_tables::pack::{self, Pack};
 use millrace_types::{BlobRef, Chunk, Field, Limits, LogLine, PackDigest, Phase, PortName, StoredChunk, bounds};
 
@@ -25,7 +25,7 @@ pub trait Data: Send + Sync {
     ///
     /// # Errors
     /// When they are not there.
-    fn column(&self, chunk: &Chunk) -> Result<Column, DataError>;
+    fn column(&self, chunk: &Chunk) -> Result<ColumnBytes, DataError>;
 
     /// The bytes of a blob.
     ///
@@ -60,7 +60,7 @@ impl dyn Data + '_ {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn put_pack(&self, fields: &[Field], columns: &[Column]) -> Result<Vec<Arc<StoredChunk>>, DataError> {
+    pub fn put_pack(&self, fields: &[Field], columns: &[ColumnBytes]) -> Result<Vec<Arc<StoredChunk>>, DataError> {
         let error = |error: std::io::Error| DataError(error.to_string());
         let Pack { digest, chunks, out } = pack::write(fields, columns, self.new_pack()?).map_err(error)?;
         out.keep(&digest, &chunks)?;

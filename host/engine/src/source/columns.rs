@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use millrace_store::Store;
-use millrace_tables::Column;
+use millrace_tables::ColumnBytes;
 use millrace_tables::read::{self, ReadError, ReadOptions, ReadPart, Sink};
 use millrace_types::action_record::ObjectRef;
 use millrace_types::wire::Kind;
@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use super::files::{Digested, changed};
 use super::{Failed, key};
-use crate::data::StoreData;
+use crate::data::{StoreData, lock};
 
 /// The columns of a table that a run needs: a step reads them, or they are written to a
 /// file.
@@ -334,12 +334,12 @@ pub(crate) enum Lifted {
     Stored(Arc<StoredChunk>),
     /// As it was read now, with others of that part and parts that came along, each under its
     /// digest as unread; the part itself last.
-    Read(Vec<(ColumnDigest, Column)>),
+    Read(Vec<(ColumnDigest, ColumnBytes)>),
 }
 
 /// Columns of parts by their places.
 #[derive(Default)]
-struct Held(Mutex<BTreeMap<u64, (Schema, Vec<Column>)>>);
+struct Held(Mutex<BTreeMap<u64, (Schema, Vec<ColumnBytes>)>>);
 
 impl Sink for Held {
     fn part(
@@ -353,10 +353,6 @@ impl Sink for Held {
     }
 
     fn restart(&self) {}
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The unread columns that a table is made of: by source, their names.

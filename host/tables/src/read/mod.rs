@@ -25,7 +25,7 @@ use ::arrow::datatypes::{Field as ArrowField, FieldRef};
 use millrace_types::{DataType, Schema};
 use serde::{Deserialize, Serialize};
 
-use crate::column::{Column, ColumnError, field_from_arrow};
+use crate::column::{ColumnBytes, ColumnError, field_from_arrow};
 
 pub use infer::MISSING;
 use predicate::Batch;
@@ -179,7 +179,7 @@ pub struct ReadPart {
     /// Rows in each column.
     pub rows: usize,
     /// One for each field of the schema.
-    pub columns: Vec<Column>,
+    pub columns: Vec<ColumnBytes>,
 }
 
 /// Where parts go. Text is read with the types that its beginning suggests; if
@@ -399,7 +399,7 @@ impl<'a> Shaper<'a> {
             // would be a change of everybody's key.
             let field = field_from_arrow(&field.clone().with_nullable(true)).map_err(fail)?;
             fields.push(field);
-            columns.push(Column::from_array(&*batch.arrays[index]).map_err(fail)?);
+            columns.push(ColumnBytes::from_array(&*batch.arrays[index]).map_err(fail)?);
         }
         let schema = Schema { fields };
         match self.schema.get() {

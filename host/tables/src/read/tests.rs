@@ -218,7 +218,7 @@ fn a_parquet_filter_skips_row_groups_and_rows() {
     for (from, rows) in [(1i64, 3usize), (10, 3)] {
         let ints = ::arrow::array::Int64Array::from_iter_values(from..from + rows as i64);
         let texts = ::arrow::array::StringArray::from(vec!["a"; rows]);
-        let columns = [Column::from_array(&ints).unwrap(), Column::from_array(&texts).unwrap()];
+        let columns = [ColumnBytes::from_array(&ints).unwrap(), ColumnBytes::from_array(&texts).unwrap()];
         export.part(rows, &columns).unwrap();
     }
     export.finish().unwrap();

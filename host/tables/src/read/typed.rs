@@ -27,7 +27,7 @@ enum Values {
 }
 
 /// A column on its way.
-struct Column {
+struct ColumnSoFar {
     values: Values,
     to: ArrowType,
     /// Whether the type was inferred.
@@ -52,7 +52,7 @@ pub(super) struct Typed<'a> {
     missing: &'a [&'a [u8]],
     /// Whether the empty field is missing, and nothing that begins like a number is.
     is_plain: bool,
-    columns: Vec<Column>,
+    columns: Vec<ColumnSoFar>,
     rows: usize,
 }
 
@@ -77,7 +77,7 @@ impl<'a> Typed<'a> {
                 Some(_) => Values::Raw(RawColumn::default()),
             };
             let is_untyped = inferred == Some(Kind::Missing);
-            Column { values, to: to.unwrap_or(ArrowType::Null), is_inferred, is_untyped, missing: Vec::new() }
+            ColumnSoFar { values, to: to.unwrap_or(ArrowType::Null), is_inferred, is_untyped, missing: Vec::new() }
         };
         let odd = |text: &&[u8]| text.first().is_some_and(|first| matches!(first, b'0'..=b'9' | b'-' | b'.'));
         Self {
@@ -174,7 +174,7 @@ impl<'a> Typed<'a> {
 
     /// Bytes of the largest column of text.
     pub(super) fn largest(&self) -> usize {
-        let bytes = |column: &Column| match &column.values {
+        let bytes = |column: &ColumnSoFar| match &column.values {
             Values::Text { bytes, .. } => bytes.len(),
             Values::Raw(raw) => raw.bytes(),
             _ => 0,
@@ -186,7 +186,7 @@ impl<'a> Typed<'a> {
     pub(super) fn finish(self) -> Plain<Vec<(usize, ArrowType, ArrayRef)>> {
         let rows = self.rows;
         let mut out = Vec::with_capacity(self.columns.len());
-        for (place, Column { values, to, is_inferred, missing, .. }) in self.columns.into_iter().enumerate() {
+        for (place, ColumnSoFar { values, to, is_inferred, missing, .. }) in self.columns.into_iter().enumerate() {
             let nulls = || {
                 (!missing.is_empty()).then(|| {
                     let mut valid = vec![true; rows];
