@@ -420,3 +420,71 @@ pub(crate) fn take(takes: Vec<(PortName, ColumnBytes)>) -> Result<(Rows, u64), E
     }
     Ok((Rows::Take(takes), rows as u64))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Cursor, Seek, SeekFrom, Write};
+    use std::sync::{Arc, Mutex};
+
+    use millrace_types::{DataType, PackDigest, StoredChunk};
+
+    use super::*;
+
+    type Kept = Arc<Mutex<Vec<(PackDigest, Vec<u8>)>>>;
+
+    /// A file in memory.
+    struct File(Cursor<Vec<u8>>, Kept);
+
+    impl Write for File {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Seek for File {
+        fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
+            self.0.seek(to)
+        }
+    }
+
+    impl PackFile for File {
+        fn keep(self: Box<Self>, digest: &PackDigest, _: &[Arc<StoredChunk>]) -> Result<(), DataError> {
+            self.1.lock().unwrap().push((*digest, self.0.into_inner()));
+            Ok(())
+        }
+    }
+
+    /// Two tasks may make the same pack, and the record of each says where its columns lie:
+    /// they must lie alike.
+    #[test]
+    fn columns_lie_in_a_pack_as_planned_in_whichever_order_they_come() {
+        let names = ["a", "b", "c", "d"];
+        let field = |name: &str| Field { name: ColumnName::new(name), data_type: DataType::Int32, nullable: false };
+        let fields = names.map(field);
+        let values = |place: usize| vec![place as u8 + 1; 4 * 50_000];
+        let packed = |order: [usize; 4]| {
+            let kept = Kept::default();
+            let file: Box<dyn PackFile> = Box::new(File(Cursor::default(), kept.clone()));
+            let pack = Some(PackWriter::new(&fields, 50_000, file));
+            let (waiting, emitted) = (Vec::new(), Vec::new());
+            let mut open = OpenPart { output: 0, rows: 50_000, origin: Rows::New, pack, waiting, emitted, bytes: 0 };
+            for place in order {
+                let values = values(place);
+                let claims = Unchecked { rows: 50_000, null_count: 0, validity: None, offsets: None, values: &values };
+                open.column(&fields[place], &claims.check_in_place(&DataType::Int32, false).unwrap()).unwrap();
+            }
+            assert_eq!((open.bytes, open.emitted.len(), open.waiting.len()), (4 * 4 * 50_000, 4, 0), "{order:?}");
+            let Pack { digest, chunks, out } = open.pack.unwrap().finish().unwrap();
+            out.keep(&digest, &chunks).unwrap();
+            kept.lock().unwrap().pop().unwrap()
+        };
+        let planned = packed([0, 1, 2, 3]);
+        for order in [[3, 2, 1, 0], [1, 0, 3, 2], [2, 0, 3, 1], [0, 3, 1, 2]] {
+            assert!(packed(order) == planned, "{order:?}");
+        }
+    }
+}
