@@ -266,6 +266,10 @@ fn a_table_that_cannot_be_shown_is_made_again() {
     assert!(broken.stderr.contains("run the pipeline again"), "{}", broken.stderr);
     assert_eq!(sandbox.run(&[]).ran(), 0);
     assert_eq!(sandbox.host(&["show", "derived"]).stdout, shown.stdout);
+    // Nobody has to look first.
+    harm(&sandbox, "tables", |bytes| *bytes.last_mut().expect("bytes") ^= 1);
+    assert_eq!(sandbox.run(&[]).ran(), 0);
+    assert_eq!(sandbox.host(&["show", "derived"]).stdout, shown.stdout);
 }
 
 /// What a copy of a store easily loses, or somebody puts into the place of its files.
@@ -274,12 +278,16 @@ fn small_damage_is_mended_by_the_way() {
     let sandbox = sandbox();
     let first = sandbox.run(&[]);
     let store = sandbox.path("store");
-    let damages: [(&str, &dyn Fn()); 7] = [
+    let damages: [(&str, &dyn Fn()); 8] = [
         ("no folder for new files", &|| fs::remove_dir_all(store.join("tmp")).unwrap()),
         ("no folder for claims", &|| fs::remove_dir_all(store.join("claims")).unwrap()),
         ("claims that are a folder", &|| {
             fs::remove_file(store.join("claims/keys")).unwrap();
             fs::create_dir(store.join("claims/keys")).unwrap();
+        }),
+        ("claims that are a pipe", &|| {
+            fs::remove_file(store.join("claims/keys")).unwrap();
+            assert!(std::process::Command::new("mkfifo").arg(store.join("claims/keys")).status().unwrap().success());
         }),
         ("an empty mark", &|| fs::write(store.join("LAYOUT"), "").unwrap()),
         ("a mark that is no text", &|| fs::write(store.join("LAYOUT"), [0xff, 0xfe]).unwrap()),

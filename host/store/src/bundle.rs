@@ -11,7 +11,7 @@ use millrace_types::wire::Kind;
 
 const MAGIC: &[u8; 5] = b"MLRI\x02";
 const HEADER: usize = MAGIC.len() + 4 + 16;
-const NAME: usize = 1 + 32;
+pub(crate) const NAME: usize = 1 + 32;
 const ENTRY: usize = NAME + 4;
 
 /// The number of a kind, then the name of the record.
@@ -43,8 +43,9 @@ impl Bundle {
         self.starts.len().saturating_sub(1)
     }
 
-    pub(crate) fn name_of(&self, place: usize) -> &[u8] {
-        &self.bytes[HEADER + place * ENTRY..][..NAME]
+    pub(crate) fn name_of(&self, place: usize) -> &Name {
+        const NONE: Name = [0; NAME];
+        self.bytes[HEADER + place * ENTRY..].first_chunk().unwrap_or(&NONE)
     }
 
     /// The place of a record. Entries are in order; in a file in which they are not,
@@ -54,7 +55,7 @@ impl Bundle {
         let (mut from, mut to) = (0, self.len());
         while from < to {
             let middle = from + (to - from) / 2;
-            match self.name_of(middle).cmp(wanted.as_slice()) {
+            match self.name_of(middle).cmp(&wanted) {
                 std::cmp::Ordering::Less => from = middle + 1,
                 std::cmp::Ordering::Greater => to = middle,
                 std::cmp::Ordering::Equal => return Some(middle),
@@ -66,12 +67,6 @@ impl Bundle {
     /// The bytes of a record; fewer, or none, if the file was cut.
     pub(crate) fn bytes_of(&self, place: usize) -> &[u8] {
         self.bytes.get(self.starts[place]..self.starts[place + 1]).unwrap_or_default()
-    }
-
-    /// Digest of the entries: of what records there are, and how long they are.
-    pub(crate) fn contents(&self) -> Option<[u8; 32]> {
-        let entries = self.bytes.get(HEADER..*self.starts.first()?)?;
-        Some(*blake3::hash(entries).as_bytes())
     }
 }
 
@@ -97,9 +92,8 @@ fn starts(bytes: &[u8]) -> Option<Vec<usize>> {
     Some(starts)
 }
 
-/// The bytes of a file of these records, of which each name is taken once, and the digest
-/// of its entries.
-pub(crate) fn encode(mut records: Vec<(&[u8], &[u8])>) -> (Vec<u8>, [u8; 32]) {
+/// The bytes of a file of these records, of which each name is taken once.
+pub(crate) fn encode(mut records: Vec<(&[u8], &[u8])>) -> Vec<u8> {
     // Often runs of entries that are in order, or nearly.
     records.sort_by_key(|(name, _)| *name);
     records.dedup_by_key(|(name, _)| *name);
@@ -108,15 +102,14 @@ pub(crate) fn encode(mut records: Vec<(&[u8], &[u8])>) -> (Vec<u8>, [u8; 32]) {
         entries.extend_from_slice(name);
         entries.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
     }
-    let contents = blake3::hash(&entries);
     let size: usize = records.iter().map(|(_, bytes)| bytes.len()).sum();
     let mut out = Vec::with_capacity(HEADER + entries.len() + size);
     out.extend_from_slice(MAGIC);
     out.extend_from_slice(&(records.len() as u32).to_le_bytes());
-    out.extend_from_slice(&contents.as_bytes()[..16]);
+    out.extend_from_slice(&blake3::hash(&entries).as_bytes()[..16]);
     out.extend_from_slice(&entries);
     records.iter().for_each(|(_, bytes)| out.extend_from_slice(bytes));
-    (out, *contents.as_bytes())
+    out
 }
 
 #[cfg(test)]
@@ -136,12 +129,11 @@ mod tests {
                 records.iter().map(|(part, bytes)| (name(Kind::Table, &full(part)), bytes)).collect();
             let mut given: Vec<(&[u8], &[u8])> =
                 named.iter().map(|(name, bytes)| (name.as_slice(), bytes.as_slice())).collect();
-            let (there, _) = encode(given.clone());
+            let there = encode(given.clone());
             if backwards { given.reverse() }
-            let (bytes, contents) = encode(given);
+            let bytes = encode(given);
             prop_assert_eq!(&bytes, &there);
             let bundle = Bundle::new(bytes.into());
-            prop_assert_eq!(bundle.contents(), Some(contents));
             prop_assert_eq!(bundle.len(), records.len());
             for (part, bytes) in &records {
                 let place = bundle.find(Kind::Table, &full(part)).unwrap();

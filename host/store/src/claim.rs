@@ -46,7 +46,14 @@ impl Store {
 
     /// A file to lock.
     fn open_claims(&self, path: &Path) -> Result<File> {
-        let open = || File::options().create(true).truncate(false).write(true).open(path);
+        let open = || {
+            let mut options = File::options();
+            options.create(true).truncate(false).write(true);
+            // Of a pipe that nobody reads.
+            crate::never_wait(&mut options);
+            let file = options.open(path)?;
+            if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is not a regular file")) }
+        };
         let fail = |source| StoreError::new("lock", path, source);
         match open() {
             Ok(file) => Ok(file),

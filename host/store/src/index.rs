@@ -98,13 +98,13 @@ impl Store {
             return Ok(());
         }
         let known = (0..index.used.len()).filter(is_used);
-        let known = known.map(|place| (index.records.name_of(place), index.records.bytes_of(place)));
+        let known = known.map(|place| (index.records.name_of(place).as_slice(), index.records.bytes_of(place)));
         let mut all: Vec<(&[u8], &[u8])> = known.collect();
         all.extend(fresh.iter().map(|(name, bytes)| (name.as_slice(), bytes.as_slice())));
         if all.iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>() > bounds::INDEX_BYTES {
             return Ok(());
         }
-        self.write_file(&index.path, &bundle::encode(all).0)
+        self.write_file(&index.path, &bundle::encode(all))
     }
 }
 

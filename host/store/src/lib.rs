@@ -136,15 +136,20 @@ pub(crate) fn read_file(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// A regular file, for reading.
-pub(crate) fn open_file(path: &Path) -> io::Result<std::fs::File> {
-    let mut options = std::fs::File::options();
-    options.read(true);
+/// Whatever is opened so opens at once, or never.
+pub(crate) fn never_wait(options: &mut std::fs::OpenOptions) {
     #[cfg(unix)]
     {
         use std::os::unix::fs::OpenOptionsExt;
         options.custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32);
     }
+}
+
+/// A regular file, for reading.
+pub(crate) fn open_file(path: &Path) -> io::Result<std::fs::File> {
+    let mut options = std::fs::File::options();
+    options.read(true);
+    never_wait(&mut options);
     let file = options.open(path)?;
     if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is not a regular file")) }
 }

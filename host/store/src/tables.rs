@@ -4,14 +4,15 @@
 //! would cost more than many a task. A pipeline's index knows the files of its last run,
 //! so that the next adds what is new, and looks for a few files and not for all tables.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use millrace_types::wire::{self, Kind};
 use millrace_types::{Hex, Table, TableDigest};
 use serde::{Deserialize, Serialize};
 
 use crate::bundle::{self, Bundle, Name, name};
-use crate::{Result, Store, object};
+use crate::{Result, Store};
 
 /// Files that the tables of a pipeline lie in at most; then they are put together in one.
 const FILES: usize = 16;
@@ -31,19 +32,16 @@ impl Store {
         self.sharded("tables", Hex::of(&file.contents).as_str())
     }
 
-    fn tables_in(&self, file: &TableFile) -> Option<Bundle> {
+    /// The bytes of a file of tables, if they are those that it is named by.
+    fn table_bytes(&self, file: &TableFile) -> Option<Bytes> {
         let path = self.table_path(file);
-        let tables = Bundle::new(object::map(&path, file.size).ok()?);
-        if tables.contents() != Some(file.contents) {
-            let _ = std::fs::remove_file(&path);
-            return None;
-        }
-        Some(tables)
+        let bytes = self.object_bytes(&path).filter(|bytes| bytes.len() as u64 == file.size)?;
+        (*blake3::hash(&bytes).as_bytes() == file.contents).then_some(bytes)
     }
 
-    /// Whether a file of tables is there, by its size.
+    /// Whether a file of tables is there, and whole.
     pub fn has_tables(&self, file: &TableFile) -> bool {
-        object::is_file_of(&self.table_path(file), file.size)
+        self.table_bytes(file).is_some()
     }
 
     /// Keeps those of the tables of a pipeline that the files of its last run do not have.
@@ -54,7 +52,7 @@ impl Store {
     pub fn keep_tables(&self, tables: &[(TableDigest, &Table)]) -> Result<Vec<TableFile>> {
         let known = self.index.as_ref().and_then(|index| index.tables()).unwrap_or_default();
         let mut files: Vec<(TableFile, Bundle, bool)> =
-            known.iter().filter_map(|file| Some((*file, self.tables_in(file)?, false))).collect();
+            known.iter().filter_map(|file| Some((*file, Bundle::new(self.table_bytes(file)?), false))).collect();
         let mut is_new = |digest: &TableDigest| {
             let found = files.iter_mut().find(|(_, tables, _)| tables.find(Kind::Table, digest.as_bytes()).is_some());
             found.map(|(_, _, is_used)| *is_used = true).is_none()
@@ -87,34 +85,41 @@ impl Store {
 
     fn put_tables(&self, records: &[(Name, Vec<u8>)]) -> Result<TableFile> {
         let records = records.iter().map(|(name, bytes)| (name.as_slice(), bytes.as_slice()));
-        let (bytes, contents) = bundle::encode(records.collect());
-        let file = TableFile { contents, size: bytes.len() as u64 };
+        let bytes = bundle::encode(records.collect());
+        let file = TableFile { contents: *blake3::hash(&bytes).as_bytes(), size: bytes.len() as u64 };
         self.write_file(&self.table_path(&file), &bytes)?;
         Ok(file)
     }
 
-    /// Looks for a table in all files. One that was harmed is taken away: its tables are
-    /// kept anew by the next run that has them.
+    /// Looks for a table in all files. One that was harmed is taken away, and what is left of
+    /// it kept in another.
     pub fn table(&self, digest: &TableDigest) -> Option<Table> {
         self.files_in("tables").find_map(|path| {
-            let found = self.object_bytes(&path).and_then(|bytes| {
-                let tables = Bundle::new(bytes);
-                let is_named = Hex::of(&tables.contents()?).as_str() == path.file_name()?.to_str()?;
-                is_named.then_some(tables)
-            });
-            let decoded = found.map(|tables| {
-                let place = tables.find(Kind::Table, digest.as_bytes())?;
-                Some(wire::decode(Kind::Table, digest.as_bytes(), tables.bytes_of(place)))
-            });
-            match decoded {
-                Some(None) => None,
-                Some(Some(Some(table))) => Some(table),
-                None | Some(Some(None)) => {
-                    let _ = std::fs::remove_file(&path);
-                    None
-                }
+            let Some(tables) = self.object_bytes(&path).map(Bundle::new) else {
+                let _ = std::fs::remove_file(&path);
+                return None;
+            };
+            let place = tables.find(Kind::Table, digest.as_bytes());
+            let found = place.and_then(|place| wire::decode(Kind::Table, digest.as_bytes(), tables.bytes_of(place)));
+            if tables.len() == 0 || (place.is_some() && found.is_none()) {
+                self.salvage(&path, &tables);
             }
+            found
         })
+    }
+
+    /// Each record is sealed with its name: those that are whole are as good as before.
+    fn salvage(&self, path: &Path, tables: &Bundle) {
+        let records = (0..tables.len()).map(|place| (tables.name_of(place), tables.bytes_of(place)));
+        let is_whole =
+            |(name, bytes): &(&[u8; bundle::NAME], &[u8])| wire::body(Kind::Table, &name[1..], bytes).is_some();
+        let whole: Vec<(Name, Vec<u8>)> =
+            records.filter(is_whole).map(|(name, bytes)| (*name, bytes.to_vec())).collect();
+        // What cannot be written now is made anew by the next run of its pipeline.
+        if !whole.is_empty() && self.put_tables(&whole).is_err() {
+            return;
+        }
+        let _ = std::fs::remove_file(path);
     }
 }
 
@@ -175,7 +180,7 @@ mod tests {
 
     #[test]
     fn what_was_harmed_is_never_believed_and_is_made_again() {
-        let (_folder, store) = store();
+        let (folder, store) = store();
         let files = keep(&store, &[1, 2]);
         let path = store.table_path(&files[0]);
         let whole = std::fs::read(&path).unwrap();
@@ -188,14 +193,35 @@ mod tests {
                     let (digest, table) = table(fields);
                     assert!(store.table(&digest).is_none_or(|found| found == table));
                 }
-                assert!(!path.exists(), "a file that is harmed at {at} is taken away");
+                assert!(!store.has_tables(&files[0]), "a file that is harmed at {at} is noticed");
                 assert_eq!(keep(&store, &[1, 2]), files);
-                assert_eq!(store.table(&table(2).0), Some(table(2).1));
+                for fields in [1, 2] {
+                    assert_eq!(store.table(&table(fields).0), Some(table(fields).1));
+                }
             }
         }
+        // Of a harmed record the others in its file are as good as before.
+        let mut flipped = whole.clone();
+        let last = flipped.len() - 1;
+        flipped[last] ^= 1;
+        store.files_in("tables").for_each(|file| std::fs::remove_file(file).unwrap());
+        std::fs::write(&path, flipped).unwrap();
+        let found = [1, 2].map(|fields| store.table(&table(fields).0).is_some());
+        assert_eq!(found.into_iter().filter(|found| *found).count(), 1);
+        let found = [1, 2].map(|fields| store.table(&table(fields).0).is_some());
+        assert_eq!(found.into_iter().filter(|found| *found).count(), 1, "of the one that was left too");
+        assert!(!path.exists());
+        // A link to it is none.
+        assert_eq!(keep(&store, &[1, 2]), files);
+        std::fs::rename(&path, folder.path().join("moved")).unwrap();
+        std::os::unix::fs::symlink(folder.path().join("moved"), &path).unwrap();
+        assert!(!store.has_tables(&files[0]));
+        assert_eq!(keep(&store, &[1, 2]), files);
+        assert!(store.has_tables(&files[0]));
         // Whole, and in the place of another.
         let others = keep(&store, &[8, 9]);
         std::fs::copy(&path, store.table_path(&others[0])).unwrap();
+        assert!(!store.has_tables(&others[0]));
         assert_eq!(store.table(&table(8).0), None);
         assert_eq!(keep(&store, &[8, 9]), others);
         assert_eq!(store.table(&table(8).0), Some(table(8).1));

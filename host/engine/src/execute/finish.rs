@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use millrace_store::TableFile;
+use millrace_store::{StoreError, TableFile};
 use millrace_types::action_record::ObjectRef;
 use millrace_types::{Artifact, BlobRef, LogLine, PortName, Table, TableDigest};
 use millrace_wasm::PortKind;
@@ -27,8 +27,8 @@ pub(super) struct Finished<'a> {
     pub(super) logs: Vec<(usize, Vec<LogLine>)>,
     /// Everything in the store that these results consist of.
     pub(super) objects: Vec<ObjectRef>,
-    /// Where the tables among them are found by their digests, if they are kept.
-    pub(super) tables: Option<Vec<TableFile>>,
+    /// Where the tables among them are found by their digests.
+    pub(super) tables: Vec<TableFile>,
     /// The sources whose columns were not all read.
     pub(super) unread: Vec<[u8; 32]>,
     /// Blobs whose content was read here.
@@ -67,7 +67,10 @@ impl Artifacts {
 
 impl<'a> Run<'a> {
     /// Takes what came of it.
-    pub(super) fn finish(mut self) -> Finished<'a> {
+    ///
+    /// # Errors
+    /// When its tables cannot be kept.
+    pub(super) fn finish(mut self) -> Result<Finished<'a>, StoreError> {
         self.summary.interrupted = self.options.cancel.is_cancelled();
         self.summary.ok &= !self.summary.interrupted;
         let mut nodes = Vec::with_capacity(self.nodes.len());
@@ -107,7 +110,7 @@ impl<'a> Run<'a> {
         }
         let made: Vec<(TableDigest, &Table)> = made.iter().map(|(digest, table)| (*digest, &**table)).collect();
         let is_run = self.options.mode == Mode::Run;
-        let tables = is_run.then(|| self.options.store.keep_tables(&made).ok()).flatten();
+        let tables = if is_run { self.options.store.keep_tables(&made)? } else { Vec::new() };
         let choice = |node: &usize| -> Vec<BlobRef> {
             let blob = |(_, output): &(PortName, OutputState)| match output {
                 OutputState::Blob(blob) => *blob,
@@ -140,6 +143,6 @@ impl<'a> Run<'a> {
         objects.dedup();
         let graph_matrix = graph.nodes.iter().map(|node| node.matrix.clone()).collect();
         let artifacts = Artifacts { sources, nodes, chosen, graph_matrix };
-        Finished { summary, tasks, logs, objects, tables, unread, choices, artifacts, emit }
+        Ok(Finished { summary, tasks, logs, objects, tables, unread, choices, artifacts, emit })
     }
 }

@@ -23,7 +23,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use millrace_store::Store;
+use millrace_store::{Store, StoreError};
 use millrace_types::{Schema, Table};
 use millrace_wasm::Cancel;
 
@@ -138,7 +138,8 @@ pub fn execute(options: &Options, emit: &mut (dyn FnMut(Event) + Send)) -> Resul
     let (mut run, seen) = begin(options, &loaded, found, &data, last, emit)?;
     run.plan_all().map_err(RunError::Invalid)?;
     worker::work_off(&mut run, &data);
-    let mut finished = ManuallyDrop::new(run.finish());
+    let system = |error: StoreError| RunError::System(error.to_string());
+    let mut finished = ManuallyDrop::new(run.finish().map_err(system)?);
     let finished: &mut finish::Finished<'_> = &mut finished;
 
     if options.mode == Mode::Run {
@@ -151,7 +152,7 @@ pub fn execute(options: &Options, emit: &mut (dyn FnMut(Event) + Send)) -> Resul
         std::thread::scope(|scope| {
             // A copy: not to have it is no failure.
             scope.spawn(|| options.store.keep_index());
-            record.write(&options.store).map_err(|error| RunError::System(error.to_string()))?;
+            record.write(&options.store).map_err(system)?;
             let trace = exported.and_then(|exports| Trace::of(options, &loaded, seen, finished, exports, record));
             if let Some(trace) = ManuallyDrop::new(trace).as_ref() {
                 trace.keep(options);

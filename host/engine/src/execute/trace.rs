@@ -172,7 +172,7 @@ impl Trace {
         let used = Used {
             objects: std::mem::take(&mut finished.objects),
             choices: std::mem::take(&mut finished.choices),
-            tables: finished.tables.take()?,
+            tables: std::mem::take(&mut finished.tables),
             unread: std::mem::take(&mut finished.unread),
         };
         let told = Told { instances: loaded.graph.nodes.len(), run, logs: std::mem::take(&mut finished.logs) };
