@@ -231,7 +231,7 @@ pub fn run(place: &Place, rounds: usize) -> Result<()> {
         }
         peers::pieces(place)?;
         let (eleven, twelve) = ("pieces/{0*,10}.parquet", "pieces/*.parquet");
-        for _ in 0..3 {
+        for _ in 0..2 {
             bench.fresh()?;
             maps.add("cold, --jobs 1", bench.maps(twelve, &["--jobs", "1"])?.wall.as_secs_f64());
             maps.add("two at once, --jobs 1 each", bench.maps_twice(twelve)?);
