@@ -242,6 +242,7 @@ pub fn run(place: &Place, rounds: usize) -> Result<()> {
         maps.add("one derived column's parameter changed", param.wall.as_secs_f64());
         bench.fresh()?;
         bench.maps(eleven, &[])?;
+        settle()?;
         maps.add("one part of twelve appended", bench.maps(twelve, &[])?.wall.as_secs_f64());
         let (seconds, _) = bench.peer(&python, "polars", "csv")?;
         csv.add("polars", seconds);
