@@ -225,9 +225,10 @@ pub(crate) fn map(path: &Path, size: u64) -> Result<Bytes> {
 
 #[expect(unsafe_code, reason = "mapping a file is what makes reading it free; the one place that does it")]
 fn map_immutable(file: &File) -> io::Result<memmap2::Mmap> {
-    // SAFETY: the mapping must not change while it is there. Objects are renamed
-    // into place when they are whole and never written again; removing one
-    // leaves the mapping intact. Somebody who edits files inside the store by
-    // hand while a run reads them is outside of what can be promised.
+    // SAFETY: the mapping must not change while it is there. Objects, tables, indices and
+    // traces are renamed into place when they are whole and never written again: a new one
+    // is another file, and to replace or remove one leaves the mapping intact. Somebody who
+    // edits files inside the store by hand while a run reads them is outside of what can be
+    // promised.
     unsafe { memmap2::Mmap::map(file) }
 }
