@@ -18,12 +18,14 @@ mod worker;
 
 pub(crate) use finish::Artifacts;
 
+use std::convert::Infallible;
 use std::mem::ManuallyDrop;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
 use millrace_store::{Store, StoreError};
+use millrace_tables::read::Threads;
 use millrace_types::{Schema, Table};
 use millrace_wasm::Cancel;
 
@@ -213,8 +215,7 @@ fn begin<'a>(
     Ok((run.with_sources(read.into_iter().map(|read| Some(read.table)).collect()), seen))
 }
 
-/// Reads those of the sources that `which` is about, each on its own thread when there are
-/// several.
+/// Reads those of the sources that `which` is about, by as many threads as there are jobs.
 fn read_sources(
     options: &Options,
     graph: &Graph,
@@ -224,31 +225,17 @@ fn read_sources(
     which: impl Fn(&Found) -> bool,
     into: &mut [Option<Read>],
 ) -> Result<(), RunError> {
-    let places = (0..found.len()).filter(|place| found[*place].as_ref().is_some_and(&which));
-    let taken: Vec<(usize, Found)> =
-        places.collect::<Vec<_>>().into_iter().filter_map(|place| Some((place, found[place].take()?))).collect();
-    let read = |place: usize, found| {
-        source::read(&options.store, data, &graph.sources[place], found, &needs[place], options.jobs)
-    };
-    let several = taken.len() > 1;
-    let results: Vec<_> = std::thread::scope(|scope| {
-        let mut threads = Vec::new();
-        let mut results = Vec::new();
-        for (place, found) in taken {
-            if several {
-                threads.push((place, scope.spawn(move || read(place, found))));
-            } else {
-                results.push(read(place, found).map(|read| (place, read)));
-            }
-        }
-        let gone = || vec![Diagnostic::new("a reader ended without a result: please report this")];
-        let join = |(place, thread): (usize, std::thread::ScopedJoinHandle<'_, _>)| {
-            thread.join().unwrap_or_else(|_| Err(gone())).map(|read| (place, read))
-        };
-        results.extend(threads.into_iter().map(join));
-        results
+    let meant = found.iter_mut().enumerate();
+    let meant: Vec<_> =
+        meant.filter_map(|(place, found)| Some((place, found.take_if(|found| which(found))?))).collect();
+    let threads = Threads::new(options.jobs);
+    let read = threads.each(meant, |(place, found)| {
+        let read = source::read(&options.store, data, &graph.sources[place], found, &needs[place], &threads);
+        // What is wrong with several is told together: a failure stops none of the others.
+        Ok::<_, Infallible>(read.map(|read| (place, read)))
     });
-    for (place, read) in together(results)? {
+    let Ok(read) = read;
+    for (place, read) in together(read)? {
         into[place] = Some(read);
     }
     Ok(())

@@ -10,12 +10,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use millrace_store::Store;
 use millrace_tables::ColumnBytes;
-use millrace_tables::read::{self, ReadError, ReadOptions, ReadPart, Sink};
+use millrace_tables::read::{self, ReadError, ReadOptions, ReadPart, Sink, Threads};
 use millrace_types::action_record::ObjectRef;
 use millrace_types::wire::Kind;
 use millrace_types::{Chunk, ColumnDigest, ColumnName, Part, Schema, SourceDigest, StoredChunk, Table, Unread};
@@ -182,7 +181,7 @@ pub(super) fn read_table(
     data: &StoreData,
     files: &[PathBuf],
     options: &ReadOptions,
-    threads: usize,
+    threads: &Threads,
 ) -> Result<(Table, Vec<u64>), ReadError> {
     let sink = StoreSink { data, parts: Mutex::default() };
     let schema = read::read(files, options, threads, &sink)?;
@@ -203,32 +202,18 @@ pub(super) struct Files<'a> {
 impl Files<'_> {
     /// Their tables one after the other, and whether nothing was read for them. None where
     /// they are at odds: whoever reads them as one can say in what.
-    pub(super) fn table(&self, threads: usize) -> Result<Option<(Table, bool)>, Failed> {
+    pub(super) fn table(&self, threads: &Threads) -> Result<Option<(Table, bool)>, Failed> {
         if let [_] = self.files {
+            // Nothing is at odds with it.
             return self.of_file(0, threads).map(Some);
         }
-        let next = AtomicUsize::new(0);
-        let found: Mutex<BTreeMap<usize, Result<(Table, bool), Failed>>> = Mutex::default();
-        let work = || {
-            while let Some(place) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|place| *place < self.files.len())
-            {
-                let table = self.of_file(place, threads.div_ceil(self.files.len()));
-                found.lock().unwrap_or_else(PoisonError::into_inner).insert(place, table);
-            }
+        let found = match threads.each(0..self.files.len(), |place| self.of_file(place, threads)) {
+            Ok(found) => found,
+            Err(Failed::Read(_)) => return Ok(None),
+            Err(failed) => return Err(failed),
         };
-        std::thread::scope(|scope| {
-            for _ in 1..threads.min(self.files.len()) {
-                scope.spawn(work);
-            }
-            work();
-        });
         let mut whole: Option<(Table, bool)> = None;
-        for found in found.into_inner().unwrap_or_else(PoisonError::into_inner).into_values() {
-            let (table, is_cached) = match found {
-                Ok(found) => found,
-                Err(Failed::Read(_)) => return Ok(None),
-                Err(failed) => return Err(failed),
-            };
+        for (table, is_cached) in found {
             match &mut whole {
                 None => whole = Some((table, is_cached)),
                 Some((whole, all_cached)) if whole.schema == table.schema => {
@@ -241,7 +226,7 @@ impl Files<'_> {
         Ok(whole)
     }
 
-    fn of_file(&self, place: usize, threads: usize) -> Result<(Table, bool), Failed> {
+    fn of_file(&self, place: usize, threads: &Threads) -> Result<(Table, bool), Failed> {
         let Self { store, files, digests, options, need, .. } = *self;
         let (file, digested) = (&files[place..=place], &digests[place..=place]);
         let key = key(file, digested, options);
@@ -478,10 +463,10 @@ pub(crate) fn decode(store: &Store, data: &StoreData, table: &Table) -> Result<(
         if key(&files, &digests, &options) != source {
             return Err(gone(&named, &format!("`{}` is not as it was", files[0].display())));
         }
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = Threads::new(std::thread::available_parallelism().map_or(1, usize::from));
         let need = Need::These(names);
         let files = Files { store, data, files: &files, digests: &digests, options: &options, need: &need };
-        files.table(threads).map_err(|failed| match failed {
+        files.table(&threads).map_err(|failed| match failed {
             Failed::Read(error) => format!("{named}: {error}"),
             Failed::Changed(file) => gone(&named, &format!("`{}` changed while it was read", file.display())),
             Failed::Store(error) => error.to_string(),

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use millrace_store::{Store, StoreError};
-use millrace_tables::read::{self, Format, ReadError, ReadOptions};
+use millrace_tables::read::{self, Format, ReadError, ReadOptions, Threads};
 use millrace_types::action_record::ObjectRef;
 use millrace_types::wire::Kind;
 use millrace_types::{Schema, Table};
@@ -151,7 +151,7 @@ pub(crate) fn read(
     source: &Source,
     found: Found,
     need: &Need,
-    threads: usize,
+    threads: &Threads,
 ) -> Result<Read, Vec<Diagnostic>> {
     let Found { started, files, options, look, digests, key, known } = found;
     let mut table = known.map(|table| (table, true));
@@ -187,7 +187,7 @@ fn read_whole(
     digests: &[Digested],
     options: &ReadOptions,
     key: &[u8; 32],
-    threads: usize,
+    threads: &Threads,
 ) -> Result<Table, Failed> {
     let (table, _) = read_table(data, files, options, threads).map_err(Failed::Read)?;
     if let Some(file) = changed(store, files, digests) {
@@ -276,12 +276,12 @@ mod tests {
         let source = &pipeline.sources[0];
         let found = find(&store, source).unwrap();
         std::fs::write(path("rows.csv"), "x\n2\n").unwrap();
-        let error = read(&store, &data, source, found, &Need::All, 1).map(|_| ()).unwrap_err();
+        let error = read(&store, &data, source, found, &Need::All, &Threads::new(1)).map(|_| ()).unwrap_err();
         assert!(error[0].message.contains("changed while it was read"), "{}", error[0].message);
         std::fs::write(path("rows.csv"), "x\n1\n").unwrap();
         let found = find(&store, source).unwrap();
         assert!(found.known.is_none(), "the wrong rows are found under the digest of the right ones");
-        assert!(read(&store, &data, source, found, &Need::All, 1).is_ok_and(|read| !read.cached));
+        assert!(read(&store, &data, source, found, &Need::All, &Threads::new(1)).is_ok_and(|read| !read.cached));
         assert!(find(&store, source).unwrap().known.is_some());
     }
 }

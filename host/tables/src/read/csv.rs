@@ -1,14 +1,13 @@
 //! CSV, by RFC 4180, with a header line.
 //!
-//! One thread finds where records end, others parse them: a part is so many lines,
-//! whoever reads it. Types are those of the first part, and if a later value does
+//! One thread at a time finds where records end, and parses what it found while the next
+//! looks on: a part is so many lines, whoever reads it. Types are those of the first part, and if a later value does
 //! not fit, wider ones and a second reading. So memory holds few parts at a time,
 //! and the types are those of the whole file all the same.
 
 use std::collections::HashSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Sender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ::arrow::datatypes::{DataType as ArrowType, Field as ArrowField, Schema as ArrowSchema};
@@ -18,8 +17,9 @@ use millrace_types::{Schema, bounds};
 use super::infer::{Kind, RawColumn};
 use super::predicate::Batch;
 use super::split::{Block, Splitter};
+use super::threads::Threads;
 use super::typed::{NotPlain, Typed, Wanted};
-use super::{PART_ROWS, ReadError, ReadOptions, ReadPart, Shaper, Sink, open::open};
+use super::{PART_ROWS, ReadError, ReadOptions, ReadPart, Shaper, Sink, guarded, open::open};
 use crate::column::{arrow_type, field_from_arrow};
 
 /// A part is cut early when one of its columns has as much text.
@@ -45,7 +45,7 @@ impl From<ReadError> for Stop {
 pub(super) fn read(
     files: &[PathBuf],
     options: &ReadOptions,
-    threads: usize,
+    threads: &Threads,
     sink: &dyn Sink,
 ) -> Result<Schema, ReadError> {
     let read = match converge(files, options, threads, sink, Vec::new()) {
@@ -65,7 +65,7 @@ pub(super) fn read(
 fn converge(
     files: &[PathBuf],
     options: &ReadOptions,
-    threads: usize,
+    threads: &Threads,
     sink: &dyn Sink,
     mut kinds: Vec<Kind>,
 ) -> Result<(Vec<Kind>, Schema), ReadError> {
@@ -159,7 +159,7 @@ struct Parser<'a> {
 }
 
 impl CsvTable<'_> {
-    fn file(&mut self, number: u64, path: &Path, threads: usize) -> Result<(), Stop> {
+    fn file(&mut self, number: u64, path: &Path, threads: &Threads) -> Result<(), Stop> {
         let mut stop = None;
         open(path, &mut |input| {
             match self.records(number, path, input, threads) {
@@ -172,7 +172,13 @@ impl CsvTable<'_> {
         stop.map_or(Ok(()), Err)
     }
 
-    fn records(&mut self, number: u64, path: &Path, input: &mut dyn Read, threads: usize) -> Result<(), Stop> {
+    fn records(
+        &mut self,
+        number: u64,
+        path: &Path,
+        input: &mut (dyn Read + Send),
+        threads: &Threads,
+    ) -> Result<(), Stop> {
         let mut splitter = Splitter::new(path, input, self.options.delimiter);
         let header = loop {
             let Some(first) = splitter.next(1)? else { return Ok(()) };
@@ -251,7 +257,7 @@ impl CsvTable<'_> {
 
 impl Parser<'_> {
     /// Parses the rest of a file, each block by whichever thread is free.
-    fn rest(&self, splitter: &mut Splitter<'_>, rows: usize, kinds: &[Kind], threads: usize) -> Result<(), Stop> {
+    fn rest(&self, splitter: &mut Splitter<'_>, rows: usize, kinds: &[Kind], threads: &Threads) -> Result<(), Stop> {
         let failed: Mutex<Option<(u64, Stop)>> = Mutex::default();
         let fail = |at: u64, stop: Stop| {
             let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -271,38 +277,25 @@ impl Parser<'_> {
             }
         };
         let has_failed = || failed.lock().unwrap_or_else(PoisonError::into_inner).is_some();
-        let (send, receive) = sync_channel::<Block>(1);
-        let (give_back, done) = channel::<Vec<u8>>();
-        let receive = Mutex::new(receive);
-        let work = |give_back: Sender<Vec<u8>>| {
-            loop {
-                let block = receive.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                let Ok(block) = block else { return };
-                parse(&block);
-                let _ = give_back.send(block.bytes);
-            }
-        };
-        std::thread::scope(|scope| {
-            for _ in 0..threads.max(1) {
-                let give_back = give_back.clone();
-                scope.spawn(|| work(give_back));
-            }
+        let splitter = Mutex::new(splitter);
+        threads.work_and_one_more(|help| {
+            let mut done = None;
             while !has_failed() {
-                done.try_iter().for_each(|bytes| splitter.reuse(bytes));
-                match splitter.next(rows) {
+                let block = guarded(Some(self.path), || {
+                    let mut splitter = splitter.lock().unwrap_or_else(PoisonError::into_inner);
+                    done.take().into_iter().for_each(|bytes| splitter.reuse(bytes));
+                    splitter.next(rows)
+                });
+                match block {
                     Ok(Some(block)) => {
-                        if send.send(block).is_err() {
-                            break;
-                        }
+                        help();
+                        parse(&block);
+                        done = Some(block.bytes);
                     }
-                    Ok(None) => break,
-                    Err(error) => {
-                        fail(u64::MAX, error.into());
-                        break;
-                    }
+                    Ok(None) => return,
+                    Err(error) => return fail(u64::MAX, error.into()),
                 }
             }
-            drop(send);
         });
         match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
             Some((_, stop)) => Err(stop),

@@ -16,6 +16,7 @@ use ::arrow::record_batch::{RecordBatch, RecordBatchReader};
 use millrace_types::Schema;
 
 use super::predicate::Batch;
+use super::threads::Threads;
 use super::{ReadError, ReadOptions, Shaper, Sink, by_threads, place_of};
 
 /// The schema, from the end of a file or the beginning of a stream.
@@ -58,7 +59,7 @@ impl Batches {
 pub(super) fn read(
     files: &[PathBuf],
     options: &ReadOptions,
-    threads: usize,
+    threads: &Threads,
     sink: &dyn Sink,
 ) -> Result<Schema, ReadError> {
     let shaper = Shaper::new(options);

@@ -11,15 +11,17 @@ mod json;
 mod open;
 mod parquet;
 mod predicate;
+mod row_group;
 mod split;
+mod threads;
 mod typed;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ::arrow::datatypes::{Field as ArrowField, FieldRef};
 use millrace_types::{DataType, Schema};
@@ -29,6 +31,7 @@ use crate::column::{ColumnBytes, ColumnError, field_from_arrow};
 
 pub use infer::MISSING;
 use predicate::Batch;
+pub use threads::Threads;
 
 /// What a source file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -198,13 +201,13 @@ pub trait Sink: Sync {
     fn restart(&self);
 }
 
-/// Reads files, in this order, as one table, with so many threads where the format
+/// Reads files, in this order, as one table, with such threads as are free where the format
 /// allows.
 ///
 /// # Errors
 /// When a file cannot be read, or does not fit the options or the others.
-pub fn read(files: &[PathBuf], options: &ReadOptions, threads: usize, sink: &dyn Sink) -> Result<Schema, ReadError> {
-    guarded(files.first(), || match options.format {
+pub fn read(files: &[PathBuf], options: &ReadOptions, threads: &Threads, sink: &dyn Sink) -> Result<Schema, ReadError> {
+    guarded(files.first().map(PathBuf::as_path), || match options.format {
         Format::Csv => csv::read(files, options, threads, sink),
         Format::Ndjson => json::read(files, options, sink),
         Format::Parquet => parquet::read(files, options, threads, sink),
@@ -238,15 +241,18 @@ pub fn is_guarded() -> bool {
 }
 
 /// Readers of other crates panic at some files that are harmed: that is a mistake of the file.
-fn guarded<T>(path: Option<&PathBuf>, work: impl FnOnce() -> Result<T, ReadError>) -> Result<T, ReadError> {
+fn guarded<T>(path: Option<&Path>, work: impl FnOnce() -> Result<T, ReadError>) -> Result<T, ReadError> {
     let before = GUARDED.replace(true);
     let done = catch_unwind(AssertUnwindSafe(work));
     GUARDED.set(before);
     done.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<&str>().map(ToString::to_string);
         let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-        let path = path.cloned().unwrap_or_default();
-        Err(ReadError::content(&path, None, format!("it is harmed, and its reader stopped: {text}")))
+        Err(ReadError::content(
+            path.unwrap_or(Path::new("")),
+            None,
+            format!("it is harmed, and its reader stopped: {text}"),
+        ))
     })
 }
 
@@ -315,46 +321,26 @@ fn file_and_index(place: u64) -> (u64, usize) {
 /// Does each of so many things by whichever thread is free, with what `begin` gives the
 /// thread. Of several errors it is that of the first thing.
 fn by_threads<S>(
-    path: &PathBuf,
+    path: &Path,
     count: usize,
-    threads: usize,
+    threads: &Threads,
     begin: impl Fn() -> Result<S, ReadError> + Sync,
     each: impl Fn(&mut S, usize) -> Result<(), ReadError> + Sync,
 ) -> Result<(), ReadError> {
-    let next = AtomicUsize::new(0);
-    let failed: Mutex<Option<(usize, ReadError)>> = Mutex::default();
-    let failure = || failed.lock().unwrap_or_else(PoisonError::into_inner);
-    let work = || {
-        let mut state = None;
-        loop {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            if index >= count || failure().is_some() {
-                return;
-            }
-            let begun = state.take().map_or_else(|| guarded(Some(path), &begin), Ok);
-            let done = begun.and_then(|mut begun| {
-                guarded(Some(path), || each(&mut begun, index))?;
-                state = Some(begun);
-                Ok(())
-            });
-            if let Err(error) = done {
-                let mut failed = failure();
-                if failed.as_ref().is_none_or(|(known, _)| index < *known) {
-                    *failed = Some((index, error));
-                }
-            }
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 1..threads.min(count) {
-            scope.spawn(work);
-        }
-        work();
-    });
-    match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        Some((_, error)) => Err(error),
-        None => Ok(()),
-    }
+    let done = threads.each_with(
+        0..count,
+        || None,
+        |begun: &mut Option<S>, index| {
+            guarded(Some(path), || {
+                let begun = match begun {
+                    Some(begun) => begun,
+                    None => begun.insert(begin()?),
+                };
+                each(begun, index)
+            })
+        },
+    );
+    done.map(drop)
 }
 
 /// Arrow arrays to a part: unpacks what does not cross, filters, projects.

@@ -7,7 +7,10 @@ use std::path::Path;
 use super::ReadError;
 
 /// The bytes of a file; `.gz` and `.zip` with a single entry are unpacked.
-pub(super) fn open(path: &Path, each: &mut dyn FnMut(&mut dyn Read) -> Result<(), ReadError>) -> Result<(), ReadError> {
+pub(super) fn open(
+    path: &Path,
+    each: &mut dyn FnMut(&mut (dyn Read + Send)) -> Result<(), ReadError>,
+) -> Result<(), ReadError> {
     let mut file = File::open(path).map_err(ReadError::io(path))?;
     let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
     match extension.to_ascii_lowercase().as_str() {

@@ -2,7 +2,8 @@
 //!
 //! Columns that nobody asked for are not decoded; row groups that the filter
 //! rules out by their statistics are not read; of the others the columns of the
-//! filter are decoded first, and of the rest only the rows that it keeps.
+//! filter are decoded first, and of the rest only the rows that it keeps. Without a filter
+//! the columns of a row group are decoded by all threads that are free ([`RowGroup`]).
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -20,12 +21,14 @@ use millrace_expr::Column;
 use millrace_types::Schema;
 
 use super::predicate::Batch;
+use super::row_group::{self, RowGroup, Share};
+use super::threads::Threads;
 use super::{ReadError, ReadOptions, Shaper, Sink, by_threads, place_of, predicate};
 
 pub(super) fn read(
     files: &[PathBuf],
     options: &ReadOptions,
-    threads: usize,
+    threads: &Threads,
     sink: &dyn Sink,
 ) -> Result<Schema, ReadError> {
     // The filter is applied by the reader: the shaper must not ask for its columns again.
@@ -43,6 +46,9 @@ pub(super) fn peek(path: &Path, options: &ReadOptions) -> Option<Schema> {
     super::unpacked(probe.schema(), options)
 }
 
+/// Values that one thread reads sooner than it gets help.
+const ALONE: usize = 1 << 14;
+
 /// What all row groups of a file share.
 struct Groups<'a> {
     number: u64,
@@ -56,7 +62,7 @@ struct Groups<'a> {
     sink: &'a dyn Sink,
 }
 
-fn broken(path: &Path, error: &dyn std::fmt::Display) -> ReadError {
+pub(super) fn broken(path: &Path, error: &dyn std::fmt::Display) -> ReadError {
     ReadError::content(path, None, format!("not usable as Parquet: {error}"))
 }
 
@@ -71,14 +77,14 @@ pub(super) fn read_one(
     let after = ReadOptions { filter: None, ..options.clone() };
     let shaper = Shaper::new(&after);
     let groups = groups(number, path, options, &shaper, sink)?;
-    if group < groups.meta.metadata().num_row_groups() { groups.one(group) } else { Ok(()) }
+    if group < groups.meta.metadata().num_row_groups() { groups.one(group, &Threads::new(1)) } else { Ok(()) }
 }
 
 fn read_file(
     number: u64,
     path: &PathBuf,
     options: &ReadOptions,
-    threads: usize,
+    threads: &Threads,
     shaper: &Shaper<'_>,
     sink: &dyn Sink,
 ) -> Result<(), ReadError> {
@@ -112,12 +118,12 @@ fn groups<'a>(
 
 impl Groups<'_> {
     /// Reads all row groups, each by whichever thread is free.
-    fn all(&self, threads: usize) -> Result<(), ReadError> {
+    fn all(&self, threads: &Threads) -> Result<(), ReadError> {
         let count = self.meta.metadata().num_row_groups();
-        by_threads(self.path, count, threads, || Ok(()), |(), group| self.one(group))
+        by_threads(self.path, count, threads, || Ok(()), |(), group| self.one(group, threads))
     }
 
-    fn one(&self, group: usize) -> Result<(), ReadError> {
+    fn one(&self, group: usize, threads: &Threads) -> Result<(), ReadError> {
         let Self { path, options, meta, .. } = self;
         let schema = meta.schema();
         if let Some(text) = &options.filter
@@ -126,13 +132,19 @@ impl Groups<'_> {
         {
             return Ok(());
         }
-        let file = File::open(path).map_err(ReadError::io(path))?;
-        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, meta.clone());
-        let projection = ProjectionMask::roots(builder.parquet_schema(), self.roots.iter().copied());
         // Parts of one size: a last one of few rows would cost as much as a whole one.
-        let rows = usize::try_from(meta.metadata().row_group(group).num_rows()).unwrap_or(usize::MAX).max(1);
-        let batch = rows.div_ceil(rows.div_ceil(options.part_rows.max(1)));
-        let mut builder = builder.with_row_groups(vec![group]).with_projection(projection).with_batch_size(batch);
+        let rows = usize::try_from(meta.metadata().row_group(group).num_rows()).unwrap_or(usize::MAX);
+        let batch = rows.max(1).div_ceil(rows.max(1).div_ceil(options.part_rows.max(1)));
+        let emit = |piece: usize, batch: Batch| {
+            self.shaper.emit_at(place_of(self.number, group, piece), path, batch, self.sink)
+        };
+        if self.condition.is_none() && self.roots.len() > 1 && rows.saturating_mul(self.roots.len()) >= ALONE {
+            let share = |places: Vec<usize>| self.share(group, batch, places);
+            let shares = row_group::shares(&self.bytes(group)).into_iter().map(share).collect::<Result<_, _>>()?;
+            let fields = self.roots.iter().map(|index| schema.field(*index).clone()).collect();
+            return RowGroup::new(path, fields, rows.div_ceil(batch), shares).read(threads, emit);
+        }
+        let mut builder = self.reader(group, batch, self.roots.iter().copied())?;
         if let Some(condition) = self.condition.clone() {
             let roots = condition.columns().iter().filter_map(|name| schema.index_of(name).ok()).collect::<Vec<_>>();
             let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
@@ -150,11 +162,41 @@ impl Groups<'_> {
         }
         let batches = builder.build().map_err(|error| broken(path, &error))?;
         for (piece, batch) in batches.enumerate() {
-            let batch = batch.map_err(|error| broken(path, &error))?;
-            let place = place_of(self.number, group, piece);
-            self.shaper.emit_at(place, path, Batch::from(&batch), self.sink)?;
+            emit(piece, Batch::from(&batch.map_err(|error| broken(path, &error))?))?;
         }
         Ok(())
+    }
+
+    /// Will read some columns of a row group.
+    fn reader(
+        &self,
+        group: usize,
+        batch: usize,
+        roots: impl IntoIterator<Item = usize>,
+    ) -> Result<ParquetRecordBatchReaderBuilder<File>, ReadError> {
+        let file = File::open(self.path).map_err(ReadError::io(self.path))?;
+        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.meta.clone());
+        let projection = ProjectionMask::roots(builder.parquet_schema(), roots);
+        Ok(builder.with_row_groups(vec![group]).with_projection(projection).with_batch_size(batch))
+    }
+
+    fn share(&self, group: usize, batch: usize, mut places: Vec<usize>) -> Result<Share, ReadError> {
+        // A reader has them in the order of the file.
+        places.sort_unstable();
+        let reader = self.reader(group, batch, places.iter().map(|place| self.roots[*place]))?;
+        Ok(Share { places, reader: reader.build().map_err(|error| broken(self.path, &error))? })
+    }
+
+    /// How much the decoding of each wanted column gives, in bytes.
+    fn bytes(&self, group: usize) -> Vec<u64> {
+        let schema = self.meta.metadata().file_metadata().schema_descr();
+        let mut bytes = vec![0u64; self.meta.schema().fields().len()];
+        for (leaf, column) in self.meta.metadata().row_group(group).columns().iter().enumerate() {
+            let size = u64::try_from(column.uncompressed_size()).unwrap_or(0);
+            let root = &mut bytes[schema.get_column_root_idx(leaf)];
+            *root = root.saturating_add(size);
+        }
+        self.roots.iter().map(|root| bytes[*root]).collect()
     }
 }
 

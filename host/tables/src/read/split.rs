@@ -37,7 +37,7 @@ enum State {
 /// Reads blocks one after the other.
 pub(super) struct Splitter<'a> {
     path: &'a Path,
-    input: &'a mut dyn Read,
+    input: &'a mut (dyn Read + Send),
     delimiter: u8,
     /// Read, and in no block yet.
     buffer: Vec<u8>,
@@ -52,7 +52,7 @@ pub(super) struct Splitter<'a> {
 }
 
 impl<'a> Splitter<'a> {
-    pub(super) fn new(path: &'a Path, input: &'a mut dyn Read, delimiter: u8) -> Self {
+    pub(super) fn new(path: &'a Path, input: &'a mut (dyn Read + Send), delimiter: u8) -> Self {
         Self {
             path,
             input,

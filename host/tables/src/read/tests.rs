@@ -48,7 +48,7 @@ fn read_text(name: &str, content: &[u8], options: &ReadOptions) -> Result<(Schem
     let path = folder.path().join(name);
     std::fs::write(&path, content).unwrap();
     let seeing = Seeing::default();
-    let schema = read(&[path], options, 3, &seeing)?;
+    let schema = read(&[path], options, &Threads::new(3), &seeing)?;
     let (parts, restarts) = seeing.0.into_inner().unwrap();
     let seen = Seen { parts: parts.into_values().collect(), restarts };
     Ok((schema, seen))
@@ -196,7 +196,7 @@ fn every_format_reads_back_what_was_exported() {
         {
             let export =
                 Export(std::sync::Mutex::new(crate::export::Exporter::new(&mut bytes, format, &schema).unwrap()));
-            read(&[path], &options(Format::Csv), 1, &export).unwrap();
+            read(&[path], &options(Format::Csv), &Threads::new(1), &export).unwrap();
             export.0.into_inner().unwrap().finish().unwrap();
         }
         let typed = ReadOptions {
@@ -274,7 +274,7 @@ fn arrow_batches_are_cut_and_read_by_all_threads() {
         std::fs::write(&path, bytes).unwrap();
         for threads in [1, 3, 9] {
             let seeing = Seeing::default();
-            let schema = read(std::slice::from_ref(&path), &picked, threads, &seeing).unwrap();
+            let schema = read(std::slice::from_ref(&path), &picked, &Threads::new(threads), &seeing).unwrap();
             assert_eq!(types(&schema), "t: utf8");
             let (parts, _) = seeing.0.into_inner().unwrap();
             assert_eq!(parts.into_values().collect::<Vec<_>>(), expected);
@@ -288,6 +288,133 @@ fn arrow_batches_are_cut_and_read_by_all_threads() {
         for end in (0..bytes.len()).step_by(97) {
             let _ = read_text("t.arrow", &bytes[..end], &picked);
         }
+    }
+}
+
+/// A Parquet file of several row groups, with columns of every weight, text, lists and
+/// missing values: `x0` to `x17`, `t`, `l`.
+fn wide_parquet(rows: usize, group: usize) -> Vec<u8> {
+    use ::arrow::array::{ArrayRef, Float64Array, Int64Builder, ListBuilder, StringArray};
+    use ::arrow::record_batch::RecordBatch;
+    use ::parquet::file::properties::WriterProperties;
+
+    let number =
+        |column: usize, row: usize| (!row.is_multiple_of(column + 3)).then_some((row * 31 + column * 7) as f64 / 4.0);
+    let floats = |column: usize| -> ArrayRef {
+        std::sync::Arc::new((0..rows).map(|row| number(column, row)).collect::<Float64Array>())
+    };
+    let mut columns: Vec<(String, ArrayRef)> = (0..18).map(|column| (format!("x{column}"), floats(column))).collect();
+    let text =
+        (0..rows).map(|row| (!row.is_multiple_of(5)).then(|| format!("text {}", row % 300))).collect::<StringArray>();
+    columns.push(("t".into(), std::sync::Arc::new(text)));
+    let mut lists = ListBuilder::new(Int64Builder::new());
+    for row in 0..rows {
+        (0..row % 3).for_each(|value| lists.values().append_value((row + value) as i64));
+        lists.append(!row.is_multiple_of(11));
+    }
+    columns.push(("l".into(), std::sync::Arc::new(lists.finish())));
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    let properties = WriterProperties::builder()
+        .set_max_row_group_row_count(Some(group))
+        .set_data_page_row_count_limit(100)
+        .set_write_batch_size(50)
+        .build();
+    let mut bytes = Vec::new();
+    let mut writer = ::parquet::arrow::ArrowWriter::try_new(&mut bytes, batch.schema(), Some(properties)).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    bytes
+}
+
+fn seen(path: &PathBuf, options: &ReadOptions, threads: usize) -> Result<(String, Vec<(usize, Vec<String>)>), String> {
+    let seeing = Seeing::default();
+    let schema = read(std::slice::from_ref(path), options, &Threads::new(threads), &seeing);
+    let schema = schema.map_err(|error| error.to_string())?;
+    Ok((types(&schema), seeing.0.into_inner().unwrap().0.into_values().collect()))
+}
+
+/// Columns of a row group are decoded by any number of threads; a filter that keeps every row
+/// has them read by one reader. Both say the same.
+#[test]
+fn columns_of_a_row_group_are_read_by_all_threads() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("t.parquet");
+    std::fs::write(&path, wide_parquet(3700, 1500)).unwrap();
+    let mut names: Vec<String> = (0..18).rev().map(|column| format!("x{column}")).collect();
+    names.insert(7, "t".into());
+    let of = |filter: Option<&str>, part_rows| ReadOptions {
+        columns: Some(names.clone()),
+        filter: filter.map(Into::into),
+        part_rows,
+        ..options(Format::Parquet)
+    };
+    for part_rows in [1, 400, 5000] {
+        let by_one = seen(&path, &of(Some("x0 < 1e9 or x0 is null"), part_rows), 1).unwrap();
+        assert_eq!(by_one.1.iter().map(|(rows, _)| rows).sum::<usize>(), 3700);
+        for threads in [1, 2, 3, 40] {
+            assert!(seen(&path, &of(None, part_rows), threads).unwrap() == by_one, "{threads} threads");
+        }
+    }
+}
+
+/// Whatever is wrong with a file, any number of threads says the same, and ends.
+#[test]
+fn a_harmed_row_group_is_the_same_mistake_for_all_threads() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("t.parquet");
+    let good = wide_parquet(1200, 1200);
+    let of = ReadOptions { part_rows: 300, ..options(Format::Parquet) };
+    let columns = (0..18).map(|column| format!("x{column}")).chain(["t".into()]).collect();
+    let of = ReadOptions { columns: Some(columns), ..of };
+    let mut mistakes = 0;
+    for at in (4..good.len() - 8).step_by(1 + good.len() / 120) {
+        let mut bytes = good.clone();
+        let until = (at + 200).min(good.len() - 8);
+        bytes[at..until].fill(0xff);
+        std::fs::write(&path, &bytes).unwrap();
+        let by_one = seen(&path, &of, 1);
+        mistakes += usize::from(by_one.is_err());
+        for threads in [2, 5] {
+            assert_eq!(seen(&path, &of, threads), by_one, "bytes from {at}");
+        }
+    }
+    assert!(mistakes > 20, "{mistakes}");
+}
+
+#[test]
+fn shares_have_every_column_once_and_weigh_about_as_much() {
+    for bytes in [vec![], vec![7], vec![0; 40], (0..100).map(|i| 1 << (i % 20)).collect::<Vec<u64>>()] {
+        let shares = row_group::shares(&bytes);
+        let mut places = shares.concat();
+        places.sort_unstable();
+        assert_eq!(places, (0..bytes.len()).collect::<Vec<_>>());
+        assert!(shares.len() <= 16 && shares.iter().all(|share| !share.is_empty()));
+        let weight = |share: &Vec<usize>| share.iter().map(|place| bytes[*place]).sum::<u64>();
+        let (heaviest, all) = (shares.iter().map(weight).max().unwrap_or(0), bytes.iter().sum::<u64>());
+        assert!(heaviest <= all / 16 + bytes.iter().max().copied().unwrap_or(0), "{heaviest} of {all}");
+    }
+}
+
+/// The last of several things is done by all threads, and never by more than there are.
+#[test]
+fn threads_help_where_there_is_something_left() {
+    use std::sync::atomic::AtomicUsize;
+    for count in [1, 2, 5] {
+        let threads = Threads::new(count);
+        let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let inner = |item: usize| {
+            most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            std::thread::sleep(std::time::Duration::from_millis(2));
+            now.fetch_sub(1, Ordering::SeqCst);
+            Ok::<_, usize>(item)
+        };
+        let outer = |file: usize| threads.each(file * 100..file * 100 + 20, inner);
+        let done = threads.each(0..3, outer).unwrap();
+        assert_eq!(done.concat().len(), 60);
+        assert!(done.concat().is_sorted());
+        assert_eq!(most.into_inner(), count);
+        let failed = threads.each(0..100, |item| if item % 7 == 6 { Err(item) } else { Ok(()) });
+        assert_eq!(failed, Err(6));
     }
 }
 

@@ -1,0 +1,112 @@
+//! The threads that reading may use.
+//!
+//! Whoever has more to do than it is about to do itself asks for help, and gets it when a
+//! thread is free: so the last file is read by all, whether it is the last of many, the last
+//! row group, or the only one. It knows nothing of what is done.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread::Scope;
+
+/// Threads, of which those that have nothing to do may be asked for.
+#[derive(Debug)]
+pub struct Threads {
+    free: AtomicUsize,
+}
+
+/// A thread that was free; free again when this is dropped.
+struct Taken<'t>(&'t Threads);
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        self.0.free.fetch_add(1, Ordering::Release);
+    }
+}
+
+/// Asks for a thread that does the same as the one that asks.
+pub(super) type Help<'h> = &'h dyn Fn();
+
+impl Threads {
+    /// So many, of which the caller is one. There is always the caller.
+    pub fn new(count: usize) -> Self {
+        Self { free: AtomicUsize::new(count.saturating_sub(1)) }
+    }
+
+    fn take(&self) -> Option<Taken<'_>> {
+        let less = |free: usize| free.checked_sub(1);
+        self.free.fetch_update(Ordering::Acquire, Ordering::Relaxed, less).ok().map(|_| Taken(self))
+    }
+
+    /// Does `work` on this thread, and on one more each time that it asks and one is free.
+    /// Comes back when all have.
+    pub(super) fn work(&self, work: impl Fn(Help<'_>) + Sync) {
+        std::thread::scope(|scope| begin(self, scope, &work));
+    }
+
+    /// As [`Self::work`], and on one thread more than there are: of those that take turns at a
+    /// file and wait for it, as many compute as there are.
+    pub(super) fn work_and_one_more(&self, work: impl Fn(Help<'_>) + Sync) {
+        std::thread::scope(|scope| {
+            scope.spawn(|| begin(self, scope, &work));
+            begin(self, scope, &work);
+        });
+    }
+
+    /// Does something with each item, by whichever thread is free; gives what came of them,
+    /// in their order. After a failure nothing more is begun.
+    ///
+    /// # Errors
+    /// That of the first item that failed.
+    pub fn each<I: Send, T: Send, E: Send>(
+        &self,
+        items: impl IntoIterator<Item = I, IntoIter: ExactSizeIterator + Send>,
+        each: impl Fn(I) -> Result<T, E> + Sync,
+    ) -> Result<Vec<T>, E> {
+        self.each_with(items, || (), |(), item| each(item))
+    }
+
+    /// As [`Self::each`], with something that each thread has for itself.
+    pub(super) fn each_with<S, I: Send, T: Send, E: Send>(
+        &self,
+        items: impl IntoIterator<Item = I, IntoIter: ExactSizeIterator + Send>,
+        begin: impl Fn() -> S + Sync,
+        each: impl Fn(&mut S, I) -> Result<T, E> + Sync,
+    ) -> Result<Vec<T>, E> {
+        let items = Mutex::new(items.into_iter().enumerate());
+        let has_failed = AtomicBool::new(false);
+        let done: Mutex<Vec<(usize, Result<T, E>)>> = Mutex::default();
+        let next = || {
+            let mut items = items.lock().unwrap_or_else(PoisonError::into_inner);
+            Some((items.next()?, items.len() > 0))
+        };
+        self.work(|help| {
+            let mut state = None;
+            while !has_failed.load(Ordering::Relaxed)
+                && let Some(((place, item), is_more)) = next()
+            {
+                if is_more {
+                    help();
+                }
+                let result = each(state.get_or_insert_with(&begin), item);
+                if result.is_err() {
+                    has_failed.store(true, Ordering::Relaxed);
+                }
+                done.lock().unwrap_or_else(PoisonError::into_inner).push((place, result));
+            }
+        });
+        let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+        done.sort_unstable_by_key(|(place, _)| *place);
+        done.into_iter().map(|(_, result)| result).collect()
+    }
+}
+
+fn begin<'scope>(threads: &'scope Threads, scope: &'scope Scope<'scope, '_>, work: &'scope (impl Fn(Help<'_>) + Sync)) {
+    work(&|| {
+        if let Some(taken) = threads.take() {
+            scope.spawn(move || {
+                let _taken = taken;
+                begin(threads, scope, work);
+            });
+        }
+    });
+}
