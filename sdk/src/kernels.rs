@@ -5,6 +5,7 @@
 use crate::pair::Pair;
 
 /// Each value by `1 / (1 + e^-x)`, within 3 units in the last place; 0 below -708.
+#[inline]
 pub fn sigmoids(values: &mut [f64]) {
     let (fours, rest) = values.as_chunks_mut::<4>();
     for four in fours {
@@ -62,26 +63,60 @@ fn exp(t: Pair) -> Pair {
     high.fused(r4.times(r4), low).times(shifted.power_of_two())
 }
 
-fn lanes_sum(lanes: [f64; 8]) -> f64 {
-    let [l0, l1, l2, l3, l4, l5, l6, l7] = lanes;
-    ((l0 + l4) + (l1 + l5)) + ((l2 + l6) + (l3 + l7))
-}
-
 /// The sum, in eight lanes.
+#[inline]
 pub fn sum(a: &[f64]) -> f64 {
     sum_of(a, |value| value)
 }
 
-/// The sum of what is made of each value, in eight lanes: that of a column of them, which
+/// The sum of what is made of each item, in eight lanes: that of a column of them, which
 /// need not be there.
 #[inline]
-pub fn sum_of(a: &[f64], of: impl Fn(f64) -> f64) -> f64 {
-    let (a8, rest) = a.as_chunks::<8>();
-    let mut lanes = [0.0; 8];
-    for a in a8 {
-        lanes = std::array::from_fn(|lane| lanes[lane] + of(a[lane]));
+pub fn sum_of<T: Copy>(items: &[T], of: impl Fn(T) -> f64) -> f64 {
+    let (eights, rest) = items.as_chunks::<8>();
+    // In pairs by hand: left to itself the compiler shuffles lanes for the sum of them below.
+    let mut lanes = [Pair::both(0.0); 4];
+    for eight in eights {
+        let [a, b, c, d, e, f, g, h] = eight.map(&of);
+        let ([ab, cd], [ef, gh]) = (Pair::of(&[a, b, c, d]), Pair::of(&[e, f, g, h]));
+        lanes = [lanes[0].plus(ab), lanes[1].plus(cd), lanes[2].plus(ef), lanes[3].plus(gh)];
     }
-    lanes_sum(lanes) + rest.iter().map(|value| of(*value)).sum::<f64>()
+    let [ab, cd, ef, gh] = lanes;
+    let ([l0, l1, l2, l3], [l4, l5, l6, l7]) = (Pair::join([ab, cd]), Pair::join([ef, gh]));
+    let lanes = ((l0 + l4) + (l1 + l5)) + ((l2 + l6) + (l3 + l7));
+    lanes + rest.iter().map(|item| of(*item)).sum::<f64>()
+}
+
+/// Whether one of the values is so. All of them are looked at, many at a time: faster than
+/// to stop at the first one, where there is seldom any.
+#[inline]
+pub fn any(values: &[f64], is_so: impl Fn(f64) -> bool) -> bool {
+    values.iter().fold(false, |found, value| found | is_so(*value))
+}
+
+/// For each value how many of the sorted edges are at most as large; none for NaN.
+#[inline]
+pub fn bins(values: &[f64], edges: &[f64]) -> Vec<i32> {
+    if edges.len() > 32 {
+        return values.iter().map(|x| edges.partition_point(|edge| edge <= x) as i32).collect();
+    }
+    // Few edges: counting them all needs no branch.
+    let (eights, rest) = values.as_chunks::<8>();
+    let mut bins = Vec::with_capacity(values.len());
+    eights.iter().for_each(|eight| bins.extend(edges_up_to(eight, edges)));
+    let mut eight = [0.0; 8];
+    eight[..rest.len()].copy_from_slice(rest);
+    bins.extend(&edges_up_to(&eight, edges)[..rest.len()]);
+    bins
+}
+
+#[inline]
+fn edges_up_to(values: &[f64; 8], edges: &[f64]) -> [i32; 8] {
+    let mut counts = [0i64; 8];
+    for edge in edges {
+        counts = std::array::from_fn(|lane| counts[lane] + i64::from(*edge <= values[lane]));
+    }
+    counts.map(|count| count as i32)
 }
 
 /// To each of `y` the products of its row with the weights: `y[i] += w[0] * x[0][i] +
@@ -89,6 +124,7 @@ pub fn sum_of(a: &[f64], of: impl Fn(f64) -> f64) -> f64 {
 ///
 /// # Panics
 /// When a column is shorter than `y`, or there are not as many weights as columns.
+#[inline]
 pub fn add_products(y: &mut [f64], weights: &[f64], columns: &[&[f64]]) {
     assert_eq!(weights.len(), columns.len(), "a weight for each column");
     let (fours, rest) = columns.as_chunks::<4>();
@@ -99,6 +135,7 @@ pub fn add_products(y: &mut [f64], weights: &[f64], columns: &[&[f64]]) {
 
 /// Reads a word of each 64 bytes, so that what is computed with them finds them in the
 /// cache: many reads wait at the same time here, and one after the other behind sums.
+#[inline]
 pub fn fetch(columns: &[&[f64]]) {
     let mut all = 0;
     for column in columns {
@@ -109,6 +146,7 @@ pub fn fetch(columns: &[&[f64]]) {
 }
 
 /// Columns that are looked at together: `y` is read and written once for all of them.
+#[inline]
 fn add_some<const N: usize>(y: &mut [f64], weights: [f64; N], columns: [&[f64]; N]) {
     let columns = columns.map(|column| column[..y.len()].as_chunks::<4>());
     let (y4, y_rest) = y.as_chunks_mut::<4>();
@@ -134,6 +172,7 @@ fn add_some<const N: usize>(y: &mut [f64], weights: [f64; N], columns: [&[f64]; 
 ///
 /// # Panics
 /// When a column is shorter than `b`, or there are not as many sums as columns.
+#[inline]
 pub fn add_dots(sums: &mut [f64], columns: &[&[f64]], b: &[f64]) {
     assert_eq!(sums.len(), columns.len(), "a sum for each column");
     let (fours, rest) = columns.as_chunks::<4>();
@@ -147,6 +186,7 @@ pub fn add_dots(sums: &mut [f64], columns: &[&[f64]], b: &[f64]) {
     }
 }
 
+#[inline]
 fn some_dots<const N: usize>(columns: [&[f64]; N], b: &[f64]) -> [f64; N] {
     let columns = columns.map(|column| column[..b.len()].as_chunks::<4>());
     let (b4, b_rest) = b.as_chunks::<4>();
@@ -169,6 +209,7 @@ fn some_dots<const N: usize>(columns: [&[f64]; N], b: &[f64]) -> [f64; N] {
 /// A hash of bytes with a seed, spread over all 64 bits: FNV-1a, finished as in
 /// splitmix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number
 /// Generators, 2014).
+#[inline]
 pub fn hash(seed: u64, bytes: &[u8]) -> u64 {
     let mut state = 0xcbf2_9ce4_8422_2325 ^ mix(seed.wrapping_add(0x9e37_79b9_7f4a_7c15));
     for byte in bytes {
@@ -179,16 +220,18 @@ pub fn hash(seed: u64, bytes: &[u8]) -> u64 {
 
 /// Sorts integers by their digits, 11 bits at a time: a pass over the data for each,
 /// and none for digits in which all agree.
+#[inline]
 pub fn sort(values: &mut Vec<u64>) {
     const BITS: u32 = 11;
     const DIGITS: usize = 6;
     if values.len() < 4096 {
         return values.sort_unstable();
     }
-    let mut counts = vec![[0u32; 1 << BITS]; DIGITS];
+    let mut counts = Box::new([[0u32; 1 << BITS]; DIGITS]);
     let digit = |value: u64, place: usize| (value >> (place as u32 * BITS)) as usize & ((1 << BITS) - 1);
+    let [c0, c1, c2, c3, c4, c5] = &mut *counts;
     for value in values.iter() {
-        for (place, counts) in counts.iter_mut().enumerate() {
+        for (place, counts) in [&mut *c0, c1, c2, c3, c4, c5].into_iter().enumerate() {
             counts[digit(*value, place)] += 1;
         }
     }
@@ -201,17 +244,21 @@ pub fn sort(values: &mut Vec<u64>) {
         for count in counts.iter_mut() {
             start += std::mem::replace(count, start);
         }
-        for value in values.iter() {
-            let place = &mut counts[digit(*value, place)];
-            sorted[*place as usize] = *value;
+        let mut put = |value: u64| {
+            let place = &mut counts[digit(value, place)];
+            sorted[*place as usize] = value;
             *place += 1;
-        }
+        };
+        let (fours, rest) = values.as_chunks::<4>();
+        fours.iter().for_each(|four| four.iter().for_each(|value| put(*value)));
+        rest.iter().for_each(|value| put(*value));
         std::mem::swap(values, &mut sorted);
     }
 }
 
 /// A hash of an integer with a seed: the output of splitmix64 number `key` in the
 /// stream that begins at `seed * 2^32`.
+#[inline]
 pub fn hash_int(seed: u64, key: i64) -> u64 {
     let place = (key as u64).wrapping_add(1).wrapping_add(seed << 32);
     mix(place.wrapping_mul(0x9e37_79b9_7f4a_7c15))
@@ -260,6 +307,31 @@ pub(crate) fn mix(mut z: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bins_are_those_of_a_search() {
+        let values: Vec<f64> = (0..203).map(|i| f64::from(i * 37 % 101) / 7.0 - 3.0).collect();
+        for rows in [0, 1, 7, 8, 9, 203] {
+            for count in [0, 1, 9, 32, 33, 70] {
+                let edges: Vec<f64> = (0..count).map(|i| f64::from(i / 2) / 3.0 - 2.0).collect();
+                let mut values = values[..rows].to_vec();
+                values.iter_mut().step_by(5).for_each(|value| *value = f64::NAN);
+                let searched: Vec<i32> =
+                    values.iter().map(|x| edges.partition_point(|edge| edge <= x) as i32).collect();
+                assert_eq!(bins(&values, &edges), searched, "{rows} rows, {count} edges");
+            }
+        }
+    }
+
+    #[test]
+    fn a_nan_is_found_wherever_it_stands() {
+        for place in 0..40 {
+            let mut values = [f64::INFINITY; 40];
+            assert!(!any(&values, f64::is_nan));
+            values[place] = -f64::NAN;
+            assert!(any(&values, f64::is_nan));
+        }
+    }
 
     #[test]
     fn lanes_sum_to_what_a_loop_sums_to() {

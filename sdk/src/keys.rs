@@ -50,6 +50,7 @@ impl Numbering {
     }
 
     /// Makes the table one for these keys, too, if they lie close enough to all others.
+    #[inline]
     pub fn expect(&mut self, keys: &[i64]) {
         let known = self.keys.iter().chain(keys);
         let Some((least, greatest)) = keys.iter().min().zip(keys.iter().max()) else { return };
@@ -75,6 +76,7 @@ impl Numbering {
     }
 
     /// The number of what has no key, which is one of all numbers.
+    #[inline]
     pub fn missing(&mut self) -> u32 {
         let next = self.keys.len() as u32;
         *self.missing.get_or_insert_with(|| {
@@ -83,11 +85,13 @@ impl Numbering {
         })
     }
 
+    #[inline]
     fn place(&self, key: i64) -> usize {
         (key as u64).wrapping_sub(self.least as u64).try_into().unwrap_or(usize::MAX)
     }
 
     /// The number of a key, which may be new.
+    #[inline]
     pub fn number(&mut self, key: i64) -> u32 {
         let next = self.keys.len() as u32;
         let place = self.place(key);
@@ -108,6 +112,7 @@ impl Numbering {
     }
 
     /// The number of a key, if it has one.
+    #[inline]
     pub fn find(&self, key: i64) -> Option<u32> {
         match self.dense.get(self.place(key)) {
             Some(known) => known.checked_sub(1),

@@ -22,16 +22,19 @@ pub struct Texts {
 pub const NONE: u32 = u32::MAX;
 
 /// The bytes of all rows, null ones too.
+#[inline]
 fn rows(column: &StringArray) -> impl Iterator<Item = &[u8]> {
     let bytes = column.value_data();
     column.value_offsets().windows(2).map(|ends| &bytes[ends[0] as usize..ends[1] as usize])
 }
 
+#[inline]
 fn word(bytes: &[u8]) -> u64 {
     bytes.first_chunk().map_or(0, |word| u64::from_le_bytes(*word))
 }
 
 /// The first eight bytes, without those that are not there.
+#[inline]
 fn head(text: &[u8]) -> u64 {
     let half = |bytes: &[u8]| bytes.first_chunk().map_or(0, |half| u64::from(u32::from_le_bytes(*half)));
     match text.len() {
@@ -46,6 +49,7 @@ fn head(text: &[u8]) -> u64 {
     }
 }
 
+#[inline]
 fn hash(head: u64, text: &[u8]) -> u64 {
     let mut hash = mix(head ^ (text.len() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     if text.len() > 8 {
@@ -75,12 +79,14 @@ impl Texts {
         (0..self.len()).map(|number| std::str::from_utf8(self.bytes_of(number)).unwrap_or_default())
     }
 
+    #[inline]
     fn bytes_of(&self, number: usize) -> &[u8] {
         let start = number.checked_sub(1).map_or(0, |before| self.ends[before]);
         &self.bytes[start..self.ends[number]]
     }
 
     /// The number of a text, or the place for it.
+    #[inline]
     fn look(&self, head: u64, text: &[u8]) -> Result<u32, usize> {
         let mask = self.places.len() - 1;
         let mut place = hash(head, text) as usize & mask;
@@ -95,6 +101,7 @@ impl Texts {
     }
 
     /// The number of a text, if it has one.
+    #[inline]
     pub fn find(&self, text: &str) -> Option<u32> {
         if self.is_empty() {
             return None;
@@ -103,11 +110,13 @@ impl Texts {
     }
 
     /// The number of a text, which may be new.
+    #[inline]
     pub fn number(&mut self, text: &str) -> u32 {
         self.number_of(text.as_bytes())
     }
 
     /// Numbers the texts of a column, until there are more than `most`.
+    #[inline]
     pub fn number_all(&mut self, column: &StringArray, most: usize) {
         for (row, text) in rows(column).enumerate() {
             if column.is_valid(row) {
@@ -119,6 +128,7 @@ impl Texts {
         }
     }
 
+    #[inline]
     fn number_of(&mut self, text: &[u8]) -> u32 {
         if self.places.len() <= 2 * self.len() {
             self.grow();
@@ -135,6 +145,7 @@ impl Texts {
     }
 
     /// The number of each row of a column; [`NONE`] where a text has none, or there is no text.
+    #[inline]
     pub fn find_all(&self, column: &StringArray) -> Vec<u32> {
         if self.is_empty() {
             return vec![NONE; column.len()];
@@ -147,6 +158,7 @@ impl Texts {
         found
     }
 
+    #[inline]
     fn grow(&mut self) {
         self.places = vec![0; (self.places.len() * 4).max(64)];
         for number in 0..self.len() {

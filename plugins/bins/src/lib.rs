@@ -9,6 +9,7 @@
 //! params = { columns = ["tenure"] }
 //! ```
 
+use millrace_sdk::kernels;
 use millrace_sdk::prelude::*;
 
 /// Params of `std:bins`.
@@ -46,14 +47,8 @@ impl Map for Bins {
             };
             let edges: Vec<f64> = edges.iter().filter_map(Value::as_f64).collect();
             let column = part.f64(name)?;
-            let bins: Int32Array = if column.null_count() == 0 && !column.values().iter().any(|x| x.is_nan()) {
-                let bin: Vec<i32> = if edges.len() <= 32 {
-                    // Few edges: counting them all needs no branch.
-                    column.values().iter().map(|x| edges.iter().map(|edge| i32::from(edge <= x)).sum()).collect()
-                } else {
-                    column.values().iter().map(|x| edges.partition_point(|edge| edge <= x) as i32).collect()
-                };
-                bin.into()
+            let bins: Int32Array = if column.null_count() == 0 && !kernels::any(column.values(), f64::is_nan) {
+                kernels::bins(column.values(), &edges).into()
             } else {
                 let bin = |x: f64| (!x.is_nan()).then(|| edges.partition_point(|edge| *edge <= x) as i32);
                 column.iter().map(|x| bin(x?)).collect()
@@ -84,6 +79,11 @@ mod tests {
         let edges = r#"{"columns":{"x":[0.0,1.0]}}"#;
         assert_eq!(bins(values.clone(), edges), expected);
         assert_eq!(bins(values[..5].to_vec(), edges), expected[..5]);
+        // More values than are counted at a time.
+        let many: Vec<Option<f64>> = (0..45).map(|i| Some(f64::from(i) / 30.0 - 0.2)).collect();
+        let counted: Vec<Option<f64>> =
+            (0..45).map(|i| Some(f64::from(i32::from(i >= 6) + i32::from(i >= 36)))).collect();
+        assert_eq!(bins(many, edges), counted);
         let many: Vec<f64> = (0..50).map(f64::from).collect();
         let found = bins(vec![Some(10.5), Some(60.0)], &json!({ "columns": { "x": many } }).to_string());
         assert_eq!(found, [Some(11.0), Some(50.0)]);

@@ -12,8 +12,9 @@
 //! `true_positives` … at the threshold, `rows`. The definitions are those of
 //! scikit-learn.
 
-use millrace_sdk::float_text;
+use millrace_sdk::keys::Packed;
 use millrace_sdk::prelude::*;
+use millrace_sdk::{float_text, kernels};
 
 /// Params of `std:evaluate`.
 #[derive(Params)]
@@ -42,77 +43,106 @@ impl Step for Evaluate {
     }
 }
 
-fn complete(part: &Part, name: &str) -> Result<Vec<f64>> {
+fn complete(part: &Part, name: &str) -> Result<Float64Array> {
     let column = part.f64(name)?;
+    if column.null_count() == 0 && !kernels::any(column.values(), f64::is_nan) {
+        return Ok(column);
+    }
     match column.iter().position(|value| value.is_none_or(f64::is_nan)) {
-        None => Ok(column.values().to_vec()),
+        None => Ok(column),
         Some(row) => Err(Error::new(format!("column `{name}` has a missing value")).in_column(name).at_row(row)),
     }
 }
 
+/// A score and a label in one integer: integers are smaller, and sort faster. The bits of
+/// floats from 0 to 1 are in the order of the numbers, and leave room for the label.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Row(u64);
+
+impl Row {
+    fn new(score: f64, label: bool) -> Self {
+        // There is one zero.
+        Self((score + 0.0).to_bits() << 1 | u64::from(label))
+    }
+
+    fn score(self) -> f64 {
+        f64::from_bits(self.0 >> 1)
+    }
+
+    fn label(self) -> bool {
+        self.0 & 1 == 1
+    }
+}
+
 impl Fold for Evaluate {
-    type Partial = Vec<(f64, bool)>;
+    /// Rows, sorted.
+    type Partial = Packed<u64>;
 
     fn partial(&self, task: &Task) -> Result<Self::Partial> {
         let part = task.part("input")?;
         let (labels, scores) = (complete(&part, &self.label)?, complete(&part, &self.score)?);
-        if let Some(row) = labels.iter().position(|label| *label != 0.0 && *label != 1.0) {
+        let (labels, scores) = (labels.values(), scores.values());
+        let wrong = |values: &[f64], is_wrong: fn(f64) -> bool| {
+            let row = || values.iter().position(|value| is_wrong(*value));
+            if kernels::any(values, is_wrong) { row() } else { None }
+        };
+        if let Some(row) = wrong(labels, |label| (label != 0.0) & (label != 1.0)) {
             let message = format!("the label is {}, and must be 0 or 1", float_text(labels[row]));
             return Err(Error::new(message).in_column(&self.label).at_row(row));
         }
-        if let Some(row) = scores.iter().position(|score| !(0.0..=1.0).contains(score)) {
+        if let Some(row) = wrong(scores, |score| !(0.0..=1.0).contains(&score)) {
             let message = format!("the score is {}, and a probability is from 0 to 1", float_text(scores[row]));
             return Err(Error::new(message).in_column(&self.score).at_row(row));
         }
-        let mut rows: Vec<(f64, bool)> = scores.into_iter().zip(labels.into_iter().map(|label| label > 0.5)).collect();
-        rows.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-        Ok(rows)
+        let mut rows = scores.iter().zip(labels).map(|(score, label)| Row::new(*score, *label > 0.5).0).collect();
+        kernels::sort(&mut rows);
+        Ok(Packed(rows))
     }
 
     fn merge(&self, partials: Partials<Self::Partial>, task: &Task) -> Result<()> {
-        let mut rows: Self::Partial = Vec::new();
+        let mut rows: Vec<Row> = Vec::new();
         for partial in partials.iter() {
-            rows.extend(partial?);
+            rows.extend(partial?.0.into_iter().map(Row));
         }
         // Made of sorted runs, which a stable sort merges.
-        rows.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-        let positives = rows.iter().filter(|(_, label)| *label).count() as f64;
-        let negatives = rows.len() as f64 - positives;
+        rows.sort();
+        let count = |positive: bool, label: bool| {
+            let is_meant = |row: &Row| ((row.score() >= self.threshold) == positive) & (row.label() == label);
+            rows.iter().map(|row| u64::from(is_meant(row))).sum::<u64>() as f64
+        };
+        let (hits, false_alarms) = (count(true, true), count(true, false));
+        let (misses, rejections) = (count(false, true), count(false, false));
+        let (positives, negatives) = (hits + misses, false_alarms + rejections);
         if positives == 0.0 || negatives == 0.0 {
             return Err(
                 Error::new(format!("{} rows of one class: nothing can be measured", rows.len())).in_column(&self.label)
             );
         }
         let (auc, pr_auc) = areas(&rows, positives, negatives);
-        let clipped = |p: f64| p.clamp(1e-15, 1.0 - 1e-15);
-        let losses: Vec<f64> = rows
-            .iter()
-            .map(|(p, label)| -millrace_sdk::expr_math::ln(if *label { clipped(*p) } else { 1.0 - clipped(*p) }))
-            .collect();
-        let count = |positive: bool, label: bool| {
-            rows.iter().filter(|(p, truth)| (*p >= self.threshold) == positive && *truth == label).count() as f64
+        let loss = |row: Row| {
+            let clipped = row.score().clamp(1e-15, 1.0 - 1e-15);
+            -millrace_sdk::expr_math::ln(if row.label() { clipped } else { 1.0 - clipped })
         };
-        let (true_positives, true_negatives) = (count(true, true), count(false, false));
         task.metric("auc", auc);
         task.metric("pr_auc", pr_auc);
-        task.metric("log_loss", millrace_sdk::kernels::sum(&losses) / rows.len() as f64);
-        task.metric("accuracy", (true_positives + true_negatives) / rows.len() as f64);
-        task.metric("true_positives", true_positives);
-        task.metric("false_positives", count(true, false));
-        task.metric("true_negatives", true_negatives);
-        task.metric("false_negatives", count(false, true));
+        task.metric("log_loss", kernels::sum_of(&rows, loss) / rows.len() as f64);
+        task.metric("accuracy", (hits + rejections) / rows.len() as f64);
+        task.metric("true_positives", hits);
+        task.metric("false_positives", false_alarms);
+        task.metric("true_negatives", rejections);
+        task.metric("false_negatives", misses);
         task.metric("rows", rows.len() as f64);
         Ok(())
     }
 }
 
 /// Area under the ROC curve and average precision of rows sorted by score.
-fn areas(rows: &[(f64, bool)], positives: f64, negatives: f64) -> (f64, f64) {
+fn areas(rows: &[Row], positives: f64, negatives: f64) -> (f64, f64) {
     let (mut auc, mut average_precision) = (0.0, 0.0);
     let (mut hits, mut misses) = (0.0, 0.0);
     // From the highest score down, ties together.
-    for group in rows.chunk_by(|a, b| a.0 == b.0).rev() {
-        let group_hits = group.iter().filter(|(_, label)| *label).count() as f64;
+    for group in rows.chunk_by(|a, b| a.score() == b.score()).rev() {
+        let group_hits = group.iter().filter(|row| row.label()).count() as f64;
         let group_misses = group.len() as f64 - group_hits;
         auc += group_misses * (hits + group_hits / 2.0);
         hits += group_hits;
@@ -159,6 +189,18 @@ mod tests {
         close("false_positives", 1.0);
         let parts = evaluate(&[(&scores[..3], &labels[..3]), (&scores[3..], &labels[3..])]).unwrap();
         assert_eq!(parts, found);
+    }
+
+    /// Minus zero and zero are one score, and all that floats from 0 to 1 are keep their order.
+    #[test]
+    fn rows_are_in_the_order_of_scores() {
+        let scores = [0.0, f64::from_bits(1), f64::MIN_POSITIVE, 1e-15, 0.5, 1.0 - f64::EPSILON, 1.0];
+        let rows: Vec<Row> = scores.iter().flat_map(|p| [Row::new(*p, false), Row::new(*p, true)]).collect();
+        assert!(rows.is_sorted());
+        assert!(rows.iter().zip(scores.iter().flat_map(|p| [p, p])).all(|(row, p)| row.score() == *p));
+        assert!(rows.iter().zip([false, true].iter().cycle()).all(|(row, label)| row.label() == *label));
+        let zeros = evaluate(&[(&[-0.0, 0.0, 0.0], &[1, 0, 1])]).unwrap();
+        assert_eq!(zeros["auc"], 0.5);
     }
 
     #[test]

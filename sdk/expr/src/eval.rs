@@ -386,13 +386,14 @@ impl Evaluator<'_> {
             a: &Values<T>,
             b: &Values<T>,
         ) -> BooleanBuffer {
+            // Three loops are enough, of NaN too: each is there for all shapes of both sides.
             match op {
                 Compare::Eq => test(rows, a, b, |a, b| a == b),
-                Compare::Ne => test(rows, a, b, |a, b| a != b),
                 Compare::Lt => test(rows, a, b, |a, b| a < b),
                 Compare::Le => test(rows, a, b, |a, b| a <= b),
-                Compare::Gt => test(rows, a, b, |a, b| a > b),
-                Compare::Ge => test(rows, a, b, |a, b| a >= b),
+                Compare::Ne => !&by(rows, Compare::Eq, a, b),
+                Compare::Gt => by(rows, Compare::Lt, b, a),
+                Compare::Ge => by(rows, Compare::Le, b, a),
             }
         }
         fn holds<T: PartialOrd + ?Sized>(op: Compare, a: &T, b: &T) -> bool {
