@@ -100,69 +100,84 @@ mod imp {
     pub(crate) struct Pair([f64; 2]);
 
     impl Pair {
+        #[inline(always)]
         pub(crate) fn both(value: f64) -> Self {
             Self([value; 2])
         }
 
+        #[inline(always)]
         pub(crate) fn of(&[a, b, c, d]: &[f64; 4]) -> [Self; 2] {
             [Self([a, b]), Self([c, d])]
         }
 
+        #[inline(always)]
         pub(crate) fn join([Self([a, b]), Self([c, d])]: [Self; 2]) -> [f64; 4] {
             [a, b, c, d]
         }
 
         /// `self * by + sum`, rounded once.
+        #[inline(always)]
         pub(crate) fn fused(self, by: Self, sum: Self) -> Self {
             Self(std::array::from_fn(|lane| self.0[lane].mul_add(by.0[lane], sum.0[lane])))
         }
 
+        #[inline(always)]
         pub(crate) fn first(self) -> f64 {
             self.0[0]
         }
 
+        #[inline(always)]
         fn with(self, other: Self, each: impl Fn(f64, f64) -> f64) -> Self {
             Self(std::array::from_fn(|lane| each(self.0[lane], other.0[lane])))
         }
 
+        #[inline(always)]
         pub(crate) fn plus(self, other: Self) -> Self {
             self.with(other, |a, b| a + b)
         }
 
+        #[inline(always)]
         pub(crate) fn minus(self, other: Self) -> Self {
             self.with(other, |a, b| a - b)
         }
 
+        #[inline(always)]
         pub(crate) fn times(self, other: Self) -> Self {
             self.with(other, |a, b| a * b)
         }
 
+        #[inline(always)]
         pub(crate) fn over(self, other: Self) -> Self {
             self.with(other, |a, b| a / b)
         }
 
+        #[inline(always)]
         pub(crate) fn negative_abs(self) -> Self {
             Self(self.0.map(|value| -value.abs()))
         }
 
         /// `least` where that is greater; NaN stays.
+        #[inline(always)]
         pub(crate) fn at_least(self, least: Self) -> Self {
             self.with(least, |a, b| if a < b { b } else { a })
         }
 
         /// Zero where `value < bound`.
+        #[inline(always)]
         pub(crate) fn zero_where_less(self, value: Self, bound: Self) -> Self {
             let is_less = value.with(bound, |a, b| f64::from(u8::from(a < b)));
             self.with(is_less, |a, is_less| if is_less == 1.0 { 0.0 } else { a })
         }
 
         /// `other` where `value` has a minus.
+        #[inline(always)]
         pub(crate) fn or_where_negative(self, other: Self, value: Self) -> Self {
             let chosen = |lane: usize| if value.0[lane].is_sign_negative() { other.0[lane] } else { self.0[lane] };
             Self(std::array::from_fn(chosen))
         }
 
         /// 2 to the power of the integer in the lowest bits.
+        #[inline(always)]
         pub(crate) fn power_of_two(self) -> Self {
             Self(self.0.map(|value| f64::from_bits(value.to_bits().wrapping_add(1023) << 52)))
         }
