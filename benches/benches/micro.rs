@@ -1,11 +1,11 @@
 //! What the pieces cost that every task is made of: `cargo xtask bench micro`.
 
-use std::collections::HashMap;
-use std::io::{self, Seek, SeekFrom, Write};
-use std::sync::{Arc, Mutex};
+mod memory;
+
+use std::io;
+use std::sync::Arc;
 
 use arrow::array::{BooleanArray, Float64Array, UInt32Array};
-use bytes::Bytes;
 use divan::counter::BytesCount;
 use divan::{Bencher, black_box};
 use millrace_store::Store;
@@ -13,13 +13,12 @@ use millrace_tables::pack;
 use millrace_tables::{ColumnBytes, rows};
 use millrace_types::wire::Kind;
 use millrace_types::{
-    BlobRef, ByteSize, CanonicalJson, Chunk, ColumnDigest, ColumnName, ColumnParts, ComponentDigest, Content, DataType,
-    Field, Fuel, InputParts, ItemParts, KeyParts, Limits, PackDigest, Phase, PortName, Schema, Selection, StoredChunk,
+    ByteSize, CanonicalJson, Chunk, ColumnDigest, ColumnName, ColumnParts, ComponentDigest, Content, DataType, Field,
+    Fuel, InputParts, ItemParts, KeyParts, Limits, Phase, PortName, Schema, Selection,
 };
-use millrace_wasm::{
-    Cancel, Component, Data, DataError, Engine, Grants, InputItem, PackFile, PlanInput, Slots, TablePart, TaskInput,
-    TaskSpec,
-};
+use millrace_wasm::{Cancel, Component, Engine, Grants, InputItem, PlanInput, Slots, TablePart, TaskInput, TaskSpec};
+
+use memory::Memory;
 
 fn main() {
     divan::main();
@@ -136,54 +135,6 @@ fn take(bencher: Bencher<'_, '_>) {
         .bench(|| rows::gather(Selection::Take, &selection, black_box(&sources)));
 }
 
-/// Columns in memory.
-#[derive(Default)]
-struct Memory(Mutex<HashMap<ColumnDigest, ColumnBytes>>);
-
-/// Forgets what is written to it.
-struct Nowhere(io::Empty);
-
-impl Write for Nowhere {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Seek for Nowhere {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        self.0.seek(to)
-    }
-}
-
-impl PackFile for Nowhere {
-    fn keep(self: Box<Self>, _: &PackDigest, _: &[Arc<StoredChunk>]) -> Result<(), DataError> {
-        Ok(())
-    }
-}
-
-impl Data for Memory {
-    fn column(&self, chunk: &Chunk) -> Result<ColumnBytes, DataError> {
-        let columns = self.0.lock().map_err(|error| DataError(error.to_string()))?;
-        columns.get(&chunk.digest()).cloned().ok_or_else(|| DataError("no such column".to_owned()))
-    }
-
-    fn blob(&self, _: &BlobRef) -> Result<Bytes, DataError> {
-        Err(DataError("no blobs here".to_owned()))
-    }
-
-    fn new_pack(&self) -> Result<Box<dyn PackFile>, DataError> {
-        Ok(Box::new(Nowhere(io::empty())))
-    }
-
-    fn put_blob(&self, bytes: &[u8]) -> Result<BlobRef, DataError> {
-        Ok(BlobRef { digest: blake3::hash(bytes).into(), size: bytes.len() as u64 })
-    }
-}
-
 fn component(engine: &Engine, name: &str) -> Component {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
     let path = root.join("target/components").join(format!("{name}.wasm"));
@@ -211,10 +162,9 @@ fn task(bencher: Bencher<'_, '_>, columns: usize) {
     let column = |i: usize| Float64Array::from_iter_values((0..1024).map(|row| (row * (i + 1)) as f64));
     let all: Vec<ColumnBytes> = (0..columns).map(|i| ColumnBytes::from_array(&column(i)).expect("a column")).collect();
     let pack = pack::write(&fields, &all, io::empty()).expect("a pack");
-    let data = Arc::new(Memory::default());
-    for (chunk, column) in pack.chunks.iter().zip(all) {
-        data.0.lock().expect("alone").insert(chunk.digest, column);
-    }
+    let mut data = Memory::default();
+    data.columns.extend(pack.chunks.iter().map(|chunk| chunk.digest).zip(all));
+    let data = Arc::new(data);
     let part = TablePart { rows: 1024, columns: pack.chunks.iter().cloned().map(Chunk::Stored).collect() };
     let item = InputItem::Table { instance: "{}".to_owned(), fields, parts: vec![part] };
     let params = serde_json::json!({ "columns": names }).to_string();

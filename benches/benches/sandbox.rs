@@ -7,29 +7,28 @@
 
 #![expect(clippy::print_stdout, reason = "a program for people")]
 
-use std::collections::HashMap;
+mod memory;
+
 use std::hint::black_box;
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, Float64Array, Int64Array};
 use arrow::record_batch::RecordBatch;
-use bytes::Bytes;
 use millrace_sdk::Entry;
 use millrace_sdk::testing::{Harness, Outcome, table};
 use millrace_tables::ColumnBytes;
 use millrace_tables::pack;
-use millrace_types::{
-    BlobDigest, BlobRef, ByteSize, Chunk, ColumnDigest, ColumnName, DataType, Field, Fuel, Limits, PackDigest, Phase,
-    PortName, Schema, StoredChunk,
-};
+use millrace_types::{BlobRef, ByteSize, Chunk, ColumnName, DataType, Field, Fuel, Limits, Phase, PortName, Schema};
 use millrace_wasm::{
-    Cancel, Component, Data, DataError, Engine, Grants, InputItem, Manifest, Mode, OutputPlan, PackFile, PlanInput,
-    PortKind, Produced, Slots, StepPlan, TablePart, TaskInput, TaskSpec,
+    Cancel, Component, Data, Engine, Grants, InputItem, Manifest, Mode, OutputPlan, PlanInput, PortKind, Produced,
+    Slots, StepPlan, TablePart, TaskInput, TaskSpec,
 };
 use serde_json::{Value, json};
+
+use memory::Memory;
 
 /// As `host` has it, on both sides.
 #[global_allocator]
@@ -39,64 +38,6 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const ROWS: usize = 131_072;
 /// Turns of each.
 const ROUNDS: usize = 15;
-
-/// Columns and blobs in memory; what comes out is checked and forgotten.
-#[derive(Default)]
-struct Memory {
-    columns: HashMap<ColumnDigest, ColumnBytes>,
-    blobs: Mutex<HashMap<BlobDigest, Bytes>>,
-}
-
-impl Memory {
-    fn blobs(&self) -> MutexGuard<'_, HashMap<BlobDigest, Bytes>> {
-        self.blobs.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Forgets what is written to it.
-struct Nowhere(io::Empty);
-
-impl Write for Nowhere {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Seek for Nowhere {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        self.0.seek(to)
-    }
-}
-
-impl PackFile for Nowhere {
-    fn keep(self: Box<Self>, _: &PackDigest, _: &[Arc<StoredChunk>]) -> Result<(), DataError> {
-        Ok(())
-    }
-}
-
-impl Data for Memory {
-    fn column(&self, chunk: &Chunk) -> Result<ColumnBytes, DataError> {
-        self.columns.get(&chunk.digest()).cloned().ok_or_else(|| DataError("no such column".to_owned()))
-    }
-
-    fn blob(&self, blob: &BlobRef) -> Result<Bytes, DataError> {
-        self.blobs().get(&blob.digest).cloned().ok_or_else(|| DataError("no such blob".to_owned()))
-    }
-
-    fn new_pack(&self) -> Result<Box<dyn PackFile>, DataError> {
-        Ok(Box::new(Nowhere(io::empty())))
-    }
-
-    fn put_blob(&self, bytes: &[u8]) -> Result<BlobRef, DataError> {
-        let blob = BlobRef { digest: blake3::hash(bytes).into(), size: bytes.len() as u64 };
-        self.blobs().insert(blob.digest, Bytes::copy_from_slice(bytes));
-        Ok(blob)
-    }
-}
 
 /// A use of a step: its table, and a blob beside it.
 struct Use {

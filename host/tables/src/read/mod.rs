@@ -12,6 +12,7 @@ mod open;
 mod parquet;
 mod predicate;
 mod row_group;
+mod shared_file;
 mod split;
 mod threads;
 mod typed;

@@ -22,6 +22,7 @@ use millrace_types::Schema;
 
 use super::predicate::Batch;
 use super::row_group::{self, RowGroup, Share};
+use super::shared_file::SharedFile;
 use super::threads::Threads;
 use super::{ReadError, ReadOptions, Shaper, Sink, by_threads, place_of, predicate};
 
@@ -54,6 +55,7 @@ struct Groups<'a> {
     number: u64,
     path: &'a PathBuf,
     options: &'a ReadOptions,
+    file: SharedFile,
     meta: ArrowReaderMetadata,
     condition: Option<millrace_expr::Checked>,
     /// Places of the wanted columns.
@@ -105,7 +107,7 @@ fn groups<'a>(
     shaper: &'a Shaper<'a>,
     sink: &'a dyn Sink,
 ) -> Result<Groups<'a>, ReadError> {
-    let file = File::open(path).map_err(ReadError::io(path))?;
+    let file = File::open(path).and_then(SharedFile::new).map_err(ReadError::io(path))?;
     let meta = ArrowReaderMetadata::load(&file, ArrowReaderOptions::default()).map_err(|error| broken(path, &error))?;
     let schema = meta.schema().clone();
     let condition = condition(path, options, &schema)?;
@@ -113,7 +115,7 @@ fn groups<'a>(
     let wanted = |name: &str| options.columns.as_ref().is_none_or(|columns| columns.iter().any(|known| known == name));
     let roots: Vec<usize> =
         schema.fields().iter().enumerate().filter(|(_, field)| wanted(field.name())).map(|(i, _)| i).collect();
-    Ok(Groups { number, path, options, meta, condition, roots, shaper, sink })
+    Ok(Groups { number, path, options, file, meta, condition, roots, shaper, sink })
 }
 
 impl Groups<'_> {
@@ -144,7 +146,7 @@ impl Groups<'_> {
             let fields = self.roots.iter().map(|index| schema.field(*index).clone()).collect();
             return RowGroup::new(path, fields, rows.div_ceil(batch), shares).read(threads, emit);
         }
-        let mut builder = self.reader(group, batch, self.roots.iter().copied())?;
+        let mut builder = self.reader(group, batch, self.roots.iter().copied());
         if let Some(condition) = self.condition.clone() {
             let roots = condition.columns().iter().filter_map(|name| schema.index_of(name).ok()).collect::<Vec<_>>();
             let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
@@ -173,17 +175,16 @@ impl Groups<'_> {
         group: usize,
         batch: usize,
         roots: impl IntoIterator<Item = usize>,
-    ) -> Result<ParquetRecordBatchReaderBuilder<File>, ReadError> {
-        let file = File::open(self.path).map_err(ReadError::io(self.path))?;
-        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.meta.clone());
+    ) -> ParquetRecordBatchReaderBuilder<SharedFile> {
+        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(self.file.clone(), self.meta.clone());
         let projection = ProjectionMask::roots(builder.parquet_schema(), roots);
-        Ok(builder.with_row_groups(vec![group]).with_projection(projection).with_batch_size(batch))
+        builder.with_row_groups(vec![group]).with_projection(projection).with_batch_size(batch)
     }
 
     fn share(&self, group: usize, batch: usize, mut places: Vec<usize>) -> Result<Share, ReadError> {
         // A reader has them in the order of the file.
         places.sort_unstable();
-        let reader = self.reader(group, batch, places.iter().map(|place| self.roots[*place]))?;
+        let reader = self.reader(group, batch, places.iter().map(|place| self.roots[*place]));
         Ok(Share { places, reader: reader.build().map_err(|error| broken(self.path, &error))? })
     }
 

@@ -17,7 +17,7 @@ use super::predicate::Batch;
 use super::threads::Threads;
 use super::{ReadError, guarded};
 
-/// Readers of a row group, each with the file opened for itself.
+/// Readers of a row group at most.
 const SHARES: usize = 16;
 /// Pieces that are decoded at a time, before the first of them is handed on.
 const WINDOW: usize = 2;

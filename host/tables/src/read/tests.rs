@@ -371,6 +371,10 @@ fn a_harmed_row_group_is_the_same_mistake_for_all_threads() {
         let mut bytes = good.clone();
         let until = (at + 200).min(good.len() - 8);
         bytes[at..until].fill(0xff);
+        // And another column, in another way.
+        let other = at / 2 + good.len() / 2;
+        let until = (other + 200).min(good.len() - 8);
+        bytes[other..until].fill(0);
         std::fs::write(&path, &bytes).unwrap();
         let by_one = seen(&path, &of, 1);
         mistakes += usize::from(by_one.is_err());
