@@ -1,9 +1,15 @@
 //! The same step code in the sandbox and as a native program: `cargo xtask bench sandbox`.
 //!
 //! A task in the sandbox is all that the host does for one but its cache: a fresh guest,
-//! columns in, columns checked and out. The native one is the step through the harness of
-//! its tests, compiled for this very processor, and in a second run without flags, as
-//! programs usually are. They take turns; medians are compared.
+//! columns in, columns checked, digested and out. The native one is the step through the
+//! harness of its tests, compiled for this very processor, and in a second run without flags,
+//! as programs usually are. It leaves its columns undigested; the last two columns are about
+//! the same with their digests made, as whoever keeps results by content has to, so that the
+//! difference is the sandbox alone. All take turns; medians are compared.
+//!
+//! `cargo xtask bench sandbox FOLDER…` holds components of several folders against each other,
+//! and `--step NAME` is about one step. Compiled code is kept in files, so that
+//! `perf record` of it tells the functions of guests.
 
 #![expect(clippy::print_stdout, reason = "a program for people")]
 
@@ -11,7 +17,7 @@ mod memory;
 
 use std::hint::black_box;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -38,6 +44,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const ROWS: usize = 131_072;
 /// Turns of each.
 const ROUNDS: usize = 15;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace")
+}
 
 /// A use of a step: its table, and a blob beside it.
 struct Use {
@@ -70,11 +80,12 @@ struct Sandboxed {
 }
 
 impl Sandboxed {
-    fn new(engine: &Engine, name: &str, of: &Use) -> Self {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
-        let path = root.join("target/components").join(format!("{name}.wasm"));
-        let bytes = std::fs::read(&path).expect("components are built: `cargo xtask build`");
-        let component = engine.component(&bytes, None).expect("a component");
+    /// The component of a step in a folder.
+    fn new(engine: &Engine, folder: &Path, name: &str, of: &Use) -> Self {
+        let bytes = std::fs::read(folder.join(format!("{name}.wasm"))).expect("components: `cargo xtask build`");
+        // In a file, for profilers tell functions by it.
+        let code = root().join("target/bench-code").join(blake3::hash(&bytes).to_hex().as_str());
+        let component = engine.component(&bytes, Some(&code)).expect("a component");
         let manifest = component.describe().expect("a manifest");
 
         let columns: Vec<ColumnBytes> =
@@ -149,31 +160,120 @@ impl Sandboxed {
             }
         }
     }
+
+    /// Digests what the step computed natively, as the host does what a guest hands over.
+    fn digest(&self, outcome: &Outcome) {
+        for (port, fields) in self.plan.outputs.iter().filter_map(|(port, fields)| Some((port, fields.as_ref()?))) {
+            let computed = fields.iter().filter(|output| output.source.is_none()).map(|output| output.field.clone());
+            let fields: Vec<Field> = computed.collect();
+            for part in outcome.parts(port.as_str()) {
+                let array = |field: &Field| part.column_by_name(field.name.as_str()).expect("its column");
+                let columns: Vec<ColumnBytes> =
+                    fields.iter().map(|field| ColumnBytes::from_array(array(field)).expect("a column")).collect();
+                black_box(pack::write(&fields, &columns, io::empty()).expect("a pack"));
+            }
+        }
+    }
 }
 
-/// What one step takes, in milliseconds: in the sandbox, and native.
-fn compare<S: Entry>(engine: &Engine, name: &str, of: &Use, ratios: &mut Vec<f64>) -> Outcome {
-    let sandboxed = Sandboxed::new(engine, name, of);
-    let harness = Harness::<S>::new(of.params.clone()).table(of.port, of.rows.clone());
-    let harness = match &of.blob {
-        Some((port, bytes)) => harness.blob(port, bytes.clone()),
-        None => harness,
-    };
-    let outcome = harness.run().expect("it ends well");
-    sandboxed.run();
-    let (mut inside, mut native) = (Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
-        let started = Instant::now();
-        sandboxed.run();
-        inside.push(started.elapsed());
-        let started = Instant::now();
-        drop(black_box(harness.run()));
-        native.push(started.elapsed());
+/// Ratios of all steps: to native code, and to native code with digests.
+#[derive(Default)]
+struct Ratios {
+    native: Vec<f64>,
+    digested: Vec<f64>,
+}
+
+/// What is asked for, and what came of it so far.
+struct Bench {
+    engine: Engine,
+    /// Where components are, if several are held against each other.
+    folders: Vec<PathBuf>,
+    only: Option<String>,
+    ratios: Ratios,
+}
+
+fn timed(work: impl FnOnce()) -> Duration {
+    let started = Instant::now();
+    work();
+    started.elapsed()
+}
+
+impl Bench {
+    /// By the words behind `cargo xtask bench sandbox`.
+    fn new() -> Self {
+        let (mut folders, mut only) = (Vec::new(), None);
+        let mut words = std::env::args().skip(1).filter(|word| word != "--bench");
+        while let Some(word) = words.next() {
+            match word.as_str() {
+                "--step" => only = words.next(),
+                folder => folders.push(root().join(folder)),
+            }
+        }
+        Self { engine: Engine::new().expect("an engine"), folders, only, ratios: Ratios::default() }
     }
-    let (inside, native) = (median(inside), median(native));
-    ratios.push(inside / native);
-    println!("{name:<16} {inside:>10.2} {native:>10.2} {:>8.2}", inside / native);
-    outcome
+
+    /// Compares one step, and says what came out of it natively: a later one may need that.
+    fn step<S: Entry>(&mut self, name: &str, of: &Use) -> Outcome {
+        let harness = Harness::<S>::new(of.params.clone()).table(of.port, of.rows.clone());
+        let harness = match &of.blob {
+            Some((port, bytes)) => harness.blob(port, bytes.clone()),
+            None => harness,
+        };
+        let outcome = harness.run().expect("it ends well");
+        match &self.only {
+            Some(only) if only != name => {}
+            _ if self.folders.is_empty() => self.beside_native(name, of, &harness),
+            _ => self.in_turn(name, of),
+        }
+        outcome
+    }
+
+    fn beside_native<S: Entry>(&mut self, name: &str, of: &Use, harness: &Harness<S>) {
+        let sandboxed = Sandboxed::new(&self.engine, &root().join("target/components"), name, of);
+        sandboxed.run();
+        let (mut inside, mut native, mut digested) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..ROUNDS {
+            inside.push(timed(|| sandboxed.run()));
+            native.push(timed(|| drop(black_box(harness.run()))));
+            digested.push(timed(|| sandboxed.digest(&harness.run().expect("it ends well"))));
+        }
+        let (inside, native, digested) = (median(inside), median(native), median(digested));
+        let (ratio, with_digest) = (inside / native, inside / digested);
+        self.ratios.native.push(ratio);
+        self.ratios.digested.push(with_digest);
+        println!("{name:<16} {inside:>10.2} {native:>10.2} {ratio:>8.2} {digested:>14.2} {with_digest:>8.2}");
+    }
+
+    fn in_turn(&self, name: &str, of: &Use) {
+        let all: Vec<_> = self.folders.iter().map(|folder| Sandboxed::new(&self.engine, folder, name, of)).collect();
+        let mut times = vec![Vec::new(); all.len()];
+        for _ in 0..4 * ROUNDS {
+            all.iter().zip(&mut times).for_each(|(one, times)| times.push(timed(|| one.run())));
+        }
+        let best = |times: &[Duration]| times.iter().min().map_or(0.0, |best| best.as_secs_f64() * 1e3);
+        let columns = times.into_iter().map(|times| format!("{:>8.2} ({:.2})", best(&times), median(times)));
+        println!("{name:<16} {}", columns.collect::<Vec<_>>().join(" "));
+    }
+
+    fn head(&self) {
+        if !self.folders.is_empty() {
+            return println!("the best (and the median) in ms, by folder in turn");
+        }
+        let flags = if cfg!(target_feature = "avx") { "for this processor" } else { "without flags" };
+        println!("native code compiled {flags}");
+        println!(
+            "{:<16} {:>10} {:>10} {:>8} {:>14} {:>8}",
+            "step", "sandbox ms", "native ms", "ratio", "and digest ms", "ratio"
+        );
+    }
+
+    fn tail(&self) {
+        let mean = |ratios: &[f64]| (ratios.iter().map(|ratio| ratio.ln()).sum::<f64>() / ratios.len() as f64).exp();
+        if self.folders.is_empty() {
+            let (native, digested) = (mean(&self.ratios.native), mean(&self.ratios.digested));
+            println!("{:<16} {:>10} {:>10} {native:>8.2} {:>14} {digested:>8.2}", "geometric mean", "", "", "");
+        }
+    }
 }
 
 fn main() {
@@ -194,33 +294,27 @@ fn main() {
     columns.push(("k", integers(21, 20_000.0)));
     columns.push(("probability", floats(22)));
     let rows = table(columns);
-    let engine = Engine::new().expect("an engine");
-    let mut ratios = Vec::new();
     let of = |params: Value| Use { params, port: "input", rows: rows.clone(), blob: None };
-
-    let flags = if cfg!(target_feature = "avx") { "for this processor" } else { "without flags" };
-    println!("native code compiled {flags}");
-    println!("{:<16} {:>10} {:>10} {:>8}", "step", "sandbox ms", "native ms", "ratio");
+    let mut bench = Bench::new();
+    bench.head();
     let params = json!({ "columns": { "a": "log1p(x0)", "b": "x1 / (1 + x2)", "c": "x3 * (1 - x4)", "d": "exp(x5)" } });
-    compare::<millrace_derive::Derive>(&engine, "derive", &of(params), &mut ratios);
+    bench.step::<millrace_derive::Derive>("derive", &of(params));
     let scale = json!({ "columns": names });
-    let fitted =
-        compare::<millrace_normalise_fit::NormaliseFit>(&engine, "normalise-fit", &of(scale.clone()), &mut ratios);
+    let fitted = bench.step::<millrace_normalise_fit::NormaliseFit>("normalise-fit", &of(scale.clone()));
     let blob = Some(("scaling", fitted.blob("scaling").to_vec()));
-    compare::<millrace_normalise::Normalise>(&engine, "normalise", &Use { blob, ..of(scale) }, &mut ratios);
+    bench.step::<millrace_normalise::Normalise>("normalise", &Use { blob, ..of(scale) });
     let bins = json!({ "columns": ["x0", "x1", "x2"], "bins": 10 });
-    let fitted = compare::<millrace_bins_fit::BinsFit>(&engine, "bins-fit", &of(bins), &mut ratios);
+    let fitted = bench.step::<millrace_bins_fit::BinsFit>("bins-fit", &of(bins));
     let blob = Some(("edges", fitted.blob("edges").to_vec()));
     let bins = Use { blob, ..of(json!({ "columns": ["x0", "x1", "x2"] })) };
-    compare::<millrace_bins::Bins>(&engine, "bins", &bins, &mut ratios);
+    bench.step::<millrace_bins::Bins>("bins", &bins);
     let sums = json!({ "n": "count()", "s": "sum(x0)", "m": "mean(x1)", "top": "max(x2)" });
-    compare::<millrace_group::Group>(&engine, "group", &of(json!({ "by": ["k"], "columns": sums })), &mut ratios);
+    bench.step::<millrace_group::Group>("group", &of(json!({ "by": ["k"], "columns": sums })));
     let train = json!({ "label": "y", "features": names, "epochs": 20, "validation": 0 });
-    let trained = compare::<millrace_train_logistic::TrainLogistic>(&engine, "train-logistic", &of(train), &mut ratios);
+    let trained = bench.step::<millrace_train_logistic::TrainLogistic>("train-logistic", &of(train));
     let blob = Some(("model", trained.blob("model").to_vec()));
     let predict = Use { port: "table", blob, ..of(json!({ "features": names, "output": "p" })) };
-    compare::<millrace_predict::Predict>(&engine, "predict", &predict, &mut ratios);
-    compare::<millrace_evaluate::Evaluate>(&engine, "evaluate", &of(json!({ "label": "y" })), &mut ratios);
-    let mean = (ratios.iter().map(|ratio| ratio.ln()).sum::<f64>() / ratios.len() as f64).exp();
-    println!("{:<16} {:>10} {:>10} {mean:>8.2}", "geometric mean", "", "");
+    bench.step::<millrace_predict::Predict>("predict", &predict);
+    bench.step::<millrace_evaluate::Evaluate>("evaluate", &of(json!({ "label": "y" })));
+    bench.tail();
 }

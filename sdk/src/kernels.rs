@@ -2,7 +2,7 @@
 //! in a fixed order over lanes, and a product with its sum is rounded once where it says
 //! so, and twice elsewhere.
 
-use crate::pair::Pair;
+use crate::pair::{Pair, edges_up_to};
 
 /// Each value by `1 / (1 + e^-x)`, within 3 units in the last place; 0 below -708.
 #[inline]
@@ -110,15 +110,6 @@ pub fn bins(values: &[f64], edges: &[f64]) -> Vec<i32> {
     bins
 }
 
-#[inline]
-fn edges_up_to(values: &[f64; 8], edges: &[f64]) -> [i32; 8] {
-    let mut counts = [0i64; 8];
-    for edge in edges {
-        counts = std::array::from_fn(|lane| counts[lane] + i64::from(*edge <= values[lane]));
-    }
-    counts.map(|count| count as i32)
-}
-
 /// To each of `y` the products of its row with the weights: `y[i] += w[0] * x[0][i] +
 /// w[1] * x[1][i] + …`, added in this order, each product and its sum rounded once.
 ///
@@ -218,24 +209,39 @@ pub fn hash(seed: u64, bytes: &[u8]) -> u64 {
     mix(state)
 }
 
-/// Sorts integers by their digits, 11 bits at a time: a pass over the data for each,
-/// and none for digits in which all agree.
+/// Bits of a digit by which integers are sorted.
+const DIGIT: u32 = 11;
+/// Digits that are looked at together: nearly all integers that differ are told apart by so many.
+const DIGITS: usize = 3;
+
+/// Sorts integers by their digits, 11 bits at a time: a pass over the data for each of the
+/// first three in which they differ. What these do not tell apart, which is seldom much, is
+/// put in order where it stands; where it is much, all digits are looked at.
 #[inline]
 pub fn sort(values: &mut Vec<u64>) {
-    const BITS: u32 = 11;
-    const DIGITS: usize = 6;
     if values.len() < 4096 {
         return values.sort_unstable();
     }
-    let mut counts = Box::new([[0u32; 1 << BITS]; DIGITS]);
-    let digit = |value: u64, place: usize| (value >> (place as u32 * BITS)) as usize & ((1 << BITS) - 1);
-    let [c0, c1, c2, c3, c4, c5] = &mut *counts;
-    for value in values.iter() {
-        for (place, counts) in [&mut *c0, c1, c2, c3, c4, c5].into_iter().enumerate() {
-            counts[digit(*value, place)] += 1;
-        }
+    let (any, all) = values.iter().fold((0, u64::MAX), |(any, all), value| (any | value, all & value));
+    let together = DIGIT * DIGITS as u32;
+    let from = (u64::BITS - (any ^ all).leading_zeros()).saturating_sub(together);
+    let mut spare = vec![0; values.len()];
+    sort_by_digits::<DIGITS>(values, &mut spare, from);
+    if from > 0 && !put_in_order(values) {
+        sort_by_digits::<DIGITS>(values, &mut spare, 0);
+        sort_by_digits::<DIGITS>(values, &mut spare, together);
     }
-    let mut sorted = vec![0; values.len()];
+}
+
+/// Sorts by so many digits from this bit on; what they do not tell apart stays as it stood.
+// Generic, as the next: so it is compiled as the step is that has it.
+#[inline(never)]
+fn sort_by_digits<const DIGITS: usize>(values: &mut Vec<u64>, spare: &mut Vec<u64>, from: u32) {
+    let digit = |value: u64, place: usize| (value >> (from + place as u32 * DIGIT)) as usize & ((1 << DIGIT) - 1);
+    let mut counts = Box::new([[0u32; 1 << DIGIT]; DIGITS]);
+    for value in values.iter() {
+        (0..DIGITS).for_each(|place| counts[place][digit(*value, place)] += 1);
+    }
     for (place, counts) in counts.iter_mut().enumerate() {
         if counts.iter().any(|count| *count as usize == values.len()) {
             continue;
@@ -246,14 +252,35 @@ pub fn sort(values: &mut Vec<u64>) {
         }
         let mut put = |value: u64| {
             let place = &mut counts[digit(value, place)];
-            sorted[*place as usize] = value;
+            spare[*place as usize] = value;
             *place += 1;
         };
         let (fours, rest) = values.as_chunks::<4>();
         fours.iter().for_each(|four| four.iter().for_each(|value| put(*value)));
         rest.iter().for_each(|value| put(*value));
-        std::mem::swap(values, &mut sorted);
+        std::mem::swap(values, spare);
     }
+}
+
+/// Puts what is nearly sorted in order. Gives up, and says so, when it is not.
+#[inline(never)]
+fn put_in_order<T: Copy + PartialOrd>(values: &mut [T]) -> bool {
+    let mut moves = values.len();
+    let Some(mut greatest) = values.first().copied() else { return true };
+    for place in 1..values.len() {
+        let value = values[place];
+        if value >= greatest {
+            greatest = value;
+            continue;
+        }
+        let to = values[..place].iter().rposition(|before| *before <= value).map_or(0, |before| before + 1);
+        values[to..=place].rotate_right(1);
+        moves = moves.saturating_sub(place - to);
+        if moves == 0 {
+            return false;
+        }
+    }
+    true
 }
 
 /// A hash of an integer with a seed: the output of splitmix64 number `key` in the
@@ -390,7 +417,8 @@ mod tests {
 
     #[test]
     fn digits_sort_as_comparisons_do() {
-        for mask in [u64::MAX, 0xffff_0000, 0xff << 56, 0] {
+        // The last ones are told apart by low digits only, behind a bit or many that differ.
+        for mask in [u64::MAX, 0xffff_0000, 0xff << 56, 0, 1 << 63 | 0xffff, 0x7ff << 50 | 0x3ff] {
             let mut values: Vec<u64> = (0..10_000u64).map(|i| hash(3, &i.to_le_bytes()) & mask).collect();
             let mut expected = values.clone();
             expected.sort_unstable();

@@ -4,7 +4,7 @@ use std::collections::hash_map::Entry;
 use std::marker::PhantomData;
 
 use arrow_array::Int64Array;
-use arrow_buffer::{ArrowNativeType, Buffer, ScalarBuffer};
+use bytemuck::Pod;
 use serde::de::{Error as _, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -111,6 +111,40 @@ impl Numbering {
         }
     }
 
+    /// The numbers of keys, which may be new.
+    // A function of its own, and compiled as the step is: in a long one a loop loses its registers.
+    #[inline(never)]
+    pub fn numbers<'a>(&mut self, keys: impl IntoIterator<Item = &'a i64>) -> Vec<u32> {
+        let mut found = Vec::new();
+        let keys = keys.into_iter();
+        found.reserve(keys.size_hint().0);
+        if self.dense.is_empty() {
+            found.extend(keys.map(|key| self.number(*key)));
+            return found;
+        }
+        let least = self.least as u64;
+        for key in keys {
+            let place = usize::try_from((*key as u64).wrapping_sub(least)).unwrap_or(usize::MAX);
+            let known = self.dense.get(place).copied().unwrap_or(0);
+            found.push(if known == 0 { self.number(*key) } else { known - 1 });
+        }
+        found
+    }
+
+    /// All numbers in the order of their keys; that of what has no key comes first.
+    pub fn sorted(&self) -> Vec<u32> {
+        let of_keys = |number: &u32| self.missing != Some(*number);
+        let mut order: Vec<u32> = self.missing.into_iter().collect();
+        if !self.dense.is_empty() && self.sparse.is_empty() {
+            order.extend(self.dense.iter().filter_map(|entry| entry.checked_sub(1)));
+        } else {
+            order.extend((0..self.keys.len() as u32).filter(of_keys));
+            let from = usize::from(self.missing.is_some());
+            order[from..].sort_unstable_by_key(|number| self.keys[*number as usize]);
+        }
+        order
+    }
+
     /// The number of a key, if it has one.
     #[inline]
     pub fn find(&self, key: i64) -> Option<u32> {
@@ -141,16 +175,16 @@ impl<T> Default for Packed<T> {
     }
 }
 
-impl<T: ArrowNativeType> Serialize for Packed<T> {
+impl<T: Pod> Serialize for Packed<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bytes(Buffer::from_slice_ref(&self.0).as_slice())
+        serializer.serialize_bytes(bytemuck::cast_slice(&self.0))
     }
 }
 
-impl<'de, T: ArrowNativeType> Deserialize<'de> for Packed<T> {
+impl<'de, T: Pod> Deserialize<'de> for Packed<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Bytes<T>(PhantomData<T>);
-        impl<T: ArrowNativeType> Visitor<'_> for Bytes<T> {
+        impl<T: Pod> Visitor<'_> for Bytes<T> {
             type Value = Packed<T>;
 
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -162,8 +196,7 @@ impl<'de, T: ArrowNativeType> Deserialize<'de> for Packed<T> {
                     return Err(E::custom("half a number"));
                 }
                 // A copy, so that it lies as numbers must.
-                let len = bytes.len() / size_of::<T>();
-                Ok(Packed(ScalarBuffer::<T>::new(Buffer::from(bytes), 0, len).to_vec()))
+                Ok(Packed(bytemuck::pod_collect_to_vec(bytes)))
             }
         }
         deserializer.deserialize_bytes(Bytes(PhantomData)).map_err(D::Error::custom)
@@ -189,6 +222,13 @@ mod tests {
                 assert_eq!(numbering.find(*key), Some(number));
             }
             assert_eq!(numbering.keys(), first);
+            let mut at_once = Numbering::of([&column]);
+            let numbers = at_once.numbers(&keys);
+            assert!(numbers.iter().zip(&keys).all(|(number, key)| first[*number as usize] == *key));
+            let sorted: Vec<i64> = at_once.sorted().iter().map(|number| first[*number as usize]).collect();
+            let mut expected = first.clone();
+            expected.sort_unstable();
+            assert_eq!(sorted, expected);
             assert_eq!(numbering.find(1000), None);
             assert_eq!(numbering.find(i64::MIN + 1), None);
         }
@@ -206,6 +246,7 @@ mod tests {
         assert_eq!(numbers, [1, 2, 0, 3, 4, 0, 5, 6, 2, 0, 7, 8, 0]);
         assert_eq!([7, 2000, i64::MIN, -5, 8].map(|key| numbering.find(key)), [1, 4, 5, 7, 8].map(Some));
         assert_eq!(numbering.find(0), None, "the place of the missing one is no key");
+        assert_eq!(numbering.sorted(), [0, 5, 7, 3, 1, 8, 2, 4, 6]);
         // Keys outside of what was expected are found all the same.
         let mut numbering = Numbering::new(Some((0, 3)), 4);
         assert_eq!((numbering.number(2), numbering.number(-9), numbering.number(2)), (0, 1, 0));

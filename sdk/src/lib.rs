@@ -63,6 +63,7 @@ extern crate self as millrace_sdk;
 mod column;
 mod error;
 pub mod expr_math;
+pub mod grouped;
 pub mod kernels;
 pub mod keys;
 mod pair;

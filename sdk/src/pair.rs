@@ -6,13 +6,34 @@
 #[cfg(target_arch = "wasm32")]
 mod imp {
     use core::arch::wasm32::{
-        f64x2, f64x2_abs, f64x2_add, f64x2_div, f64x2_extract_lane, f64x2_lt, f64x2_mul, f64x2_neg, f64x2_pmax,
-        f64x2_relaxed_madd, f64x2_splat, f64x2_sub, i64x2_add, i64x2_shl, i64x2_shr, i64x2_splat, v128, v128_andnot,
-        v128_bitselect,
+        f64x2, f64x2_abs, f64x2_add, f64x2_div, f64x2_extract_lane, f64x2_le, f64x2_lt, f64x2_mul, f64x2_neg,
+        f64x2_pmax, f64x2_pmin, f64x2_relaxed_madd, f64x2_splat, f64x2_sub, i32x4_extract_lane, i32x4_shuffle,
+        i64x2_add, i64x2_shl, i64x2_shr, i64x2_splat, i64x2_sub, v128, v128_andnot, v128_bitselect,
     };
 
     #[derive(Clone, Copy)]
     pub(crate) struct Pair(v128);
+
+    /// For each of eight values how many of the edges are at most as large; none for NaN.
+    #[inline(always)]
+    pub(crate) fn edges_up_to(values: &[f64; 8], edges: &[f64]) -> [i32; 8] {
+        let [a, b, c, d, e, f, g, h] = *values;
+        let values = [f64x2(a, b), f64x2(c, d), f64x2(e, f), f64x2(g, h)];
+        let mut counts = [i64x2_splat(0); 4];
+        for edge in edges {
+            let edge = f64x2_splat(*edge);
+            // What is so is -1.
+            counts = std::array::from_fn(|i| i64x2_sub(counts[i], f64x2_le(edge, values[i])));
+        }
+        let [a, b, c, d] = counts;
+        let (low, high) = (i32x4_shuffle::<0, 2, 4, 6>(a, b), i32x4_shuffle::<0, 2, 4, 6>(c, d));
+        let of = |four: v128| {
+            let (a, b) = (i32x4_extract_lane::<0>(four), i32x4_extract_lane::<1>(four));
+            [a, b, i32x4_extract_lane::<2>(four), i32x4_extract_lane::<3>(four)]
+        };
+        let ([a, b, c, d], [e, f, g, h]) = (of(low), of(high));
+        [a, b, c, d, e, f, g, h]
+    }
 
     impl Pair {
         #[inline(always)]
@@ -74,6 +95,12 @@ mod imp {
             Self(f64x2_pmax(self.0, least.0))
         }
 
+        /// `most` where that is less; NaN stays.
+        #[inline(always)]
+        pub(crate) fn at_most(self, most: Self) -> Self {
+            Self(f64x2_pmin(self.0, most.0))
+        }
+
         /// Zero where `value < bound`.
         #[inline(always)]
         pub(crate) fn zero_where_less(self, value: Self, bound: Self) -> Self {
@@ -98,6 +125,16 @@ mod imp {
 mod imp {
     #[derive(Clone, Copy)]
     pub(crate) struct Pair([f64; 2]);
+
+    /// For each of eight values how many of the edges are at most as large; none for NaN.
+    #[inline(always)]
+    pub(crate) fn edges_up_to(values: &[f64; 8], edges: &[f64]) -> [i32; 8] {
+        let mut counts = [0i64; 8];
+        for edge in edges {
+            counts = std::array::from_fn(|lane| counts[lane] + i64::from(*edge <= values[lane]));
+        }
+        counts.map(|count| count as i32)
+    }
 
     impl Pair {
         #[inline(always)]
@@ -162,6 +199,12 @@ mod imp {
             self.with(least, |a, b| if a < b { b } else { a })
         }
 
+        /// `most` where that is less; NaN stays.
+        #[inline(always)]
+        pub(crate) fn at_most(self, most: Self) -> Self {
+            self.with(most, |a, b| if b < a { b } else { a })
+        }
+
         /// Zero where `value < bound`.
         #[inline(always)]
         pub(crate) fn zero_where_less(self, value: Self, bound: Self) -> Self {
@@ -184,4 +227,4 @@ mod imp {
     }
 }
 
-pub(crate) use imp::Pair;
+pub(crate) use imp::{Pair, edges_up_to};

@@ -231,8 +231,7 @@ macro_rules! register {
     (@run $self:ident, $task:ident, fold) => {
         if $task.phase() == $crate::Phase::Partial {
             let partial = $crate::Fold::partial($self, $task)?;
-            let bytes = $crate::private::postcard::to_allocvec(&partial)?;
-            return $task.emit_partial(&bytes);
+            return $task.emit_partial(&partial);
         }
         if $task.phase() == $crate::Phase::Merge {
             return $crate::Fold::merge($self, $task.partials(), $task);

@@ -259,8 +259,11 @@ impl Task<'_> {
     }
 
     #[doc(hidden)]
-    pub fn emit_partial(&self, bytes: &[u8]) -> Result<()> {
-        self.backend.emit_partial(bytes)
+    pub fn emit_partial<P: serde::Serialize>(&self, partial: &P) -> Result<()> {
+        // All of its memory at once: one that grows copies what it has, again and again.
+        let size = postcard::experimental::serialized_size(partial)?;
+        let bytes = postcard::to_extend(partial, Vec::with_capacity(size))?;
+        self.backend.emit_partial(&bytes)
     }
 
     #[doc(hidden)]

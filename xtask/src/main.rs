@@ -17,7 +17,8 @@ cargo xtask test        build, then every test
 cargo xtask check       what CI runs: fmt, clippy, doc, tidy, deny, test
 cargo xtask deny        licences, sources and known defects of what is depended on
 cargo xtask bench NAME  measures beside the peers: `dag` (tasks cached and cold), `features` (3 M rows),
-                         `micro` (the pieces) or `sandbox` (steps in it and native)
+                         `micro` (the pieces) or `sandbox` (steps in it and native;
+                         with FOLDER…: components of folders in turn; `--step NAME`: one of them)
 cargo xtask toolchain   which compiler for WebAssembly is used, or what is missing
 ";
 
@@ -139,6 +140,10 @@ fn bench(arguments: &[String]) -> Result<()> {
             command.args(["bench", "--package", "millrace-benches", "--profile", "release", "--bench", name]);
             command
         };
+        let words = &arguments[1..];
+        if name == "sandbox" && !words.is_empty() {
+            return run(bench().arg("--").args(words));
+        }
         if name == "sandbox" {
             // Guests are compiled for this very processor, and so is what they are compared
             // with first; in a folder of its own, for everything is compiled anew.

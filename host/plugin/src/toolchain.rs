@@ -44,7 +44,7 @@ pub struct ToolchainError {
 
 /// Bytes of heap that a guest begins with. To let memory grow costs the host some 50 µs
 /// for each task, for all threads wait meanwhile; small tasks get by with this.
-const HEAP: u32 = 1 << 20;
+const HEAP: u32 = 8 << 20;
 
 /// Each turn of a loop pays for its fuel and for the look at the clock, whatever it does, so
 /// a turn does more: vectors four abreast, and small loops unrolled, where LLVM would not for

@@ -3,9 +3,9 @@
 use millrace_tables::ColumnBytes;
 use millrace_tables::check::Unchecked;
 use millrace_types::action_record::Declared;
-use millrace_types::{ColumnName, Field, PortName, bounds};
+use millrace_types::{BlobRef, ColumnName, Field, PortName, bounds};
 use wasmtime::StoreContextMut;
-use wasmtime::component::{Linker, Resource, ResourceType};
+use wasmtime::component::{Linker, Resource, ResourceType, WasmList};
 
 use crate::output::{EmitError, claim, take};
 use crate::rounds;
@@ -34,7 +34,7 @@ fn table(running: &Running, handle: u32) -> wasmtime::Result<(&str, &[Field], &[
     }
 }
 
-fn blob(running: &Running, handle: u32) -> wasmtime::Result<(&str, millrace_types::BlobRef)> {
+fn blob(running: &Running, handle: u32) -> wasmtime::Result<(&str, BlobRef)> {
     match running.item(handle) {
         Some(InputItem::Blob { instance, blob }) => Ok((instance, *blob)),
         _ => Err(misuse("it used a blob that it does not have")),
@@ -191,13 +191,20 @@ pub(crate) fn link(linker: &mut Linker<TaskState>) -> wasmtime::Result<()> {
     emitting(&mut host)
 }
 
+/// Keeps a blob, out of the memory of the guest.
+fn put_blob(cx: &mut Cx<'_>, bytes: &WasmList<u8>) -> wasmtime::Result<BlobRef> {
+    let data = running(cx)?.data.clone();
+    let blob = data.put_blob(bytes.as_le_slice(&*cx)).map_err(wasmtime::Error::new)?;
+    running(cx)?.bytes_written += blob.size;
+    Ok(blob)
+}
+
 fn emitting(host: &mut wasmtime::component::LinkerInstance<'_, TaskState>) -> wasmtime::Result<()> {
-    use wasmtime::component::WasmList;
     host.func_wrap("[method]task.emit-partial", |mut cx: Cx<'_>, (_, bytes): (Resource<TaskRep>, WasmList<u8>)| {
-        let bytes = bytes.as_le_slice(&cx).to_vec();
-        let running = running(&mut cx)?;
-        running.bytes_written += bytes.len() as u64;
-        running.outputs.partial(&bytes, &*running.data).map_err(wasmtime::Error::new)
+        running(&mut cx)?.outputs.may_take_partial().map_err(wasmtime::Error::new)?;
+        let partial = put_blob(&mut cx, &bytes)?;
+        running(&mut cx)?.outputs.take_partial(partial);
+        Ok(())
     })?;
     host.func_wrap(
         "[method]task.declare",
@@ -227,10 +234,10 @@ fn emitting(host: &mut wasmtime::component::LinkerInstance<'_, TaskState>) -> wa
     host.func_wrap(
         "[method]task.emit-blob",
         |mut cx: Cx<'_>, (_, port, bytes): (Resource<TaskRep>, String, WasmList<u8>)| {
-            let bytes = bytes.as_le_slice(&cx).to_vec();
-            let running = running(&mut cx)?;
-            running.bytes_written += bytes.len() as u64;
-            running.outputs.blob(&port, &bytes, &*running.data).map_err(wasmtime::Error::new)
+            let output = running(&mut cx)?.outputs.place_of_blob(&port).map_err(wasmtime::Error::new)?;
+            let blob = put_blob(&mut cx, &bytes)?;
+            running(&mut cx)?.outputs.take_blob(output, blob);
+            Ok(())
         },
     )?;
     host.func_wrap("[method]task.metric", |mut cx: Cx<'_>, (_, name, value): (Resource<TaskRep>, String, f64)| {

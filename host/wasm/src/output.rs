@@ -338,27 +338,34 @@ impl Outputs {
         Ok(())
     }
 
-    pub(crate) fn blob(&mut self, port: &str, bytes: &[u8], data: &dyn Data) -> Result<(), EmitError> {
+    /// The place of an output that a blob may be emitted to now.
+    pub(crate) fn place_of_blob(&self, port: &str) -> Result<usize, EmitError> {
         let output = self.place(port)?;
-        match &mut self.ports[output].1 {
+        match &self.ports[output].1 {
             State::Table { .. } => misuse(format!("it emitted a blob to `{port}`, which is a table")),
             State::Blob(Some(_)) => misuse(format!("it emitted a second blob to `{port}`")),
-            State::Blob(blob) => {
-                *blob = Some(data.put_blob(bytes)?);
-                Ok(())
-            }
+            State::Blob(None) => Ok(output),
         }
     }
 
-    pub(crate) fn partial(&mut self, bytes: &[u8], data: &dyn Data) -> Result<(), EmitError> {
+    pub(crate) fn take_blob(&mut self, output: usize, blob: BlobRef) {
+        self.ports[output].1 = State::Blob(Some(blob));
+    }
+
+    /// Whether a partial may come now. It is kept out of the memory of the guest, so it is
+    /// looked at first and [taken](Self::take_partial) afterwards; likewise blobs.
+    pub(crate) fn may_take_partial(&self) -> Result<(), EmitError> {
         if self.phase != Phase::Partial {
             return misuse(format!("it emitted a partial in `{}`", self.phase.as_str()));
         }
         if self.partial.is_some() {
             return misuse("it emitted a second partial");
         }
-        self.partial = Some(data.put_blob(bytes)?);
         Ok(())
+    }
+
+    pub(crate) fn take_partial(&mut self, partial: BlobRef) {
+        self.partial = Some(partial);
     }
 
     /// What is left when the step says that it is done.

@@ -12,7 +12,7 @@
 //!
 //! The blob `edges` is JSON: `{"columns":{"tenure":[1.0,6.0,12.0]}}`.
 
-use millrace_sdk::kernels::sort;
+use millrace_sdk::kernels::{any, sort};
 use millrace_sdk::keys::Packed;
 use millrace_sdk::prelude::*;
 
@@ -133,7 +133,9 @@ impl Fold for BinsFit {
         let sorted = |name: &String| -> Result<Packed<u64>> {
             let column = part.f64(name)?;
             let mut values: Vec<u64> = match column.null_count() {
-                0 => column.values().iter().filter(|value| !value.is_nan()).map(|value| ordered(*value)).collect(),
+                0 if !any(column.values(), f64::is_nan) => {
+                    column.values().iter().map(|value| ordered(*value)).collect()
+                }
                 _ => column.iter().flatten().filter(|value| !value.is_nan()).map(ordered).collect(),
             };
             sort(&mut values);

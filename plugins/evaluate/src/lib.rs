@@ -106,12 +106,11 @@ impl Fold for Evaluate {
         }
         // Made of sorted runs, which a stable sort merges.
         rows.sort();
-        let count = |positive: bool, label: bool| {
-            let is_meant = |row: &Row| ((row.score() >= self.threshold) == positive) & (row.label() == label);
-            rows.iter().map(|row| u64::from(is_meant(row))).sum::<u64>() as f64
-        };
-        let (hits, false_alarms) = (count(true, true), count(true, false));
-        let (misses, rejections) = (count(false, true), count(false, false));
+        // They are sorted: from one on, all are taken for positive.
+        let (below, above) = rows.split_at(rows.partition_point(|row| row.score() < self.threshold));
+        let with_label = |rows: &[Row]| rows.iter().map(|row| row.0 & 1).sum::<u64>() as f64;
+        let (hits, misses) = (with_label(above), with_label(below));
+        let (false_alarms, rejections) = (above.len() as f64 - hits, below.len() as f64 - misses);
         let (positives, negatives) = (hits + misses, false_alarms + rejections);
         if positives == 0.0 || negatives == 0.0 {
             return Err(

@@ -19,8 +19,11 @@
 //! Keys are integers, text or booleans; a missing key is a key of its own, and
 //! comes first. Missing values do not count, and NaN does in sums and means only.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use millrace_sdk::arrow_buffer::NullBuffer;
+use millrace_sdk::grouped;
 use millrace_sdk::kernels::KeyMap;
 use millrace_sdk::keys::{Numbering, Packed};
 use millrace_sdk::prelude::*;
@@ -106,23 +109,12 @@ impl States {
         }
     }
 
-    /// Counts a value of each of these groups.
-    fn count(&mut self, groups: impl Iterator<Item = usize>) {
-        groups.for_each(|group| self.counts.0[group] += 1);
-    }
-
-    fn floats(&mut self, function: Function, values: impl Iterator<Item = (usize, f64)>) {
+    /// Adds values of these groups.
+    fn floats(&mut self, function: Function, groups: &[u32], values: &[f64]) {
         match function {
-            Function::Sum | Function::Mean => values.for_each(|(group, x)| self.sums.0[group] += x),
-            // What is there is NaN as long as it is nothing.
-            Function::Min => values.for_each(|(group, x)| {
-                let known = &mut self.floats.0[group];
-                *known = if x < *known || known.is_nan() { x } else { *known };
-            }),
-            Function::Max => values.for_each(|(group, x)| {
-                let known = &mut self.floats.0[group];
-                *known = if x > *known || known.is_nan() { x } else { *known };
-            }),
+            Function::Sum | Function::Mean => grouped::add(&mut self.sums.0, groups, values),
+            Function::Min => grouped::least(&mut self.floats.0, groups, values),
+            Function::Max => grouped::greatest(&mut self.floats.0, groups, values),
             Function::Count => {}
         }
     }
@@ -138,6 +130,29 @@ impl States {
         });
     }
 
+    /// Adds the values of a column, whose rows are in these groups. What is missing is none.
+    fn add(&mut self, function: Function, part: &Part, name: &str, of_integers: bool, of_rows: &[u32]) -> Result<()> {
+        match function {
+            Function::Count => grouped::count(&mut self.counts.0, &those(of_rows, &there(part.column(name)?.nulls()))),
+            Function::Min | Function::Max if of_integers => {
+                let column = part.i64(name)?;
+                let there = there(column.nulls());
+                let (groups, values) = (those(of_rows, &there), those(column.values(), &there));
+                self.ints(function, groups.iter().map(|group| *group as usize).zip(values.iter().copied()));
+            }
+            _ => {
+                let column = part.f64(name)?;
+                let there = there(column.nulls());
+                let (groups, values) = (those(of_rows, &there), those(column.values(), &there));
+                if function == Function::Mean {
+                    grouped::count(&mut self.counts.0, &groups);
+                }
+                self.floats(function, &groups, &values);
+            }
+        }
+        Ok(())
+    }
+
     /// Adds the states of another part, whose groups have these numbers here.
     fn merge(&mut self, function: Function, other: &Self, numbers: &[u32]) {
         let groups = || numbers.iter().map(|number| *number as usize);
@@ -146,10 +161,19 @@ impl States {
             return self.ints(function, there.filter(|(_, count)| **count > 0).map(|(pair, _)| pair));
         }
         groups().zip(&other.counts.0).for_each(|(group, count)| self.counts.0[group] += count);
-        self.floats(function, groups().zip(other.sums.0.iter().copied()));
-        let floats = groups().zip(other.floats.0.iter().copied());
-        self.floats(function, floats.filter(|(_, x)| !x.is_nan()));
+        self.floats(function, numbers, &other.sums.0);
+        self.floats(function, numbers, &other.floats.0);
     }
+}
+
+/// The rows that have a value, unless all have.
+fn there(nulls: Option<&NullBuffer>) -> Option<Vec<usize>> {
+    Some(nulls.filter(|nulls| nulls.null_count() > 0)?.valid_indices().collect())
+}
+
+/// The items of these rows, or all.
+fn those<'a, T: Copy>(items: &'a [T], rows: &Option<Vec<usize>>) -> Cow<'a, [T]> {
+    rows.as_ref().map_or(Cow::Borrowed(items), |rows| rows.iter().map(|row| items[*row]).collect())
 }
 
 /// The keys of the groups of a part.
@@ -305,7 +329,7 @@ fn groups(part: &Part, by: &[String]) -> Result<(Vec<u32>, Keys)> {
         let column = part.i64(name)?;
         let mut numbering = Numbering::of([&column]);
         let numbers = match column.null_count() {
-            0 => column.values().iter().map(|key| numbering.number(*key)).collect(),
+            0 => numbering.numbers(column.values()),
             _ => {
                 let number = |key| match key {
                     Some(key) => numbering.number(key),
@@ -348,7 +372,10 @@ impl Merging {
                     Some(missing) if *missing == place => self.integers.missing(),
                     _ => self.integers.number(*key),
                 };
-                (0..).zip(keys).map(number).collect()
+                match missing {
+                    None => self.integers.numbers(keys),
+                    Some(_) => (0..).zip(keys).map(number).collect(),
+                }
             }
             Keys::Rows(keys) => keys.iter().map(|key| self.rows.number(key.clone())).collect(),
         }
@@ -366,9 +393,8 @@ impl Merging {
             order.sort_unstable_by(|a, b| keys[*a as usize].cmp(&keys[*b as usize]));
             return Merged { keys: Keys::Rows(keys), order };
         }
+        let order = self.integers.sorted();
         let (keys, missing) = self.integers.into_keys();
-        let mut order: Vec<u32> = (0..keys.len() as u32).collect();
-        order.sort_unstable_by_key(|group| (missing != Some(*group), keys[*group as usize]));
         Merged { keys: Keys::Ints(Packed(keys), missing), order }
     }
 }
@@ -425,29 +451,10 @@ impl Fold for Group {
             let function = aggregate.function;
             let mut states = States::default();
             states.resize(function, of_integers, keys.len());
-            let groups = || of_rows.iter().map(|group| *group as usize);
-            let Some(name) = &aggregate.column else {
-                states.count(groups());
-                all.push(states);
-                integers.push(of_integers);
-                continue;
-            };
-            let column = part.column(name)?;
-            let is_whole = column.null_count() == 0;
-            let there = |row: &usize| is_whole || column.is_valid(*row);
-            if matches!(function, Function::Count | Function::Mean) {
-                states.count(groups().enumerate().filter(|(row, _)| there(row)).map(|(_, group)| group));
-            }
-            if of_integers && matches!(function, Function::Min | Function::Max) {
-                let column = part.i64(name)?;
-                let values = groups().zip(column.values().iter().copied()).enumerate();
-                states.ints(function, values.filter(|(row, _)| there(row)).map(|(_, pair)| pair));
-            } else if function != Function::Count {
-                let column = part.f64(name)?;
-                let values = groups().zip(column.values().iter().copied()).enumerate();
-                let bound = matches!(function, Function::Min | Function::Max);
-                let counts = |(row, (_, x)): &(usize, (usize, f64))| there(row) && !(bound && x.is_nan());
-                states.floats(function, values.filter(counts).map(|(_, pair)| pair));
+            if let Some(name) = &aggregate.column {
+                states.add(function, &part, name, of_integers, &of_rows)?;
+            } else {
+                grouped::count(&mut states.counts.0, &of_rows);
             }
             all.push(states);
             integers.push(of_integers);
