@@ -146,7 +146,8 @@ fn a_store_without_its_mark_is_one_still() {
 #[test]
 fn what_is_taken_from_harmed_bytes_is_not_kept() {
     let pipeline = "[sources.s]\npath = \"in.csv\"\n[sources.t]\npath = \"names.csv\"\n[steps.j]\nuses = \"std:join\"\n\
-                    inputs = { input = \"s\", table = \"t\" }\nparams = { on = [\"k\"], columns = [\"v\"] }\n";
+                    inputs = { input = \"s\", table = \"t\" }\nparams = { on = [\"k\"], columns = [\"v\"] }\n\
+                    [steps.d]\nuses = \"std:derive\"\ninput = \"t\"\nparams = { columns = { w = \"v * 2\" } }\n";
     let sandbox = Sandbox::with(pipeline);
     sandbox.write("in.csv", "k\n2\n1\n2\n").write("names.csv", "k,v\n1,77.5\n2,99.5\n");
     sandbox.run(&[]);

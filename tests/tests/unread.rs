@@ -20,6 +20,9 @@ fn with_file(extension: &str) -> Sandbox {
     let sandbox = Sandbox::with(&PIPELINE.replace("EXT", extension));
     let rows: String = (0..ROWS).map(|row| format!("{row},{},c{row}\n", noise(row))).collect();
     sandbox.write("in.csv", format!("a,b,c\n{rows}"));
+    if extension == "csv" {
+        return sandbox;
+    }
     let make = format!("[sources.s]\npath = \"in.csv\"\n[exports]\n\"in.{extension}\" = \"s\"\n");
     sandbox.write("make.toml", make).run(&["make.toml"]);
     std::fs::remove_dir_all(sandbox.path("store")).expect("a store");
@@ -59,7 +62,7 @@ fn a_column_that_nobody_reads_is_never_decoded() {
 
 #[test]
 fn it_is_there_for_whoever_looks() {
-    for extension in ["parquet", "arrow"] {
+    for extension in ["parquet", "arrow", "csv"] {
         let sandbox = with_file(extension);
         sandbox.run(&[]);
         let shown = sandbox.host(&["show", "d", "--rows", "150", "--json"]);
@@ -96,9 +99,15 @@ fn it_is_gone_with_its_file() {
 /// Names of outputs follow from the pipeline and the file, not from what a store has seen.
 #[test]
 fn what_was_read_before_does_not_show() {
-    let sandbox = with_file("parquet");
+    for extension in ["parquet", "csv"] {
+        shows_nothing_of_before(extension);
+    }
+}
+
+fn shows_nothing_of_before(extension: &str) {
+    let sandbox = with_file(extension);
     let first = digest(&sandbox, "d", "output");
-    let more = PIPELINE.replace("EXT", "parquet")
+    let more = PIPELINE.replace("EXT", extension)
         + "[steps.lower]\nuses = \"std:derive\"\ninput = \"s\"\nparams = { columns = { l = \"concat(b, '-')\" } }\n";
     sandbox.write("more.toml", more);
     let run = sandbox.run(&["more.toml"]);
@@ -107,12 +116,12 @@ fn what_was_read_before_does_not_show() {
     let read = run.lines.iter().find(|line| line["event"] == "source-finished").expect("its source");
     assert_eq!(read["status"], "ran", "`b` was read besides");
     // A change that nobody could see makes the loop run, not the trace.
-    sandbox.write("pipeline.toml", PIPELINE.replace("EXT", "parquet") + "# again\n");
+    sandbox.write("pipeline.toml", PIPELINE.replace("EXT", extension) + "# again\n");
     let again = sandbox.run(&[]);
     assert_eq!((again.ran(), again.cached()), (0, 4));
     assert_eq!(again.last["outputs"]["d"]["output"].as_str(), Some(first.as_str()));
     // Of another name it has no index of its own, and sees what the other pipeline has read.
-    sandbox.write("other.toml", PIPELINE.replace("EXT", "parquet"));
+    sandbox.write("other.toml", PIPELINE.replace("EXT", extension));
     let other = sandbox.run(&["other.toml"]);
     assert_eq!(other.last["outputs"]["d"]["output"].as_str(), Some(first.as_str()));
     let read = again.lines.iter().find(|line| line["event"] == "source-finished").expect("its source");
@@ -209,10 +218,112 @@ fn harmed_files_are_told_of() {
     }
 }
 
+/// Bytes of all packs of the store.
+fn packs(sandbox: &Sandbox) -> u64 {
+    let folders = std::fs::read_dir(sandbox.path("store/packs")).expect("packs").flatten();
+    let files = folders.flat_map(|folder| std::fs::read_dir(folder.path()).into_iter().flatten().flatten());
+    files.map(|file| file.metadata().expect("a file").len()).sum()
+}
+
+/// Nearly everything is `b`, which comes into the store when somebody looks at it.
+#[test]
+fn text_that_nobody_reads_is_not_kept() {
+    let sandbox = with_file("csv");
+    assert_eq!(sandbox.run(&[]).ran(), 4);
+    assert!(packs(&sandbox) < 20_000, "{}", packs(&sandbox));
+    assert_eq!(sandbox.host(&["show", "d"]).code, 0);
+    assert!(packs(&sandbox) > 50_000, "{}", packs(&sandbox));
+    sandbox.write("in.csv", "a,b,c\n1,2,3\n");
+    let shown = sandbox.host(&["show", "s"]);
+    assert_ne!(shown.code, 0, "{}", shown.stdout);
+}
+
+/// The type of a column is that of all its values, also when nobody reads them and the
+/// beginning of the file suggests another; what a run makes does not depend on what was known.
+#[test]
+fn the_types_of_text_are_those_of_all_of_it() {
+    let late = |kind: &str, late: &str| {
+        let value = |row: usize| if row < 1500 { kind.replace('#', &row.to_string()) } else { late.to_owned() };
+        let rows: String = (0..2000).map(|row| format!("{row},{},{}\n", value(row), row % 7)).collect();
+        let sandbox = Sandbox::with(&PIPELINE.replace("EXT", "csv").replace("part_rows = 200", "part_rows = 600"));
+        sandbox.write("in.csv", format!("a,b,c\n{rows}"));
+        sandbox
+    };
+    let cases = [
+        ("#", "1.5", "float64"),
+        ("#", "x", "utf8"),
+        ("", "7", "int64"),
+        ("#.5", "1e400", "utf8"),
+        ("2020-01-01", "2020-01-01T10:00:00", "timestamp[us]"),
+        ("2020-01-01", "7", "utf8"),
+        ("true", "7", "utf8"),
+        ("\"#\"", "0.25", "float64"),
+        ("x", "é", "utf8"),
+    ];
+    for (kind, value, expected) in cases {
+        let sandbox = late(kind, value);
+        let first = digest(&sandbox, "d", "output");
+        let schema = |sandbox: &Sandbox| {
+            let shown = sandbox.host(&["show", "d", "--json"]);
+            let shown: serde_json::Value = serde_json::from_str(&shown.stdout).expect("JSON");
+            shown["schema"].clone()
+        };
+        assert!(
+            schema(&sandbox).to_string().contains(&format!("\"{expected}\"")),
+            "{} {kind} {value}",
+            schema(&sandbox)
+        );
+        // Known by now, and with another text, so that no trace tells of it.
+        sandbox.write("pipeline.toml", format!("{}# again\n", sandbox.read("pipeline.toml")));
+        let run = sandbox.run(&[]);
+        assert_eq!((run.ran(), run.last["outputs"]["d"]["output"].as_str()), (0, Some(&*first)), "{kind} {value}");
+        // With all of it read, the schema is the same.
+        let all = late(kind, value);
+        all.write("pipeline.toml", format!("{}[exports]\n\"out.csv\" = \"d\"\n", all.read("pipeline.toml")));
+        all.run(&[]);
+        assert_eq!(schema(&all), schema(&sandbox), "{kind} {value}");
+    }
+}
+
+/// `predict` may read every number: a column whose numbers come late is one of them.
+#[test]
+fn what_turns_out_to_be_needed_is_read_after_all() {
+    let pipeline = "[sources.s]\npath = \"in.csv\"\n
+[steps.train]\nuses = \"std:train-logistic\"\ninput = \"s\"\nparams = { label = \"y\", features = [\"x\"] }
+[steps.p]\nuses = \"std:predict\"\ninputs = { table = \"s\", model = \"train.model\" }
+params = { exclude = [\"y\"] }\n";
+    let sandbox = Sandbox::with(pipeline);
+    let write = |more: usize| {
+        let number = |row: usize| if row < 1500 { String::new() } else { (row + more).to_string() };
+        let rows: String = (0..2000).map(|row| format!("{row},{},{}\n", row % 2, number(row))).collect();
+        sandbox.write("in.csv", format!("x,y,late\n{rows}"));
+    };
+    write(0);
+    let first = digest(&sandbox, "p", "output");
+    sandbox.write("pipeline.toml", format!("{pipeline}# again\n"));
+    let run = sandbox.run(&[]);
+    assert_eq!((run.ran(), run.last["outputs"]["p"]["output"].as_str()), (0, Some(&*first)));
+    write(1);
+    assert_eq!(sandbox.run(&[]).steps_that_ran(), ["p"], "it may look at `late`");
+}
+
+/// The columns of lines of JSON are known when all were read: names do not depend on that.
+#[test]
+fn a_second_run_over_lines_of_json_names_what_the_first_did() {
+    let sandbox = Sandbox::with(&PIPELINE.replace("EXT", "ndjson"));
+    let rows: String = (0..500).map(|row| format!("{{\"a\":{row},\"b\":\"x{row}\"}}\n")).collect();
+    sandbox.write("in.ndjson", rows);
+    let first = digest(&sandbox, "d", "output");
+    sandbox.write("pipeline.toml", format!("{}# again\n", sandbox.read("pipeline.toml")));
+    let run = sandbox.run(&[]);
+    assert_eq!((run.ran(), run.last["outputs"]["d"]["output"].as_str()), (0, Some(&*first)));
+    assert_eq!(sandbox.host(&["show", "d"]).code, 0);
+}
+
 /// `types` mean the same in every format, and lose nothing.
 #[test]
 fn given_types_hold_or_are_mistakes() {
-    for extension in ["parquet", "arrow"] {
+    for extension in ["parquet", "arrow", "csv"] {
         let sandbox = with_file(extension);
         let source =
             |more: &str| format!("[sources.s]\npath = \"in.{extension}\"\n{more}\n[exports]\n\"out.csv\" = \"s\"\n");

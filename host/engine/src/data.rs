@@ -80,6 +80,10 @@ impl StoreData {
         Self { store, mapped: Recent::new(MAPPED), derived: Recent::new(DERIVED), verifier, lifts: Lifts::default() }
     }
 
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
     fn stored(&self, chunk: &StoredChunk) -> Result<ColumnBytes, DataError> {
         let known = lock(&self.mapped).get(&chunk.pack);
         let bytes = match known {
@@ -144,7 +148,7 @@ impl StoreData {
 
     /// Makes sure that all columns of a table are in the store, of those too that no step reads.
     pub(crate) fn decode(&self, table: &Table) -> Result<(), DataError> {
-        source::decode(&self.store, self, table).map_err(error)
+        source::decode(self, table).map_err(error)
     }
 
     /// A column that no step reads, for somebody who looks at it.
@@ -152,7 +156,7 @@ impl StoreData {
         if let Some(column) = lock(&self.derived).get(&unread.digest) {
             return Ok(column);
         }
-        match self.lifts.lift(&self.store, unread).map_err(error)? {
+        match self.lifts.lift(self, unread).map_err(error)? {
             Lifted::Stored(chunk) => self.stored(&chunk),
             Lifted::Read(columns) => {
                 let found = columns.iter().find(|(digest, _)| *digest == unread.digest);

@@ -42,9 +42,10 @@ pub struct ToolchainError {
     pub missing: Vec<String>,
 }
 
-/// Bytes of heap that a guest begins with. To let memory grow costs the host some 50 µs
-/// for each task, for all threads wait meanwhile; small tasks get by with this.
-const HEAP: u32 = 8 << 20;
+/// Bytes of heap that a guest begins with. To let memory grow, and to take it away again
+/// before the next guest, changes what may be touched page by page, for which all threads
+/// wait; most tasks get by with this. What is not touched is not there, but counts as used.
+const HEAP: u32 = 4 << 20;
 
 /// Each turn of a loop pays for its fuel and for the look at the clock, whatever it does, so
 /// a turn does more: vectors four abreast, and small loops unrolled, where LLVM would not for

@@ -128,17 +128,19 @@ pub fn execute(options: &Options, emit: &mut (dyn FnMut(Event) + Send)) -> Resul
     let id = history::new_id();
     emit(Event::RunStarted { run: id.clone(), pipeline: pipeline.name.clone(), instances: graph.nodes.len() });
     let found = find_sources(options, graph)?;
+    let mut schemas: Vec<Option<Schema>> = found.iter().map(Found::schema).collect();
     if found.iter().any(Found::is_guess) {
         // What is certainly wrong is told of before anything is read.
         let possible: Vec<Vec<Schema>> = found.iter().map(Found::peek).collect();
         planning::check(options, &loaded, &possible).map_err(RunError::Invalid)?;
+        let guesses = possible.into_iter().map(|schemas| schemas.into_iter().next());
+        schemas.iter_mut().zip(guesses).for_each(|(schema, guess)| *schema = schema.take().or(guess));
     }
     let last = match options.mode {
         Mode::Plan => History::open(&options.store).last_of(&pipeline.file.path),
         Mode::Run => None,
     };
-    let (mut run, seen) = begin(options, &loaded, found, &data, last, emit)?;
-    run.plan_all().map_err(RunError::Invalid)?;
+    let (mut run, seen) = begin(options, &loaded, &Sources { found, schemas }, &data, last, emit)?;
     worker::work_off(&mut run, &data);
     let system = |error: StoreError| RunError::System(error.to_string());
     let mut finished = ManuallyDrop::new(run.finish().map_err(system)?);
@@ -175,32 +177,86 @@ fn find_sources(options: &Options, graph: &Graph) -> Result<Vec<Found>, RunError
     together(found.collect())
 }
 
-/// A run with its sources, of those whose columns are read one by one as much as it needs:
-/// that is known when everything is planned that can be.
+/// The sources of a run, before they are read.
+struct Sources {
+    found: Vec<Found>,
+    /// As far as known; of text that was never read what its beginning suggests.
+    schemas: Vec<Option<Schema>>,
+}
+
+impl Sources {
+    /// Their tables as far as they were read, else without parts.
+    fn tables(&self, read: &[Option<Read>]) -> Vec<Option<Arc<Table>>> {
+        let table = |(read, schema): (&Option<Read>, &Option<Schema>)| match read {
+            Some(read) => Some(read.table.clone()),
+            None => schema.clone().map(|schema| Arc::new(Table { schema, parts: Vec::new() })),
+        };
+        read.iter().zip(&self.schemas).map(table).collect()
+    }
+
+    /// Reads those that `which` is about, by as many threads as there are jobs.
+    fn read(
+        &self,
+        options: &Options,
+        graph: &Graph,
+        needs: &[Need],
+        data: &StoreData,
+        which: impl Fn(usize) -> bool,
+        into: &mut [Option<Read>],
+    ) -> Result<(), RunError> {
+        let threads = Threads::new(options.jobs);
+        let places: Vec<usize> = (0..self.found.len()).filter(|place| which(*place)).collect();
+        let read = threads.each(places, |place| {
+            let read = source::read(data, &graph.sources[place], &self.found[place], &needs[place], &threads);
+            // What is wrong with several is told together: a failure stops none of the others.
+            Ok::<_, Infallible>(read.map(|read| (place, read)))
+        });
+        let Ok(read) = read;
+        for (place, mut read) in together(read)? {
+            // Of one that is read again, both times count.
+            read.cached &= into[place].as_ref().is_none_or(|before| before.cached);
+            into[place] = Some(read);
+        }
+        Ok(())
+    }
+}
+
+/// A run with its sources, of which as much is read as it needs: that is known when
+/// everything is planned that can be. Text that turns out to be other than its beginning
+/// suggests may make that more.
 fn begin<'a>(
     options: &'a Options,
     loaded: &'a Loaded,
-    found: Vec<Found>,
+    sources: &Sources,
     data: &StoreData,
     last: Option<RunRecord>,
     emit: &'a mut (dyn FnMut(Event) + Send),
 ) -> Result<(run::Run<'a>, Vec<SourceSeen>), RunError> {
     let graph = &loaded.graph;
-    let schemas: Vec<Option<Schema>> = found.iter().map(Found::schema).collect();
-    let (mut found, mut read): (Vec<_>, Vec<_>) = found.into_iter().map(|found| (Some(found), None)).unzip();
-    let all = vec![Need::All; found.len()];
-    read_sources(options, graph, &mut found, &all, data, |found| !found.is_columnar(), &mut read)?;
-    let table = |(read, schema): (&Option<Read>, Option<Schema>)| match read {
-        Some(read) => Some(read.table.clone()),
-        None => schema.map(|schema| Arc::new(Table { schema, parts: Vec::new() })),
-    };
-    let sources = read.iter().zip(schemas).map(table).collect();
-    let mut run = run::Run::new(options, loaded, sources, last, emit);
-    if found.iter().any(Option::is_some) {
-        run.plan_all().map_err(RunError::Invalid)?;
-        let needs = run.needs();
-        read_sources(options, graph, &mut found, &needs, data, |_| true, &mut read)?;
+    let is_guess = |place: usize| sources.found[place].is_guess();
+    let mut read: Vec<Option<Read>> = sources.found.iter().map(|_| None).collect();
+    let mut needs = vec![Need::All; read.len()];
+    sources.read(options, graph, &needs, data, |place| sources.schemas[place].is_none(), &mut read)?;
+    let mut run = run::Run::new(options, loaded, sources.tables(&read), last, emit);
+    let mut planned = run.plan_all();
+    if planned.is_err() && (0..read.len()).any(|place| is_guess(place) && read[place].is_none()) {
+        // It may be wrong with a guess only.
+        sources.read(options, graph, &needs, data, is_guess, &mut read)?;
+        run = run.with_sources(sources.tables(&read));
+        planned = run.plan_all();
     }
+    planned.map_err(RunError::Invalid)?;
+    let unread: Vec<bool> = read.iter().map(Option::is_none).collect();
+    for (place, need) in run.needs().into_iter().enumerate().filter(|(place, _)| unread[*place]) {
+        needs[place] = need;
+    }
+    sources.read(options, graph, &needs, data, |place| unread[place], &mut read)?;
+    run = run.with_sources(sources.tables(&read));
+    run.plan_all().map_err(RunError::Invalid)?;
+    // What is known now may need more, or less: a table is as what is needed of it says, and
+    // not as it came to be read.
+    let known = run.needs();
+    sources.read(options, graph, &known, data, |place| needs[place] != known[place], &mut read)?;
     let read: Vec<Read> = read.into_iter().flatten().collect();
     for (source, read) in graph.sources.iter().zip(&read) {
         (run.emit)(Event::SourceFinished {
@@ -213,32 +269,6 @@ fn begin<'a>(
     }
     let seen = graph.sources.iter().zip(&read).map(|(source, read)| SourceSeen::of(source, read)).collect();
     Ok((run.with_sources(read.into_iter().map(|read| Some(read.table)).collect()), seen))
-}
-
-/// Reads those of the sources that `which` is about, by as many threads as there are jobs.
-fn read_sources(
-    options: &Options,
-    graph: &Graph,
-    found: &mut [Option<Found>],
-    needs: &[Need],
-    data: &StoreData,
-    which: impl Fn(&Found) -> bool,
-    into: &mut [Option<Read>],
-) -> Result<(), RunError> {
-    let meant = found.iter_mut().enumerate();
-    let meant: Vec<_> =
-        meant.filter_map(|(place, found)| Some((place, found.take_if(|found| which(found))?))).collect();
-    let threads = Threads::new(options.jobs);
-    let read = threads.each(meant, |(place, found)| {
-        let read = source::read(&options.store, data, &graph.sources[place], found, &needs[place], &threads);
-        // What is wrong with several is told together: a failure stops none of the others.
-        Ok::<_, Infallible>(read.map(|read| (place, read)))
-    });
-    let Ok(read) = read;
-    for (place, read) in together(read)? {
-        into[place] = Some(read);
-    }
-    Ok(())
 }
 
 fn together<T>(results: Vec<Result<T, Vec<Diagnostic>>>) -> Result<Vec<T>, RunError> {

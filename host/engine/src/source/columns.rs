@@ -1,15 +1,19 @@
-//! Sources whose columns can be read one by one: Parquet and Arrow.
+//! The columns of sources, of which only those that a run needs are decoded and kept.
 //!
-//! Of each file only the columns that a run needs are decoded and kept. The others stay
-//! where they are, as [`Chunk::Unread`], which is named by the file's bytes and not by what
-//! it holds. A later run that needs more reads what is missing, and a column that somebody
-//! wants to look at is read where it lies, as long as the file is as it was.
+//! The others stay where they are, as [`Chunk::Unread`], which is named by the bytes of the
+//! files and not by what they hold. A later run that needs more reads what is missing, and a
+//! column that somebody wants to look at is read then, as long as the files are as they were.
+//!
+//! Parquet and Arrow say themselves what their columns are, and each file is known by itself.
+//! The types of text follow from all of it, so all files of a source are known together, and
+//! of a column that nobody needs the type is looked at, and nothing kept.
 //!
 //! What a table looks like follows from the file and the need alone, never from what
 //! runs before have kept.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
+use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use millrace_store::Store;
@@ -61,38 +65,47 @@ impl Need {
     }
 }
 
-/// What is known of a file.
+/// What is known of a file, or of the files of a source of text.
 #[derive(Clone, Serialize, Deserialize)]
-struct Known {
+pub(super) struct Known {
     /// Columns that a run needed are stored, the others unread.
-    table: Table,
+    pub(super) table: Table,
     /// Where the parts lie.
     places: Vec<u64>,
-    /// What files with this content were called, the last one first.
-    names: Vec<PathBuf>,
-    digest: SourceDigest,
+    /// What files with this content were called, the last ones first.
+    names: Vec<Vec<PathBuf>>,
+    digests: Vec<SourceDigest>,
     /// How all of it would be read.
     options: ReadOptions,
+}
+
+/// The schema of files that were read as one before.
+pub(super) fn schema_of(store: &Store, key: &[u8; 32]) -> Option<Schema> {
+    Some(store.record::<Known>(Kind::Columns, key)?.table.schema)
 }
 
 /// Names that are remembered of a content.
 const NAMES: usize = 16;
 
 impl Known {
-    /// Puts a name first. Says whether it was not known.
-    fn named(&mut self, name: &Path) -> bool {
-        let is_new = !self.names.iter().any(|known| known == name);
+    /// Puts names first. Says whether they were not known.
+    fn named(&mut self, names: &[PathBuf]) -> bool {
+        let is_new = !self.names.iter().any(|known| known == names);
         if is_new {
-            self.names.insert(0, name.to_owned());
+            self.names.insert(0, names.to_vec());
             self.names.truncate(NAMES);
         }
         is_new
     }
 
-    /// A file that still has this content, and what a stat says of it.
-    fn file(&self, store: &Store) -> Option<(PathBuf, Digested)> {
-        let look = |name: &PathBuf| store.source(name).ok().map(|digested| (name.clone(), digested));
-        self.names.iter().filter_map(look).find(|(_, (digest, _))| *digest == self.digest)
+    /// Files that still have this content, and what a stat says of them.
+    fn files(&self, store: &Store) -> Option<(Vec<PathBuf>, Vec<Digested>)> {
+        let look = |names: &Vec<PathBuf>| {
+            let digested = names.iter().map(|name| store.source(name).ok()).collect::<Option<Vec<Digested>>>()?;
+            Some((names.clone(), digested))
+        };
+        let is_same = |(_, found): &(_, Vec<Digested>)| found.iter().map(|(digest, _)| digest).eq(&self.digests);
+        self.names.iter().filter_map(look).find(is_same)
     }
 
     /// The columns that are in the store.
@@ -143,9 +156,10 @@ impl Known {
     }
 }
 
-/// Puts what is read into the store.
+/// Puts what is read into the store, as far as it is needed.
 struct StoreSink<'a> {
     data: &'a StoreData,
+    need: &'a Need,
     parts: Mutex<BTreeMap<u64, Arc<Part>>>,
 }
 
@@ -156,6 +170,10 @@ impl StoreSink<'_> {
 }
 
 impl Sink for StoreSink<'_> {
+    fn wants(&self, column: &str) -> bool {
+        self.need.has(&ColumnName::new(column))
+    }
+
     fn part(
         &self,
         place: u64,
@@ -176,20 +194,33 @@ impl Sink for StoreSink<'_> {
     }
 }
 
-/// Reads files as one table, and says where its parts lie.
+/// What was read of files, as one table.
+pub(super) struct ReadTable {
+    /// Of all columns.
+    pub(super) schema: Schema,
+    /// Of those that are needed.
+    pub(super) table: Table,
+    /// Where the parts lie.
+    pub(super) places: Vec<u64>,
+}
+
+/// Reads files as one table.
 pub(super) fn read_table(
     data: &StoreData,
     files: &[PathBuf],
     options: &ReadOptions,
+    need: &Need,
     threads: &Threads,
-) -> Result<(Table, Vec<u64>), ReadError> {
-    let sink = StoreSink { data, parts: Mutex::default() };
+) -> Result<ReadTable, ReadError> {
+    let sink = StoreSink { data, need, parts: Mutex::default() };
     let schema = read::read(files, options, threads, &sink)?;
-    let (places, parts) = std::mem::take(&mut *sink.parts()).into_iter().unzip();
-    Ok((Table { schema, parts }, places))
+    let parts = std::mem::take(&mut *sink.parts());
+    let needed = schema.fields.iter().filter(|field| need.has(&field.name)).cloned().collect();
+    let (places, parts) = parts.into_iter().unzip();
+    Ok(ReadTable { schema, table: Table { schema: Schema { fields: needed }, parts }, places })
 }
 
-/// Files that say themselves what their columns are.
+/// The files of a source.
 pub(super) struct Files<'a> {
     pub(super) store: &'a Store,
     pub(super) data: &'a StoreData,
@@ -203,11 +234,11 @@ impl Files<'_> {
     /// Their tables one after the other, and whether nothing was read for them. None where
     /// they are at odds: whoever reads them as one can say in what.
     pub(super) fn table(&self, threads: &Threads) -> Result<Option<(Table, bool)>, Failed> {
-        if let [_] = self.files {
+        if self.files.len() == 1 || !self.options.format.is_columnar() {
             // Nothing is at odds with it.
-            return self.of_file(0, threads).map(Some);
+            return self.of_files(0..self.files.len(), threads).map(Some);
         }
-        let found = match threads.each(0..self.files.len(), |place| self.of_file(place, threads)) {
+        let found = match threads.each(0..self.files.len(), |place| self.of_files(place..place + 1, threads)) {
             Ok(found) => found,
             Err(Failed::Read(_)) => return Ok(None),
             Err(failed) => return Err(failed),
@@ -226,56 +257,68 @@ impl Files<'_> {
         Ok(whole)
     }
 
-    fn of_file(&self, place: usize, threads: &Threads) -> Result<(Table, bool), Failed> {
-        let Self { store, files, digests, options, need, .. } = *self;
-        let (file, digested) = (&files[place..=place], &digests[place..=place]);
-        let key = key(file, digested, options);
-        let name = std::path::absolute(&file[0]).unwrap_or_else(|_| file[0].clone());
+    /// The table of a file, or of all, and whether nothing was read for it.
+    fn of_files(&self, places: Range<usize>, threads: &Threads) -> Result<(Table, bool), Failed> {
+        let Self { store, data, options, need, .. } = *self;
+        let (files, digests) = (&self.files[places.clone()], &self.digests[places]);
+        let key = key(files, digests, options);
+        let absolute = |file: &PathBuf| std::path::absolute(file).unwrap_or_else(|_| file.clone());
+        let names: Vec<PathBuf> = files.iter().map(absolute).collect();
         let mut known = store.record::<Known>(Kind::Columns, &key);
         let stored = known.as_ref().map(|known| known.stored(store));
         let schema = match &known {
             Some(known) => Some(known.table.schema.clone()),
-            None => certain(file, options),
+            None => certain(files, options),
         };
         let fields = schema.iter().flat_map(|schema| schema.fields.iter().enumerate());
         let missing = fields
             .filter(|(place, field)| need.has(&field.name) && !stored.as_ref().is_some_and(|stored| stored[*place]));
-        let missing: Vec<String> = missing.map(|(_, field)| field.name.to_string()).collect();
+        let missing: Vec<ColumnName> = missing.map(|(_, field)| field.name.clone()).collect();
         if missing.is_empty()
             && let Some(mut known) = known.take()
         {
             // It is looked for under its names when somebody wants to see more of it.
-            if known.named(&name) {
+            if known.named(&names) {
                 self.keep(&key, &known)?;
             }
             return Ok((known.view(&key, need), true));
         }
-        let read = |options: &ReadOptions| read_table(self.data, file, options, threads).map_err(Failed::Read);
+        let read =
+            |options: &ReadOptions, need: &Need| read_table(data, files, options, need, threads).map_err(Failed::Read);
         let whole = |table, places| Known {
             table,
             places,
-            names: vec![name.clone()],
-            digest: digested[0].0,
+            names: vec![names.clone()],
+            digests: digests.iter().map(|(digest, _)| *digest).collect(),
             options: options.clone(),
         };
         let mut taken = None;
-        if let Some(schema) = schema {
-            let (more, places) = read(&ReadOptions { columns: Some(missing), ..options.clone() })?;
-            let mut known = known.unwrap_or_else(|| whole(unread(&key, schema, &more.parts), places.clone()));
-            known.named(&name);
-            taken = known.take(more, &places).then_some(known);
+        if options.format.is_columnar()
+            && let Some(schema) = schema
+        {
+            let columns = Some(missing.iter().map(ToString::to_string).collect());
+            let ReadTable { table, places, .. } = read(&ReadOptions { columns, ..options.clone() }, &Need::All)?;
+            let mut known = known.unwrap_or_else(|| whole(unread(&key, schema, &table.parts), places.clone()));
+            known.named(&names);
+            taken = known.take(table, &places).then_some(known);
+        } else if !options.format.is_columnar() {
+            let missing = if known.is_some() { Need::of(&missing) } else { need.clone() };
+            let ReadTable { schema, table, places } = read(options, &missing)?;
+            let mut known = known.unwrap_or_else(|| whole(unread(&key, schema, &table.parts), places.clone()));
+            known.named(&names);
+            taken = known.take(table, &places).then_some(known);
         }
         let known = match taken {
             Some(known) => known,
             None => {
                 // It is not what its beginning says, or nobody can tell: all of it, as it is.
-                let (table, places) = read(options)?;
+                let ReadTable { table, places, .. } = read(options, &Need::All)?;
                 whole(table, places)
             }
         };
-        // What was read is kept under what the file was before.
-        if changed(store, file, digested).is_some() {
-            return Err(Failed::Changed(file[0].clone()));
+        // What was read is kept under what the files were before.
+        if let Some(file) = changed(store, files, digests) {
+            return Err(Failed::Changed(file.clone()));
         }
         self.keep(&key, &known)?;
         Ok((known.view(&key, need), false))
@@ -299,6 +342,9 @@ fn unread(key: &[u8; 32], schema: Schema, parts: &[Arc<Part>]) -> Table {
 /// The schema that a file says it has; none when something is wrong with it, which is left
 /// to the reading.
 pub(super) fn certain(files: &[PathBuf], options: &ReadOptions) -> Option<Schema> {
+    if !options.format.is_columnar() {
+        return None;
+    }
     let mut names = BTreeSet::new();
     let schema = read::peek(files, options).pop()?;
     schema.fields.iter().all(|field| names.insert(&field.name)).then_some(())?;
@@ -393,7 +439,8 @@ impl Lifts {
     ///
     /// # Errors
     /// When its file is not as it was, in words that say so.
-    pub(crate) fn lift(&self, store: &Store, unread: &Unread) -> Result<Lifted, String> {
+    pub(crate) fn lift(&self, data: &StoreData, unread: &Unread) -> Result<Lifted, String> {
+        let store = data.store();
         let Unread { source, part, name, .. } = unread;
         let named = listed([name]);
         let known = self.known(store, source, &named)?;
@@ -407,17 +454,22 @@ impl Lifts {
         {
             return Ok(Lifted::Stored(chunk.clone()));
         }
-        let (file, digested) = known.file(store).ok_or_else(|| gone(&named, &missing(&known)))?;
-        let at = *known.places.get(place).ok_or_else(|| gone(&named, "its part is not known"))?;
         let mut names = lock(&self.wanted).get(source).cloned().unwrap_or_default();
         names.retain(|name| matches!(chunk_of(name), Some(Chunk::Unread(_))));
         names.insert(name.clone());
+        if !known.options.format.is_columnar() {
+            // All of it is read in any case.
+            decode_columns(data, *source, &names)?;
+            lock(&self.known).remove(source);
+            return self.lift(data, unread);
+        }
+        let (files, digests) = known.files(store).ok_or_else(|| gone(&named, &missing(&known)))?;
+        let at = *known.places.get(place).ok_or_else(|| gone(&named, "its part is not known"))?;
         let columns = Some(names.iter().map(ToString::to_string).collect());
         let options = ReadOptions { columns, ..known.options.clone() };
         let held = Held::default();
-        let files = std::slice::from_ref(&file);
-        read::read_place(files, &options, at, &held).map_err(|error| format!("{}: {error}", listed(&names)))?;
-        if changed(store, files, &[digested]).is_some() {
+        read::read_place(&files, &options, at, &held).map_err(|error| format!("{}: {error}", listed(&names)))?;
+        if let Some(file) = changed(store, &files, &digests) {
             return Err(gone(&named, &format!("`{}` changed while it was read", file.display())));
         }
         let mut held = held.0.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -439,38 +491,43 @@ impl Lifts {
 }
 
 fn missing(known: &Known) -> String {
+    let listed = |names: &Vec<PathBuf>| {
+        let names: Vec<String> = names.iter().map(|name| format!("`{}`", name.display())).collect();
+        names.join(", ")
+    };
     match known.names.as_slice() {
-        [one] => format!("`{}` is not there, or not as it was", one.display()),
-        names => {
-            let names: Vec<String> = names.iter().map(|name| format!("`{}`", name.display())).collect();
-            format!("none of {} is there as it was", names.join(", "))
-        }
+        [one] if one.len() == 1 => format!("{} is not there, or not as it was", listed(one)),
+        [one] => format!("one of {} is not there, or not as it was", listed(one)),
+        names => format!("none of {} is there as it was", names.iter().map(listed).collect::<Vec<_>>().join(", ")),
     }
 }
 
-/// Decodes and keeps all columns that a table is made of, file by file: what is written as a
-/// whole is read as a whole.
+/// Makes sure that all columns that a table is made of are kept: what is written as a whole is
+/// read as a whole.
 ///
 /// # Errors
 /// When a file is not as it was, in words that say so.
-pub(crate) fn decode(store: &Store, data: &StoreData, table: &Table) -> Result<(), String> {
-    for (source, names) in unread_of(table) {
-        let named = listed(&names);
-        let known = store.record::<Known>(Kind::Columns, &source);
-        let known = known.ok_or_else(|| gone(&named, "its source is no longer known"))?;
-        let (file, digested) = known.file(store).ok_or_else(|| gone(&named, &missing(&known)))?;
-        let (files, digests, options) = ([file], [digested], known.options);
-        if key(&files, &digests, &options) != source {
-            return Err(gone(&named, &format!("`{}` is not as it was", files[0].display())));
-        }
-        let threads = Threads::new(std::thread::available_parallelism().map_or(1, usize::from));
-        let need = Need::These(names);
-        let files = Files { store, data, files: &files, digests: &digests, options: &options, need: &need };
-        files.table(&threads).map_err(|failed| match failed {
-            Failed::Read(error) => format!("{named}: {error}"),
-            Failed::Changed(file) => gone(&named, &format!("`{}` changed while it was read", file.display())),
-            Failed::Store(error) => error.to_string(),
-        })?;
+pub(crate) fn decode(data: &StoreData, table: &Table) -> Result<(), String> {
+    unread_of(table).into_iter().try_for_each(|(source, names)| decode_columns(data, source, &names))
+}
+
+/// Decodes and keeps columns of a source.
+fn decode_columns(data: &StoreData, source: [u8; 32], names: &BTreeSet<ColumnName>) -> Result<(), String> {
+    let store = data.store();
+    let named = listed(names);
+    let known = store.record::<Known>(Kind::Columns, &source);
+    let known = known.ok_or_else(|| gone(&named, "its source is no longer known"))?;
+    let (files, digests) = known.files(store).ok_or_else(|| gone(&named, &missing(&known)))?;
+    let options = known.options;
+    if key(&files, &digests, &options) != source {
+        return Err(gone(&named, &format!("`{}` is not as it was", files[0].display())));
     }
-    Ok(())
+    let threads = Threads::new(std::thread::available_parallelism().map_or(1, usize::from));
+    let need = Need::These(names.clone());
+    let files = Files { store, data, files: &files, digests: &digests, options: &options, need: &need };
+    files.table(&threads).map(drop).map_err(|failed| match failed {
+        Failed::Read(error) => format!("{named}: {error}"),
+        Failed::Changed(file) => gone(&named, &format!("`{}` changed while it was read", file.display())),
+        Failed::Store(error) => error.to_string(),
+    })
 }

@@ -19,7 +19,7 @@ use crate::data::StoreData;
 use crate::diagnostic::{Diagnostic, Place};
 use crate::pipeline::Source;
 
-use columns::{Files, certain, read_table};
+use columns::{Files, ReadTable, certain, read_table, schema_of};
 pub(crate) use columns::{Lifted, Lifts, Need, decode, sources_of};
 use files::{Digested, changed, digests};
 pub(crate) use files::{Look, Seen, matches, resolved};
@@ -80,36 +80,28 @@ pub(crate) struct Found {
     look: Look,
     digests: Vec<Digested>,
     key: [u8; 32],
-    /// The table, of a source that is read as a whole and was read before.
-    known: Option<Table>,
+    /// The schema, of a source of text that was read before.
+    known: Option<Schema>,
 }
 
 impl Found {
     /// The schemas that it may have, as far as that can be told without reading everything.
     pub(crate) fn peek(&self) -> Vec<Schema> {
-        match &self.known {
-            Some(table) => vec![table.schema.clone()],
-            None => read::peek(&self.files, &self.options),
-        }
+        self.known.clone().map_or_else(|| read::peek(&self.files, &self.options), |schema| vec![schema])
     }
 
-    /// Whether its columns are read one by one, as they are needed.
-    pub(crate) fn is_columnar(&self) -> bool {
-        self.options.format.is_columnar()
-    }
-
-    /// The schema that it will have, of a source whose columns are read one by one.
+    /// The schema that it will have, if that is known or its files say so.
     pub(crate) fn schema(&self) -> Option<Schema> {
-        self.is_columnar().then(|| certain(&self.files[..1], &self.options)).flatten()
+        self.known.clone().or_else(|| certain(&self.files[..1], &self.options))
     }
 
     /// Whether its schema may turn out to be another than is told now.
     pub(crate) fn is_guess(&self) -> bool {
-        self.known.is_none() && !self.is_columnar()
+        self.known.is_none() && !self.options.format.is_columnar()
     }
 }
 
-/// Finds the files of a source and looks for its table.
+/// Finds the files of a source and looks for what is known of them.
 pub(crate) fn find(store: &Store, source: &Source) -> Result<Found, Vec<Diagnostic>> {
     let started = Instant::now();
     let one = |error: Diagnostic| vec![error];
@@ -118,8 +110,7 @@ pub(crate) fn find(store: &Store, source: &Source) -> Result<Found, Vec<Diagnost
     let options = options(source, &files[0]).map_err(one)?;
     let digests = digests(store, &files, &source.path.1).map_err(one)?;
     let key = key(&files, &digests, &options);
-    let known = if options.format.is_columnar() { None } else { store.record::<Table>(Kind::Source, &key) };
-    let known = known.filter(|table| is_whole(store, table));
+    let known = if options.format.is_columnar() { None } else { schema_of(store, &key) };
     Ok(Found { started, files, options, look, digests, key, known })
 }
 
@@ -146,26 +137,22 @@ impl Failed {
 
 /// The table of a source, of which at least what is needed is decoded.
 pub(crate) fn read(
-    store: &Store,
     data: &StoreData,
     source: &Source,
-    found: Found,
+    found: &Found,
     need: &Need,
     threads: &Threads,
 ) -> Result<Read, Vec<Diagnostic>> {
-    let Found { started, files, options, look, digests, key, known } = found;
-    let mut table = known.map(|table| (table, true));
+    let store = data.store();
+    let Found { started, files, options, look, digests, key, .. } = found;
     let explain = |failed: Failed| failed.explain(source);
-    if options.format.is_columnar() {
-        let files = Files { store, data, files: &files, digests: &digests, options: &options, need };
-        table = files.table(threads).map_err(explain)?;
-    }
-    let (table, cached) = match table {
+    let of_files = Files { store, data, files, digests, options, need };
+    let (table, cached) = match of_files.table(threads).map_err(explain)? {
         Some(known) => known,
         None => {
             // Files that are at odds were read as one before, or are now.
-            let known = store.record::<Table>(Kind::Source, &key).filter(|table| is_whole(store, table));
-            let read = || read_whole(store, data, &files, &digests, &options, &key, threads).map_err(explain);
+            let known = store.record::<Table>(Kind::Source, key).filter(|table| is_whole(store, table));
+            let read = || read_whole(data, files, digests, options, key, threads).map_err(explain);
             let is_known = known.is_some();
             (known.map_or_else(read, Ok)?, is_known)
         }
@@ -175,13 +162,13 @@ pub(crate) fn read(
             Diagnostic::new(format!("the source `{}` has no rows", source.name)).at(&source.path.1, "this file");
         return Err(vec![error.help("if that is meant, add `allow_empty = true`")]);
     }
-    let seen = Seen { look, files: files.into_iter().zip(digests.into_iter().map(|(digest, _)| digest)).collect() };
+    let digested = files.iter().cloned().zip(digests.iter().map(|(digest, _)| *digest));
+    let seen = Seen { look: look.clone(), files: digested.collect() };
     Ok(Read { table: Arc::new(table), cached, wall_us: started.elapsed().as_micros() as u64, seen })
 }
 
 /// All columns of all files, kept under what the files were before.
 fn read_whole(
-    store: &Store,
     data: &StoreData,
     files: &[PathBuf],
     digests: &[Digested],
@@ -189,7 +176,8 @@ fn read_whole(
     key: &[u8; 32],
     threads: &Threads,
 ) -> Result<Table, Failed> {
-    let (table, _) = read_table(data, files, options, threads).map_err(Failed::Read)?;
+    let store = data.store();
+    let ReadTable { table, .. } = read_table(data, files, options, &Need::All, threads).map_err(Failed::Read)?;
     if let Some(file) = changed(store, files, digests) {
         return Err(Failed::Changed(file.clone()));
     }
@@ -276,12 +264,12 @@ mod tests {
         let source = &pipeline.sources[0];
         let found = find(&store, source).unwrap();
         std::fs::write(path("rows.csv"), "x\n2\n").unwrap();
-        let error = read(&store, &data, source, found, &Need::All, &Threads::new(1)).map(|_| ()).unwrap_err();
+        let error = read(&data, source, &found, &Need::All, &Threads::new(1)).map(|_| ()).unwrap_err();
         assert!(error[0].message.contains("changed while it was read"), "{}", error[0].message);
         std::fs::write(path("rows.csv"), "x\n1\n").unwrap();
         let found = find(&store, source).unwrap();
         assert!(found.known.is_none(), "the wrong rows are found under the digest of the right ones");
-        assert!(read(&store, &data, source, found, &Need::All, &Threads::new(1)).is_ok_and(|read| !read.cached));
+        assert!(read(&data, source, &found, &Need::All, &Threads::new(1)).is_ok_and(|read| !read.cached));
         assert!(find(&store, source).unwrap().known.is_some());
     }
 }

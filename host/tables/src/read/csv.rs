@@ -151,8 +151,10 @@ struct Parser<'a> {
     path: &'a Path,
     options: &'a ReadOptions,
     header: &'a [String],
-    /// The columns that somebody asked for.
+    /// The columns that are columns of the table.
     wanted: Vec<bool>,
+    /// Of those, the ones whose values somebody wants; of the others it is the types.
+    kept: Vec<bool>,
     missing: Vec<&'a [u8]>,
     shaper: &'a Shaper<'a>,
     sink: &'a dyn Sink,
@@ -203,6 +205,7 @@ impl CsvTable<'_> {
             path,
             options,
             wanted: header.iter().map(|name| all || asked(name)).collect(),
+            kept: header.iter().map(|name| options.filter.is_some() || self.sink.wants(name)).collect(),
             header: &header,
             missing: options.missing.iter().map(|text| text.as_bytes()).collect(),
             shaper: &self.shaper,
@@ -354,7 +357,7 @@ impl Parser<'_> {
             let given = self.options.types.get(name).map(arrow_type);
             let inferred = given.is_none().then_some(kinds[index]);
             let to = self.wanted[index].then(|| given.unwrap_or_else(|| kinds[index].arrow()));
-            Wanted { to, inferred }
+            Wanted { to, inferred, is_kept: self.kept[index] }
         });
         let mut typed =
             Typed::new(wanted.collect(), self.options.delimiter, &self.missing, self.options.part_rows.min(PART_ROWS));
@@ -362,14 +365,14 @@ impl Parser<'_> {
         if typed.largest() >= PART_BYTES || typed.rows() > self.options.part_rows {
             return Err(NotPlain);
         }
-        let (mut fields, mut arrays) = (Vec::new(), Vec::new());
+        let (rows, mut fields, mut arrays) = (typed.rows(), Vec::new(), Vec::new());
         for (index, to, array) in typed.finish()? {
             fields.push(ArrowField::new(&self.header[index], to, true));
             arrays.push(array);
         }
         let schema = Arc::new(ArrowSchema::new(fields));
         let place = self.number << 44 | block.number << 20;
-        Ok(self.shaper.emit_at(place, self.path, Batch::new(schema, arrays), self.sink))
+        Ok(self.shaper.emit_at(place, self.path, Batch { rows, schema, arrays }, self.sink))
     }
 
     /// A block without quotes: its fields are what lies between the delimiters.

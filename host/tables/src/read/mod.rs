@@ -191,7 +191,14 @@ pub struct ReadPart {
 ///
 /// Parts come from several threads at a time; `place` says in which order they are.
 pub trait Sink: Sync {
-    /// Takes a part.
+    /// Whether it takes a column. Of the others only their types are looked at: they are in
+    /// the schema of the table, and not in that of its parts.
+    fn wants(&self, column: &str) -> bool {
+        let _ = column;
+        true
+    }
+
+    /// Takes a part, with the columns that it wants.
     ///
     /// # Errors
     /// Whatever stops the reading.
@@ -374,6 +381,7 @@ impl<'a> Shaper<'a> {
             None => batch.schema.fields().iter().map(|field| field.name().as_str()).collect(),
         };
         let mut fields = Vec::with_capacity(names.len());
+        let mut kept = Vec::with_capacity(names.len());
         let mut columns = Vec::with_capacity(names.len());
         for name in names {
             let (index, field) = batch.schema.column_with_name(name).ok_or_else(|| ReadError::NoColumn {
@@ -385,8 +393,11 @@ impl<'a> Shaper<'a> {
             // Nulls may come in any later part, and a change of nullability
             // would be a change of everybody's key.
             let field = field_from_arrow(&field.clone().with_nullable(true)).map_err(fail)?;
+            if let Some(array) = batch.arrays[index].as_ref().filter(|_| sink.wants(name)) {
+                kept.push(field.clone());
+                columns.push(ColumnBytes::from_array(&**array).map_err(fail)?);
+            }
             fields.push(field);
-            columns.push(ColumnBytes::from_array(&*batch.arrays[index]).map_err(fail)?);
         }
         let schema = Schema { fields };
         match self.schema.get() {
@@ -404,7 +415,7 @@ impl<'a> Shaper<'a> {
             Some(known) => return Err(ReadError::content(path, None, difference(known, &schema))),
         }
         if batch.rows > 0 {
-            sink.part(place, &schema, ReadPart { rows: batch.rows, columns })?;
+            sink.part(place, &Schema { fields: kept }, ReadPart { rows: batch.rows, columns })?;
         }
         Ok(())
     }

@@ -16,25 +16,28 @@ use super::{ReadError, ReadOptions};
 pub(super) struct Batch {
     pub(super) rows: usize,
     pub(super) schema: SchemaRef,
-    pub(super) arrays: Vec<ArrayRef>,
+    /// None of a column of which nobody wants more than the type.
+    pub(super) arrays: Vec<Option<ArrayRef>>,
 }
 
 impl Batch {
     /// Of columns, of which there is at least one.
     pub(super) fn new(schema: SchemaRef, arrays: Vec<ArrayRef>) -> Self {
-        Self { rows: arrays.first().map_or(0, |array| array.len()), schema, arrays }
+        let rows = arrays.first().map_or(0, |array| array.len());
+        Self { rows, schema, arrays: arrays.into_iter().map(Some).collect() }
     }
 
     /// Of no rows.
     pub(super) fn empty(schema: SchemaRef) -> Self {
-        let arrays = schema.fields().iter().map(|field| new_empty_array(field.data_type())).collect();
+        let arrays = schema.fields().iter().map(|field| Some(new_empty_array(field.data_type()))).collect();
         Self { rows: 0, schema, arrays }
     }
 }
 
 impl From<&RecordBatch> for Batch {
     fn from(batch: &RecordBatch) -> Self {
-        Self { rows: batch.num_rows(), schema: batch.schema(), arrays: batch.columns().to_vec() }
+        let arrays = batch.columns().iter().cloned().map(Some).collect();
+        Self { rows: batch.num_rows(), schema: batch.schema(), arrays }
     }
 }
 
@@ -77,6 +80,22 @@ fn decimals_fit(array: &dyn Array) -> bool {
     }
 }
 
+/// A column as the type that it is read as.
+fn plain_array(path: &Path, name: &str, array: ArrayRef, to: &ArrowType) -> Result<ArrayRef, ReadError> {
+    if *to == ArrowType::Float64 && !decimals_fit(&array) {
+        let message =
+            format!("column `{name}` has decimals with more digits than a float holds; leave it out with `columns`");
+        return Err(ReadError::content(path, None, message));
+    }
+    if array.data_type() == to {
+        return Ok(array);
+    }
+    let strict = ::arrow::compute::CastOptions { safe: false, ..Default::default() };
+    // Text that is no number of the given type is an error, and no missing value.
+    ::arrow::compute::cast_with_options(&array, to, &strict)
+        .map_err(|error| ReadError::content(path, None, format!("column `{name}`: {error}")))
+}
+
 /// Unpacks, applies the types of the pipeline, and filters.
 pub(super) fn apply(
     path: &Path,
@@ -87,36 +106,22 @@ pub(super) fn apply(
     let mut plain = Vec::with_capacity(arrays.len());
     for (field, array) in schema.fields().iter().zip(arrays) {
         let to = wanted(options, field.name(), field.data_type());
-        if to == ArrowType::Float64 && !decimals_fit(&array) {
-            let message = format!(
-                "column `{}` has decimals with more digits than a float holds; leave it out with `columns`",
-                field.name()
-            );
-            return Err(ReadError::content(path, None, message));
-        }
-        let array = if *array.data_type() == to {
-            array
-        } else {
-            let strict = ::arrow::compute::CastOptions { safe: false, ..Default::default() };
-            // Text that is no number of the given type is an error, and no missing value.
-            ::arrow::compute::cast_with_options(&array, &to, &strict)
-                .map_err(|error| ReadError::content(path, None, format!("column `{}`: {error}", field.name())))?
-        };
+        plain.push(array.map(|array| plain_array(path, field.name(), array, &to)).transpose()?);
         fields.push(ArrowField::new(field.name(), to, true));
-        plain.push(array);
     }
     let schema = Arc::new(ArrowSchema::new(fields));
     let Some(text) = &options.filter else { return Ok(Batch { rows, schema, arrays: plain }) };
     let fail = |error| ReadError::Filter { path: path.to_owned(), error };
     let condition = millrace_expr::parse(text).and_then(|expr| expr.check(&schema)).map_err(fail)?;
-    let inputs = condition.columns().iter().filter_map(|name| plain.get(schema.index_of(name).ok()?));
+    let inputs = condition.columns().iter().filter_map(|name| plain.get(schema.index_of(name).ok()?)?.as_ref());
     let inputs: Result<Vec<Column>, String> = inputs.map(|array| Column::try_from(&**array)).collect();
     let inputs = inputs.map_err(|error| ReadError::content(path, None, error))?;
     let mask = condition.mask(&inputs, rows).map_err(fail)?;
     if mask.true_count() == rows {
         return Ok(Batch { rows, schema, arrays: plain });
     }
-    let kept = plain.iter().map(|array| filter(array, &mask)).collect::<Result<Vec<_>, _>>();
+    let kept = |array: &Option<ArrayRef>| array.as_ref().map(|array| filter(array, &mask)).transpose();
+    let kept = plain.iter().map(kept).collect::<Result<Vec<_>, _>>();
     let arrays = kept.map_err(|error| ReadError::content(path, None, error.to_string()))?;
     Ok(Batch { rows: mask.true_count(), schema, arrays })
 }

@@ -12,6 +12,30 @@ struct Seen {
 #[derive(Default)]
 struct Seeing(std::sync::Mutex<(std::collections::BTreeMap<u64, (usize, Vec<String>)>, usize)>);
 
+/// As [`Seeing`], of some columns.
+struct SeeingSome(Seeing, Vec<String>);
+
+impl Sink for SeeingSome {
+    fn wants(&self, column: &str) -> bool {
+        self.1.iter().any(|name| name == column)
+    }
+
+    fn part(
+        &self,
+        place: u64,
+        schema: &Schema,
+        part: ReadPart,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        assert!(schema.fields.iter().all(|field| self.wants(field.name.as_str())));
+        assert_eq!(schema.fields.len(), part.columns.len());
+        self.0.part(place, schema, part)
+    }
+
+    fn restart(&self) {
+        self.0.restart();
+    }
+}
+
 impl Sink for Seeing {
     fn part(&self, place: u64, _: &Schema, part: ReadPart) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let columns = part.columns.iter().map(|column| {
@@ -478,5 +502,51 @@ proptest::proptest! {
             Err(error) => Err(error.to_string().split_once("t.csv").map(|(_, what)| what.to_owned())),
         };
         proptest::prop_assert_eq!(read(&text), read(&text.replace('\n', "\r\n")));
+    }
+
+    /// What nobody wants is left out, and changes nothing else: not the types, not the parts, not
+    /// what is wrong.
+    #[test]
+    fn columns_that_nobody_wants_are_looked_at_for_their_types(
+        rows in proptest::collection::vec(
+            proptest::collection::vec("(|NA|-?[0-9]{1,3}|0[0-9]|[0-9]{16,20}|-?[0-9]{0,3}\\.[0-9]{0,9}|1e[0-9]{1,3}|true|2020-01-0[0-9]|x y|é|\"q,\"|\u{fffd})", 3),
+            1..12,
+        ),
+        wanted in proptest::collection::vec(proptest::bool::ANY, 3),
+        given in proptest::option::weighted(0.2, 0usize..3),
+        filter in proptest::bool::weighted(0.2),
+        harm in proptest::bool::weighted(0.2),
+    ) {
+        let names = ["a", "b", "c"];
+        let text = "a,b,c\n".to_owned() + &rows.iter().map(|row| row.join(",") + "\n").collect::<String>();
+        let mut bytes = text.into_bytes();
+        if harm {
+            // No UTF-8 any more.
+            bytes.iter_mut().filter(|byte| **byte == 0xef).for_each(|byte| *byte = 0xff);
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.csv");
+        std::fs::write(&path, bytes).unwrap();
+        let mut options = options(Format::Csv);
+        options.types.extend(given.map(|place| (names[place].to_owned(), DataType::Float64)));
+        options.filter = filter.then(|| "a is null or b is not null".to_owned());
+        let files = [path];
+        let all = Seeing::default();
+        let schema = read(&files, &options, &Threads::new(2), &all);
+        let kept: Vec<String> = names.iter().zip(&wanted).filter(|(_, kept)| **kept).map(|(name, _)| (*name).to_owned()).collect();
+        let some = SeeingSome(Seeing::default(), kept);
+        let found = read(&files, &options, &Threads::new(2), &some);
+        match (schema, found) {
+            (Ok(schema), Ok(found)) => {
+                proptest::prop_assert_eq!(schema, found);
+                let (all, some) = (all.0.into_inner().unwrap().0, some.0.0.into_inner().unwrap().0);
+                let expected: Vec<_> = all.into_iter().map(|(place, (rows, columns))| {
+                    let kept = columns.into_iter().zip(&wanted).filter(|(_, kept)| **kept);
+                    (place, (rows, kept.map(|(column, _)| column).collect::<Vec<_>>()))
+                }).collect();
+                proptest::prop_assert_eq!(expected, some.into_iter().collect::<Vec<_>>());
+            }
+            (all, some) => proptest::prop_assert_eq!(all.err().map(|e| e.to_string()), some.err().map(|e| e.to_string())),
+        }
     }
 }

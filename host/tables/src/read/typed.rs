@@ -22,8 +22,18 @@ enum Values {
     },
     /// Other types, as text.
     Raw(RawColumn),
+    /// Looked at for its type alone; so much text there was.
+    Checked(Check, usize),
     /// Nobody asked for it.
     Skipped,
+}
+
+/// What holds of values that nobody wants.
+#[derive(Clone, Copy)]
+enum Check {
+    Int,
+    Float,
+    Text,
 }
 
 /// A column on its way.
@@ -44,6 +54,8 @@ pub(super) struct Wanted {
     pub(super) to: Option<ArrowType>,
     /// Whether that was inferred, and from what.
     pub(super) inferred: Option<Kind>,
+    /// Whether somebody wants its values, and not its type alone.
+    pub(super) is_kept: bool,
 }
 
 /// The columns of one block on their way.
@@ -63,10 +75,13 @@ type Plain<T> = Result<T, NotPlain>;
 
 impl<'a> Typed<'a> {
     pub(super) fn new(wanted: Vec<Wanted>, delimiter: u8, missing: &'a [&'a [u8]], rows: usize) -> Self {
-        let column = |Wanted { to, inferred }: Wanted| {
+        let column = |Wanted { to, inferred, is_kept }: Wanted| {
             let is_inferred = inferred.is_some();
             let values = match &to {
                 None => Values::Skipped,
+                Some(ArrowType::Int64) if is_inferred && !is_kept => Values::Checked(Check::Int, 0),
+                Some(ArrowType::Float64) if is_inferred && !is_kept => Values::Checked(Check::Float, 0),
+                Some(ArrowType::Utf8) if inferred != Some(Kind::Missing) && !is_kept => Values::Checked(Check::Text, 0),
                 Some(ArrowType::Int64) if is_inferred => Values::Int(Vec::with_capacity(rows)),
                 Some(ArrowType::Float64) if is_inferred => Values::Float(Vec::with_capacity(rows)),
                 Some(ArrowType::Utf8) if inferred != Some(Kind::Missing) => {
@@ -96,6 +111,11 @@ impl<'a> Typed<'a> {
 
     /// Reads a block without quotes and carriage returns, to its end.
     pub(super) fn block(&mut self, bytes: &[u8]) -> Plain<()> {
+        let is_checked = |column: &ColumnSoFar| matches!(column.values, Values::Checked(Check::Text, _));
+        // Text that nobody wants is looked at all together.
+        if self.columns.iter().any(is_checked) && std::str::from_utf8(bytes).is_err() {
+            return Err(NotPlain);
+        }
         let mut at = 0;
         let last = self.columns.len() - 1;
         while at < bytes.len() {
@@ -143,16 +163,32 @@ impl<'a> Typed<'a> {
                         return Ok(end);
                     }
                 }
+                Values::Checked(Check::Int, _) => {
+                    if let Some((_, end)) = int_at(bytes, at).filter(|(_, end)| is_end(*end)) {
+                        return Ok(end);
+                    }
+                }
+                Values::Checked(Check::Float, _) => {
+                    if let Some((_, end)) = float_at(bytes, at).filter(|(_, end)| is_end(*end)) {
+                        return Ok(end);
+                    }
+                }
                 _ => {}
             }
         }
         let length = memchr::memchr2(*delimiter, b'\n', &bytes[at..]).unwrap_or(bytes.len() - at);
         let field = &bytes[at..at + length];
         let is_missing = missing.contains(&field);
-        if is_missing {
+        if is_missing && !matches!(column.values, Values::Checked(..)) {
             column.missing.push(*rows);
         }
         match &mut column.values {
+            Values::Checked(check, text) if !is_missing => match check {
+                Check::Int => drop(int(field).ok_or(NotPlain)?),
+                Check::Float => drop(float(field).ok_or(NotPlain)?),
+                Check::Text => *text += field.len(),
+            },
+            Values::Checked(..) => {}
             Values::Int(values) => values.push(if is_missing { 0 } else { int(field).ok_or(NotPlain)? }),
             Values::Float(values) => values.push(if is_missing { 0.0 } else { float(field).ok_or(NotPlain)? }),
             Values::Text { bytes, offsets } => {
@@ -177,13 +213,14 @@ impl<'a> Typed<'a> {
         let bytes = |column: &ColumnSoFar| match &column.values {
             Values::Text { bytes, .. } => bytes.len(),
             Values::Raw(raw) => raw.bytes(),
+            Values::Checked(_, text) => *text,
             _ => 0,
         };
         self.columns.iter().map(bytes).max().unwrap_or(0)
     }
 
-    /// The columns that were asked for: their place, type and values.
-    pub(super) fn finish(self) -> Plain<Vec<(usize, ArrowType, ArrayRef)>> {
+    /// The columns that were asked for: their place, type and values, if those are wanted.
+    pub(super) fn finish(self) -> Plain<Vec<(usize, ArrowType, Option<ArrayRef>)>> {
         let rows = self.rows;
         let mut out = Vec::with_capacity(self.columns.len());
         for (place, ColumnSoFar { values, to, is_inferred, missing, .. }) in self.columns.into_iter().enumerate() {
@@ -196,6 +233,10 @@ impl<'a> Typed<'a> {
             };
             let array: ArrayRef = match values {
                 Values::Skipped => continue,
+                Values::Checked(..) => {
+                    out.push((place, to, None));
+                    continue;
+                }
                 Values::Int(values) => Arc::new(Int64Array::new(values.into(), nulls())),
                 Values::Float(values) => Arc::new(Float64Array::new(values.into(), nulls())),
                 Values::Text { bytes, offsets } => {
@@ -204,7 +245,7 @@ impl<'a> Typed<'a> {
                 }
                 Values::Raw(raw) => raw.parse(&to, is_inferred).map_err(|_| NotPlain)?,
             };
-            out.push((place, to, array));
+            out.push((place, to, Some(array)));
         }
         Ok(out)
     }
