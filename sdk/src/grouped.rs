@@ -9,19 +9,30 @@ use std::ops::AddAssign;
 
 use crate::pair::Pair;
 
+/// Does something for each row, four in a turn of the loop: in a guest each turn pays for its
+/// fuel and for the look at the clock.
+#[inline(always)]
+fn each<V: Copy>(groups: &[u32], values: &[V], mut row: impl FnMut(usize, V)) {
+    let ((groups4, groups_rest), (values4, values_rest)) = (groups.as_chunks::<4>(), values.as_chunks::<4>());
+    for (groups, values) in groups4.iter().zip(values4) {
+        groups.iter().zip(values).for_each(|(group, value)| row(*group as usize, *value));
+    }
+    groups_rest.iter().zip(values_rest).for_each(|(group, value)| row(*group as usize, *value));
+}
+
 /// Adds one to the count of the group of each row.
 ///
 /// # Panics
-/// When a group is beyond the counts, as all of these.
+/// When a group is beyond the counts, as all of these. There are as many values as rows.
 #[inline(never)]
 pub fn count<C: AddAssign + From<u8>>(counts: &mut [C], groups: &[u32]) {
-    groups.iter().for_each(|group| counts[*group as usize] += C::from(1));
+    each(groups, groups, |group, _| counts[group] += C::from(1));
 }
 
 /// Adds each value to the sum of its group.
 #[inline(never)]
 pub fn add<V: Copy + Into<f64>>(sums: &mut [f64], groups: &[u32], values: &[V]) {
-    groups.iter().zip(values).for_each(|(group, value)| sums[*group as usize] += (*value).into());
+    each(groups, values, |group, value| sums[group] += value.into());
 }
 
 /// The least value of each group; NaN where it has none so far. A NaN is no value.
@@ -47,20 +58,17 @@ fn extreme<V: Copy + Into<f64>>(
     // Without a branch in the loop: groups without a value begin with the worst one.
     let empty: Vec<bool> = known.iter().map(|known| known.is_nan()).collect();
     known.iter_mut().filter(|known| known.is_nan()).for_each(|known| *known = worst);
-    for (group, value) in groups.iter().zip(values) {
-        let known = &mut known[*group as usize];
-        *known = of(Pair::both(*known), Pair::both((*value).into())).first();
-    }
+    each(groups, values, |group, value| {
+        let known = &mut known[group];
+        *known = of(Pair::both(*known), Pair::both(value.into())).first();
+    });
     let is_open = |(known, empty): (&f64, &bool)| *empty && *known == worst;
     if !known.iter().zip(&empty).any(is_open) {
         return;
     }
     // The worst value may have been one.
     let mut open = empty;
-    for (group, value) in groups.iter().zip(values) {
-        let value: f64 = (*value).into();
-        open[*group as usize] &= value.is_nan();
-    }
+    each(groups, values, |group, value| open[group] &= value.into().is_nan());
     known.iter_mut().zip(open).filter(|(_, open)| *open).for_each(|(known, _)| *known = f64::NAN);
 }
 
