@@ -3,6 +3,7 @@
 //! so, and twice elsewhere.
 
 use crate::pair::{Pair, edges_up_to};
+use millrace_expr::math::EXP_TERMS;
 
 /// Each value by `1 / (1 + e^-x)`, within 3 units in the last place; 0 below -708.
 #[inline]
@@ -31,22 +32,6 @@ fn sigmoid(x: Pair) -> Pair {
 /// Estrin's scheme, so that its terms do not wait for each other.
 #[inline(always)]
 fn exp(t: Pair) -> Pair {
-    const TERMS: [f64; 14] = [
-        1.0,
-        1.0,
-        0.5,
-        1.666_666_666_666_666_6e-1,
-        4.166_666_666_666_666_4e-2,
-        8.333_333_333_333_333e-3,
-        1.388_888_888_888_889e-3,
-        1.984_126_984_126_984e-4,
-        2.480_158_730_158_73e-5,
-        2.755_731_922_398_589e-6,
-        2.755_731_922_398_589e-7,
-        2.505_210_838_544_172e-8,
-        2.087_675_698_786_81e-9,
-        1.605_904_383_682_161_3e-10,
-    ];
     const LN2_HIGH: f64 = 6.931_471_803_691_238e-1;
     const LN2_LOW: f64 = 1.908_214_929_270_587_7e-10;
     // 1.5 * 2^52: added to a small integer it leaves that in the lower bits.
@@ -56,7 +41,7 @@ fn exp(t: Pair) -> Pair {
     let r = k.fused(Pair::both(-LN2_LOW), k.fused(Pair::both(-LN2_HIGH), t));
     let r2 = r.times(r);
     let r4 = r2.times(r2);
-    let two = |i: usize| r.fused(Pair::both(TERMS[2 * i + 1]), Pair::both(TERMS[2 * i]));
+    let two = |i: usize| r.fused(Pair::both(EXP_TERMS[2 * i + 1]), Pair::both(EXP_TERMS[2 * i]));
     let four = |i: usize| two(2 * i + 1).fused(r2, two(2 * i));
     let low = four(1).fused(r4, four(0));
     let high = two(6).fused(r4, four(2));

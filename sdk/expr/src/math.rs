@@ -2,6 +2,24 @@
 //! them vectorises; the same bits natively and in a guest, since they are made of
 //! additions, multiplications and divisions in a fixed order.
 
+/// What `r^0`, `r^1`, … are multiplied with in the Taylor series of `e^r`.
+pub const EXP_TERMS: [f64; 14] = [
+    1.0,
+    1.0,
+    0.5,
+    1.666_666_666_666_666_6e-1,
+    4.166_666_666_666_666_4e-2,
+    8.333_333_333_333_333e-3,
+    1.388_888_888_888_889e-3,
+    1.984_126_984_126_984e-4,
+    2.480_158_730_158_73e-5,
+    2.755_731_922_398_589e-6,
+    2.755_731_922_398_589e-7,
+    2.505_210_838_544_172e-8,
+    2.087_675_698_786_81e-9,
+    1.605_904_383_682_161_3e-10,
+];
+
 /// `e^x`, within 2 units in the last place, for `x` up to 709; 0 below -708. No
 /// branch and no call, so that a loop over it vectorises.
 ///
@@ -10,22 +28,6 @@
 /// term left out is below 2^-57, by Estrin's scheme: its terms do not wait for each other.
 #[inline]
 pub fn exp(x: f64) -> f64 {
-    const TERMS: [f64; 14] = [
-        1.0,
-        1.0,
-        0.5,
-        1.666_666_666_666_666_6e-1,
-        4.166_666_666_666_666_4e-2,
-        8.333_333_333_333_333e-3,
-        1.388_888_888_888_889e-3,
-        1.984_126_984_126_984e-4,
-        2.480_158_730_158_73e-5,
-        2.755_731_922_398_589e-6,
-        2.755_731_922_398_589e-7,
-        2.505_210_838_544_172e-8,
-        2.087_675_698_786_81e-9,
-        1.605_904_383_682_161_3e-10,
-    ];
     // The upper and the lower part of ln 2: `k` times the first is exact.
     const LN2_HIGH: f64 = 6.931_471_803_691_238e-1;
     const LN2_LOW: f64 = 1.908_214_929_270_587_7e-10;
@@ -34,7 +36,7 @@ pub fn exp(x: f64) -> f64 {
     let shifted = clamped * std::f64::consts::LOG2_E + ROUND;
     let k = shifted - ROUND;
     let r = (clamped - k * LN2_HIGH) - k * LN2_LOW;
-    let two = |i: usize| TERMS[2 * i] + r * TERMS[2 * i + 1];
+    let two = |i: usize| EXP_TERMS[2 * i] + r * EXP_TERMS[2 * i + 1];
     let r2 = r * r;
     let four = |i: usize| two(2 * i) + r2 * two(2 * i + 1);
     let r4 = r2 * r2;
