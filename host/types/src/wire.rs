@@ -37,7 +37,7 @@ pub enum Kind {
     Trace,
     /// Which compiled code is that of a component.
     Code,
-    /// What was read of a source whose columns are read one by one: it grows.
+    /// What was read of a source, column by column: it grows.
     Columns,
     /// Where a pipeline's tables are kept.
     Tables,
@@ -62,7 +62,7 @@ impl Kind {
             Self::Run => [9, 1],
             Self::Trace => [10, 3],
             Self::Code => [11, 1],
-            Self::Columns => [12, 1],
+            Self::Columns => [12, 2],
             Self::Tables => [13, 1],
         }
     }
