@@ -121,3 +121,39 @@ fn a_numeric_step_has_less_than_300_kb() {
     }
     assert!(seen >= 17, "{seen} components");
 }
+
+/// In the sandbox as in the tests of the step: a NaN and a missing value are no extreme, whichever comes
+/// first and wherever the rows are cut, and of equal ones the first stays.
+#[test]
+fn extremes_of_groups_are_of_numbers_only() {
+    let pipeline = "[sources.s]\npath = \"in.csv\"\npart_rows = ROWS\ntypes = { v = \"float64\" }\n
+[steps.g]\nuses = \"std:group\"\ninput = \"s\"
+params = { by = [\"k\"], columns = { lo = \"min(v)\", hi = \"max(v)\" } }\n[exports]\n\"out.csv\" = \"g\"\n";
+    let cases = [
+        ("5||7", "5.0,7.0"),
+        ("2|", "2.0,2.0"),
+        ("|2", "2.0,2.0"),
+        ("2|nan", "2.0,2.0"),
+        ("nan|2|nan|1", "1.0,2.0"),
+        ("nan|nan", ","),
+        ("0|-0", "0.0,0.0"),
+        ("-0|0", "-0.0,-0.0"),
+        ("inf|-inf|nan", "-inf,inf"),
+        ("|", ","),
+    ];
+    for rows in [1, 2, 100] {
+        let sandbox = Sandbox::with(&pipeline.replace("ROWS", &rows.to_string()));
+        let group = |(k, (values, _)): (usize, &(&str, &str))| {
+            values.split('|').map(|value| format!("{k},{value}\n")).collect::<String>()
+        };
+        sandbox.write("in.csv", format!("k,v\n{}", cases.iter().enumerate().map(group).collect::<String>()));
+        sandbox.run(&[]);
+        let out = sandbox.read("out.csv");
+        assert_eq!(out.lines().next(), Some("k,hi,lo"));
+        for (line, (k, (values, expected))) in out.lines().skip(1).zip(cases.iter().enumerate()) {
+            let (low, high) = expected.split_once(',').expect("two");
+            assert_eq!(line, format!("{k},{high},{low}"), "{values} in parts of {rows}");
+        }
+        assert_eq!(out.lines().count(), 1 + cases.len());
+    }
+}

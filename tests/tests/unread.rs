@@ -285,6 +285,33 @@ fn the_types_of_text_are_those_of_all_of_it() {
     }
 }
 
+/// A pack that went is made as it was, with what is not needed now: others name it, too.
+#[test]
+fn what_was_read_before_and_lost_comes_back_as_it_was() {
+    for extension in ["csv", "parquet"] {
+        let sandbox = with_file(extension);
+        let less = PIPELINE.replace("EXT", extension);
+        let more =
+            format!("{less}[steps.g]\nuses = \"std:filter\"\ninput = \"s\"\nparams = {{ where = \"c <> 'c7'\" }}\n");
+        sandbox.write("more.toml", &more).run(&["more.toml"]);
+        sandbox.run(&[]);
+        let shown = |step: &str, pipeline: &str| {
+            let shown = sandbox.host(&["show", step, "--json", "--pipeline", pipeline]);
+            assert_eq!(shown.code, 0, "{extension}: {}", shown.stderr);
+            shown.stdout
+        };
+        let before = (shown("d", "pipeline.toml"), shown("g", "more.toml"));
+        for folder in std::fs::read_dir(sandbox.path("store/packs")).expect("packs").flatten() {
+            std::fs::remove_dir_all(folder.path()).expect("a folder");
+        }
+        sandbox.run(&[]);
+        assert_eq!(shown("d", "pipeline.toml"), before.0, "{extension}");
+        sandbox.run(&["more.toml"]);
+        assert_eq!(shown("g", "more.toml"), before.1, "{extension}");
+        assert_eq!(shown("d", "pipeline.toml"), before.0, "{extension}");
+    }
+}
+
 /// `predict` may read every number: a column whose numbers come late is one of them.
 #[test]
 fn what_turns_out_to_be_needed_is_read_after_all() {

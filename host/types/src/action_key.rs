@@ -30,7 +30,7 @@ use crate::name::{ColumnName, PortName};
 use crate::schema::DataType;
 
 /// Version of the rules above. A change of them is a miss for everybody.
-pub const KEY_VERSION: u32 = 1;
+pub const KEY_VERSION: u32 = 2;
 /// Version of `millrace:step`.
 pub const WORLD_VERSION: &str = "0.2.0";
 

@@ -21,7 +21,9 @@ use millrace_tables::ColumnBytes;
 use millrace_tables::read::{self, ReadError, ReadOptions, ReadPart, Sink, Threads};
 use millrace_types::action_record::ObjectRef;
 use millrace_types::wire::Kind;
-use millrace_types::{Chunk, ColumnDigest, ColumnName, Part, Schema, SourceDigest, StoredChunk, Table, Unread};
+use millrace_types::{
+    Chunk, ColumnDigest, ColumnName, Field, PackDigest, Part, Schema, SourceDigest, StoredChunk, Table, Unread,
+};
 use millrace_wasm::Data;
 use serde::{Deserialize, Serialize};
 
@@ -122,6 +124,27 @@ impl Known {
             }
         }
         stored
+    }
+
+    /// The columns to read, together those that come into one pack: what is needed and was
+    /// never read, and all of a pack that is lost. So it is made as it was, and whatever
+    /// else names it finds it again.
+    fn lacking(&self, need: &Need, stored: &[bool]) -> Vec<Vec<ColumnName>> {
+        let pack_of = |place: usize| match self.table.parts.first()?.columns.get(place)? {
+            Chunk::Stored(chunk) => Some(chunk.pack),
+            Chunk::Gather(_) | Chunk::Unread(_) => None,
+        };
+        let fields = || self.table.schema.fields.iter().enumerate();
+        let is_lacking = |place: usize, field: &Field| need.has(&field.name) && !stored[place];
+        let lost: BTreeSet<_> =
+            fields().filter(|(place, field)| is_lacking(*place, field)).map(|(place, _)| pack_of(place)).collect();
+        let of_pack = |pack: &Option<PackDigest>| {
+            let is_meant = |(place, field): &(usize, &Field)| {
+                pack_of(*place) == *pack && (pack.is_some() || is_lacking(*place, field))
+            };
+            fields().filter(is_meant).map(|(_, field)| field.name.clone()).collect()
+        };
+        lost.iter().map(of_pack).collect()
     }
 
     /// The table, with such columns as are not needed unread.
@@ -265,16 +288,16 @@ impl Files<'_> {
         let absolute = |file: &PathBuf| std::path::absolute(file).unwrap_or_else(|_| file.clone());
         let names: Vec<PathBuf> = files.iter().map(absolute).collect();
         let mut known = store.record::<Known>(Kind::Columns, &key);
-        let stored = known.as_ref().map(|known| known.stored(store));
-        let schema = match &known {
-            Some(known) => Some(known.table.schema.clone()),
-            None => certain(files, options),
+        let (schema, lacking) = match &known {
+            Some(known) => (Some(known.table.schema.clone()), known.lacking(need, &known.stored(store))),
+            None => {
+                let schema = certain(files, options);
+                let fields = schema.iter().flat_map(|schema| &schema.fields).map(|field| &field.name);
+                let needed = fields.filter(|name| need.has(name)).cloned().collect();
+                (schema, vec![needed])
+            }
         };
-        let fields = schema.iter().flat_map(|schema| schema.fields.iter().enumerate());
-        let missing = fields
-            .filter(|(place, field)| need.has(&field.name) && !stored.as_ref().is_some_and(|stored| stored[*place]));
-        let missing: Vec<ColumnName> = missing.map(|(_, field)| field.name.clone()).collect();
-        if missing.is_empty()
+        if lacking.is_empty()
             && let Some(mut known) = known.take()
         {
             // It is looked for under its names when somebody wants to see more of it.
@@ -292,22 +315,29 @@ impl Files<'_> {
             digests: digests.iter().map(|(digest, _)| *digest).collect(),
             options: options.clone(),
         };
-        let mut taken = None;
-        if options.format.is_columnar()
-            && let Some(schema) = schema
-        {
-            let columns = Some(missing.iter().map(ToString::to_string).collect());
-            let ReadTable { table, places, .. } = read(&ReadOptions { columns, ..options.clone() }, &Need::All)?;
-            let mut known = known.unwrap_or_else(|| whole(unread(&key, schema, &table.parts), places.clone()));
+        let mut taken = known.take();
+        // Of text that was never read nothing is known yet, not even what there is.
+        let is_first = taken.is_none();
+        let mut fits = schema.is_some() || !options.format.is_columnar();
+        for columns in lacking {
+            if !fits {
+                break;
+            }
+            let (options, need) = match options.format.is_columnar() {
+                true => {
+                    let columns = Some(columns.iter().map(ToString::to_string).collect());
+                    (&ReadOptions { columns, ..options.clone() }, &Need::All)
+                }
+                false if is_first => (options, need),
+                false => (options, &Need::of(&columns)),
+            };
+            let ReadTable { schema: found, table, places } = read(options, need)?;
+            let schema = schema.clone().unwrap_or(found);
+            let known = taken.get_or_insert_with(|| whole(unread(&key, schema, &table.parts), places.clone()));
             known.named(&names);
-            taken = known.take(table, &places).then_some(known);
-        } else if !options.format.is_columnar() {
-            let missing = if known.is_some() { Need::of(&missing) } else { need.clone() };
-            let ReadTable { schema, table, places } = read(options, &missing)?;
-            let mut known = known.unwrap_or_else(|| whole(unread(&key, schema, &table.parts), places.clone()));
-            known.named(&names);
-            taken = known.take(table, &places).then_some(known);
+            fits = known.take(table, &places);
         }
+        taken = taken.filter(|_| fits);
         let known = match taken {
             Some(known) => known,
             None => {

@@ -15,6 +15,11 @@
 //!     here    the function is written again, with more at these places
 //! ```
 //!
+//! Relaxed minima and maxima become the pseudo ones, `b < a ? b : a`, before all that. That is one of
+//! the meanings that the specification leaves open, and the one that they are written with:
+//! LLVM makes them of such comparisons, which say what becomes of NaN and of zeroes, and the
+//! compiler's own deterministic form says otherwise.
+//!
 //! A function that does what is not followed (exceptions, tail calls) or is too large gets
 //! them behind every operation. What is no WebAssembly is left as it is, for the compiler to
 //! say what is wrong.
@@ -23,15 +28,16 @@ mod flow;
 mod graph;
 mod ops;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
-use wasmparser::{BinaryReader, FunctionBody, Parser, Payload, TypeRef, ValType};
+use wasmparser::{BinaryReader, FunctionBody, Operator, Parser, Payload, TypeRef, ValType};
 
 use flow::{Lost, Types};
 use ops::{Effect, Lane, Shape};
 
 /// Of what is written: code that another version has made is compiled anew.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 
 /// Components in components, and modules in those.
 const DEPTH: usize = 200;
@@ -155,12 +161,40 @@ fn code(content: &[u8], types: &Types) -> Result<Vec<u8>, Malformed> {
             return Err(Malformed);
         }
         let function = types.imported as u32 + place;
-        match body_of(body, function, types, &mut looks)? {
-            None => section_body(&mut out, body),
+        let body = decided(body)?;
+        match body_of(&body, function, types, &mut looks)? {
+            None => section_body(&mut out, &body),
             Some(changed) => section_body(&mut out, &changed),
         }
     }
     Ok(out)
+}
+
+const SIMD: u8 = 0xfd;
+
+/// The function with pseudo minima and maxima for relaxed ones.
+fn decided(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Malformed> {
+    let mut reader = FunctionBody::new(BinaryReader::new(bytes, 0)).get_operators_reader()?;
+    let (mut out, mut copied) = (Vec::new(), 0);
+    while !reader.eof() {
+        let start = reader.original_position() as usize;
+        let pseudo = match reader.read()? {
+            Operator::F32x4RelaxedMin => 0xea,
+            Operator::F32x4RelaxedMax => 0xeb,
+            Operator::F64x2RelaxedMin => 0xf6,
+            Operator::F64x2RelaxedMax => 0xf7,
+            _ => continue,
+        };
+        out.extend_from_slice(&bytes[copied..start]);
+        out.push(SIMD);
+        number(&mut out, pseudo);
+        copied = reader.original_position() as usize;
+    }
+    if copied == 0 {
+        return Ok(Cow::Borrowed(bytes));
+    }
+    out.extend_from_slice(&bytes[copied..]);
+    Ok(Cow::Owned(out))
 }
 
 fn section_body(out: &mut Vec<u8>, body: &[u8]) {
@@ -244,7 +278,7 @@ fn write(
         if let Some(shape) = places.get(&at) {
             let shape = match op {
                 // What a local holds is told by its type.
-                wasmparser::Operator::LocalGet { local_index } => {
+                Operator::LocalGet { local_index } => {
                     let is_vector = locals.get(local_index as usize) == Some(&ValType::V128);
                     Shape { is_vector, ..*shape }
                 }
@@ -262,7 +296,6 @@ const V128: u8 = 0x7b;
 fn one_form(out: &mut Vec<u8>, shape: Shape, spare: u32) {
     const LOCAL_GET: u8 = 0x20;
     const LOCAL_TEE: u8 = 0x22;
-    const SIMD: u8 = 0xfd;
     const CONST: u8 = 0x0c;
     const BITSELECT: u8 = 0x52;
     let (splat, equal, extract) = match shape.lane {

@@ -351,3 +351,29 @@ proptest! {
         let _ = super::in_one_form(&module);
     }
 }
+
+/// Each relaxed minimum and maximum of two numbers of `NUMBERS`, and the pseudo one: NaN on
+/// either side, zeroes of both signs, and lanes that differ.
+#[test]
+fn relaxed_minima_are_those_that_comparisons_make() {
+    let engine = engine(false);
+    for (relaxed, pseudo) in [
+        ("f64x2.relaxed_min", "f64x2.pmin"),
+        ("f64x2.relaxed_max", "f64x2.pmax"),
+        ("f32x4.relaxed_min", "f32x4.pmin"),
+        ("f32x4.relaxed_max", "f32x4.pmax"),
+    ] {
+        let program = |name: &str| {
+            let mut text = String::from("(module (memory (export \"memory\") 1) (func (export \"run\")");
+            let pairs = (0..NUMBERS.len() - 1).flat_map(|a| (0..NUMBERS.len() - 1).map(move |b| (a, b)));
+            for (place, (a, b)) in pairs.enumerate() {
+                let load = |number: usize| format!("(v128.load (i32.const {}))", INPUTS + 8 * number);
+                text += &format!("(v128.store (i32.const {}) ({name} {} {}))", 4096 + 16 * place, load(a), load(b));
+            }
+            wat::parse_str(text + "))").expect("a module")
+        };
+        let run = |module: &[u8]| left(&engine, &super::in_one_form(module).expect("a module"));
+        assert!(run(&program(relaxed)) == run(&program(pseudo)), "{relaxed}");
+        assert_ne!(left(&engine, &program(relaxed)), left(&engine, &program(pseudo)), "{relaxed} is another by itself");
+    }
+}
