@@ -110,6 +110,12 @@ impl Known {
         self.names.iter().filter_map(look).find(is_same)
     }
 
+    /// A column of a part.
+    fn chunk(&self, part: usize, name: &ColumnName) -> Option<&Chunk> {
+        let (column, _) = self.table.schema.find(name.as_str())?;
+        self.table.parts.get(part)?.columns.get(column)
+    }
+
     /// The columns that are in the store.
     fn stored(&self, store: &Store) -> Vec<bool> {
         let mut packs = HashMap::new();
@@ -475,14 +481,15 @@ impl Lifts {
         let named = listed([name]);
         let known = self.known(store, source, &named)?;
         let place = usize::try_from(*part).unwrap_or(usize::MAX);
-        let chunk_of = |name: &ColumnName| {
-            let (column, _) = known.table.schema.find(name.as_str())?;
-            known.table.parts.get(place)?.columns.get(column)
+        let chunk_of = |name: &ColumnName| known.chunk(place, name);
+        let stored = |known: &Known| match known.chunk(place, name) {
+            Some(Chunk::Stored(chunk)) if store.has(&ObjectRef::Pack(chunk.pack, chunk.pack_bytes)) => {
+                Some(Lifted::Stored(chunk.clone()))
+            }
+            _ => None,
         };
-        if let Some(Chunk::Stored(chunk)) = chunk_of(name)
-            && store.has(&ObjectRef::Pack(chunk.pack, chunk.pack_bytes))
-        {
-            return Ok(Lifted::Stored(chunk.clone()));
+        if let Some(stored) = stored(&known) {
+            return Ok(stored);
         }
         let mut names = lock(&self.wanted).get(source).cloned().unwrap_or_default();
         names.retain(|name| matches!(chunk_of(name), Some(Chunk::Unread(_))));
@@ -491,7 +498,8 @@ impl Lifts {
             // All of it is read in any case.
             decode_columns(data, *source, &names)?;
             lock(&self.known).remove(source);
-            return self.lift(data, unread);
+            let known = self.known(store, source, &named)?;
+            return stored(&known).ok_or_else(|| gone(&named, "its source does not have it"));
         }
         let (files, digests) = known.files(store).ok_or_else(|| gone(&named, &missing(&known)))?;
         let at = *known.places.get(place).ok_or_else(|| gone(&named, "its part is not known"))?;
