@@ -171,6 +171,50 @@ fn the_lines_of_a_run_have_their_stable_names() {
 }
 
 #[cfg(unix)]
+/// Files below a folder.
+fn files(folder: &std::path::Path) -> usize {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| if entry.path().is_dir() { files(&entry.path()) } else { 1 }).sum()
+}
+
+/// Of two workers one may wait for the screen, with a task in hand. The other goes on.
+#[test]
+fn a_screen_that_stands_still_does_not_stop_the_run() {
+    const STEPS: usize = 600;
+    let step = |i: usize| {
+        format!("[steps.s{i}]\nuses = \"std:select\"\ninput = \"rows\"\nparams = {{ rename = {{ x = \"x{i}\" }} }}\n")
+    };
+    let steps: String = (0..STEPS).map(step).collect();
+    let sandbox = Sandbox::with(&format!("[sources.rows]\npath = \"rows.csv\"\n{steps}"));
+    sandbox.write("rows.csv", "x\n1\n");
+    let mut command = sandbox.command(&["run", "--json", "--jobs", "2"]);
+    let child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let began = Instant::now();
+    // More than fits into the pipe is told until then.
+    while files(&sandbox.path("store/actions")) < STEPS - 1 && began.elapsed() < Duration::from_secs(120) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let kept = files(&sandbox.path("store/actions"));
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), kept), (Some(0), STEPS - 1));
+    assert!(output.stdout.len() > 2 * 65_536, "it all fits into the pipe");
+    // Nothing is lost, and everything begins before it ends.
+    let mut begun = std::collections::HashSet::new();
+    let mut ended = 0;
+    for line in String::from_utf8(output.stdout).unwrap().lines() {
+        let event: Value = serde_json::from_str(line).unwrap();
+        match event["event"].as_str().unwrap() {
+            "task-started" => assert!(begun.insert(event["step"].to_string())),
+            "task-finished" => {
+                assert!(begun.contains(&event["step"].to_string()), "{line}");
+                ended += 1;
+            }
+            _ => {}
+        }
+    }
+    assert_eq!((begun.len(), ended), (STEPS, STEPS));
+}
+
 #[test]
 fn an_interrupted_run_stops_soon_and_keeps_what_was_finished() {
     let pipeline = r#"

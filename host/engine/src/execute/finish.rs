@@ -11,9 +11,9 @@ use serde_json::Value;
 
 use super::Mode;
 use super::outputs::named;
-use super::run::{Run, matches};
+use super::run::{Emit, Run, matches};
 use super::state::{OutputState, Progress, artifacts};
-use crate::event::{Event, Summary};
+use crate::event::Summary;
 use crate::graph::Item;
 use crate::history::TaskRecord;
 use crate::source::sources_of;
@@ -35,7 +35,7 @@ pub(super) struct Finished<'a> {
     pub(super) choices: Vec<BlobRef>,
     /// By node: what it produced.
     pub(super) artifacts: Artifacts,
-    pub(super) emit: &'a mut (dyn FnMut(Event) + Send),
+    pub(super) emit: Emit<'a>,
 }
 
 /// What sources and nodes hold at the end.

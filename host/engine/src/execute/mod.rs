@@ -37,6 +37,7 @@ use crate::graph::{self, Graph};
 use crate::history::{self, History, RunRecord};
 use crate::pipeline::{self, Overrides, Pipeline};
 use crate::source::{self, Found, Need, Read};
+use run::Emit;
 use trace::{SourceSeen, Trace};
 
 /// Whether to run.
@@ -147,8 +148,9 @@ pub fn execute(options: &Options, emit: &mut (dyn FnMut(Event) + Send)) -> Resul
     let finished: &mut finish::Finished<'_> = &mut finished;
 
     if options.mode == Mode::Run {
-        let (made, cancel) = (&finished.artifacts, &options.cancel);
-        let exported = crate::export::exports(&options.store, &data, graph, made, cancel, finished.emit);
+        let (made, emit, cancel) = (&finished.artifacts, &mut finished.emit, &options.cancel);
+        let exported =
+            crate::export::exports(&options.store, &data, graph, made, cancel, &mut |event| emit.tell(event));
         finished.summary.interrupted = cancel.is_cancelled();
         finished.summary.ok &= exported.is_some() && !finished.summary.interrupted;
         finished.summary.wall_ms = started.elapsed().as_secs_f64() * 1000.0;
@@ -167,7 +169,7 @@ pub fn execute(options: &Options, emit: &mut (dyn FnMut(Event) + Send)) -> Resul
         let _ = options.store.keep_index();
     }
     finished.summary.wall_ms = started.elapsed().as_secs_f64() * 1000.0;
-    (finished.emit)(Event::RunFinished(finished.summary.clone()));
+    finished.emit.tell(Event::RunFinished(finished.summary.clone()));
     Ok(finished.summary.clone())
 }
 
@@ -237,7 +239,7 @@ fn begin<'a>(
     let mut read: Vec<Option<Read>> = sources.found.iter().map(|_| None).collect();
     let mut needs = vec![Need::All; read.len()];
     sources.read(options, graph, &needs, data, |place| sources.schemas[place].is_none(), &mut read)?;
-    let mut run = run::Run::new(options, loaded, sources.tables(&read), last, emit);
+    let mut run = run::Run::new(options, loaded, sources.tables(&read), last, Emit::Now(emit));
     let mut planned = run.plan_all();
     if planned.is_err() && (0..read.len()).any(|place| is_guess(place) && read[place].is_none()) {
         // It may be wrong with a guess only.
@@ -259,7 +261,7 @@ fn begin<'a>(
     sources.read(options, graph, &known, data, |place| needs[place] != known[place], &mut read)?;
     let read: Vec<Read> = read.into_iter().flatten().collect();
     for (source, read) in graph.sources.iter().zip(&read) {
-        (run.emit)(Event::SourceFinished {
+        run.emit.tell(Event::SourceFinished {
             source: source.name.to_string(),
             cached: read.cached,
             rows: read.table.rows(),

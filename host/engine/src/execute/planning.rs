@@ -6,7 +6,7 @@ use std::sync::Arc;
 use millrace_types::{Schema, Table};
 use millrace_wasm::{PlanInput, PortKind, StepPlan};
 
-use super::run::Run;
+use super::run::{Emit, Run};
 use super::say::explain;
 use super::state::{OutputState, TableState};
 use super::{Loaded, Options};
@@ -24,7 +24,8 @@ pub(super) fn check(options: &Options, loaded: &Loaded, possible: &[Vec<Schema>]
         let table = |schema: &Schema| Arc::new(Table { schema: schema.clone(), parts: Vec::new() });
         let sources = possible.iter().map(|schemas| schemas.get(world).or(schemas.last()).map(table)).collect();
         let mut silent = |_| {};
-        let wrong = Run::new(options, loaded, sources, None, &mut silent).plan_all().err().unwrap_or_default();
+        let wrong =
+            Run::new(options, loaded, sources, None, Emit::Now(&mut silent)).plan_all().err().unwrap_or_default();
         let certain = certain.get_or_insert_with(|| wrong.clone());
         certain.retain(|error| wrong.contains(error));
         if certain.is_empty() {

@@ -18,7 +18,7 @@ use serde_json::Value;
 use super::key::{self, Seen, SeenPort};
 use super::say::near_limits;
 use super::state::{NodeState, OutputState, Parts, Progress, TableState, TableView};
-use super::worker::{Job, Outcome, Progressed, lookup, now};
+use super::worker::{Job, Outcome, lookup, now};
 use super::{Loaded, Mode, Options};
 use crate::assemble::{self, InputTable};
 use crate::event::{Event, Status, Summary};
@@ -46,7 +46,7 @@ pub(super) struct Run<'a> {
     /// Those that are known: all of them, once anything runs.
     pub(super) sources: Vec<Option<Arc<Table>>>,
     last: Option<RunRecord>,
-    pub(super) emit: &'a mut (dyn FnMut(Event) + Send),
+    pub(super) emit: Emit<'a>,
     pub(super) nodes: Vec<NodeState>,
     /// Nodes that wait for something of a node.
     behind: Vec<Vec<usize>>,
@@ -67,6 +67,32 @@ pub(super) struct Run<'a> {
     pub(super) objects: Vec<ObjectRef>,
 }
 
+/// Where events go.
+pub(super) enum Emit<'a> {
+    /// To whoever shows them, at once.
+    Now(&'a mut (dyn FnMut(Event) + Send)),
+    /// They are sent on by whoever holds the run: to show them takes time, and it may take
+    /// for ever.
+    Later(Vec<Event>),
+}
+
+impl Emit<'_> {
+    pub(super) fn tell(&mut self, event: Event) {
+        match self {
+            Self::Now(show) => show(event),
+            Self::Later(events) => events.push(event),
+        }
+    }
+
+    /// Those that wait.
+    pub(super) fn take(&mut self) -> Vec<Event> {
+        match self {
+            Self::Now(_) => Vec::new(),
+            Self::Later(events) => std::mem::take(events),
+        }
+    }
+}
+
 /// What goes first, the greater the sooner: tasks of all parts, which others wait for;
 /// then part by part, so that what one step read is still at hand for the next; and of
 /// a part those with the longest way behind them.
@@ -83,7 +109,7 @@ impl<'a> Run<'a> {
         loaded: &'a Loaded,
         sources: Vec<Option<Arc<Table>>>,
         last: Option<RunRecord>,
-        emit: &'a mut (dyn FnMut(Event) + Send),
+        emit: Emit<'a>,
     ) -> Self {
         let graph = &loaded.graph;
         let mut behind = vec![Vec::new(); graph.nodes.len()];
@@ -200,7 +226,7 @@ impl<'a> Run<'a> {
 
     /// Makes and looks up the tasks that can be, then takes the next one that has to be
     /// computed and for which there is room.
-    pub(super) fn next(&mut self, progress: &Sender<Progressed>) -> Option<Job> {
+    pub(super) fn next(&mut self, screen: &Sender<Event>) -> Option<Job> {
         while let Some(node) = self.work.pop_front() {
             self.advance(node);
         }
@@ -226,9 +252,9 @@ impl<'a> Run<'a> {
         spec.limits.memory = ByteSize(memory);
         self.memory += memory;
         self.running += 1;
-        let progress = progress.clone();
+        let (screen, step, part) = (screen.clone(), node.label.clone(), task.part);
         spec.progress = Some(Arc::new(move |done, total| {
-            let _ = progress.send(Progressed { task: index, done, total });
+            let _ = screen.send(Event::TaskProgressed { step: step.clone(), part, done, total });
         }));
         let may_hit = node.cache == CachePolicy::On;
         let job = Job {
@@ -240,7 +266,7 @@ impl<'a> Run<'a> {
             granted: node.granted.clone(),
             may_hit,
         };
-        (self.emit)(Event::TaskStarted { step: node.label.clone(), part: task.part });
+        self.emit.tell(Event::TaskStarted { step: node.label.clone(), part: task.part });
         Some(job)
     }
 
@@ -257,11 +283,6 @@ impl<'a> Run<'a> {
     /// Whether nobody computes anything.
     pub(super) fn is_idle(&self) -> bool {
         self.running == 0
-    }
-
-    pub(super) fn progressed(&mut self, Progressed { task, done, total }: Progressed) {
-        let event = Event::TaskProgressed { step: self.label(task), part: self.tasks[task].part, done, total };
-        (self.emit)(event);
     }
 
     /// Gives up what could not be begun.
@@ -303,7 +324,7 @@ impl<'a> Run<'a> {
             Ok(false) => return,
             Err(problems) => {
                 let step = node.label.clone();
-                (self.emit)(Event::StepRefused { step, problems });
+                self.emit.tell(Event::StepRefused { step, problems });
                 self.nodes[index].progress = Progress::Failed;
                 self.count_node(index, Status::Failed);
                 self.summary.ok = false;
@@ -433,7 +454,7 @@ impl<'a> Run<'a> {
         });
         self.nodes[index].pending += 1;
         self.summary.tasks.total += 1;
-        (self.emit)(Event::TasksFound { total: self.tasks.len() });
+        self.emit.tell(Event::TasksFound { total: self.tasks.len() });
 
         let mut found = None;
         let mut reason = None;
@@ -502,7 +523,7 @@ impl<'a> Run<'a> {
         let (node, part, phase, key) = (*node, *part, *phase, *key);
         self.nodes[node].progress = Progress::Blocked;
         self.summary.tasks.ran += 1;
-        (self.emit)(Event::TaskFinished {
+        self.emit.tell(Event::TaskFinished {
             step: self.graph.nodes[node].label.clone(),
             part,
             phase: phase.as_str(),
@@ -626,7 +647,7 @@ impl<'a> Run<'a> {
         let step = self.graph.nodes[node].step.to_string();
         let record = TaskRecord { step, instance: self.label(task), part, phase, key: Some(key), status, cost };
         self.count(node, record, log.clone());
-        (self.emit)(Event::TaskFinished {
+        self.emit.tell(Event::TaskFinished {
             step: self.graph.nodes[node].label.clone(),
             part,
             phase: phase.as_str(),
@@ -705,7 +726,7 @@ impl<'a> Run<'a> {
     }
 
     fn settle(&mut self, index: usize, status: Status) {
-        (self.emit)(Event::TaskFinished {
+        self.emit.tell(Event::TaskFinished {
             step: self.graph.nodes[index].label.clone(),
             part: None,
             phase: Phase::Whole.as_str(),

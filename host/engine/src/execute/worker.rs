@@ -3,6 +3,7 @@
 //! Whoever has computed a task takes what came of it into the run's state, under the
 //! one lock of it, and with the next task in hand lets go: nothing is handed from
 //! thread to thread while there is work. What is decided never depends on who decides.
+//! Nobody waits for the screen under that lock.
 
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -14,9 +15,10 @@ use millrace_types::wire::Kind;
 use millrace_types::{ActionKey, ActionRecord, Cost, KeyParts, LogLine};
 use millrace_wasm::{Cancel, Data, Failure, Produced, Slots, TaskOutcome, TaskSpec};
 
-use super::run::Run;
+use super::run::{Emit, Run};
 use crate::components::{Components, Used};
-use crate::data::StoreData;
+use crate::data::{StoreData, lock};
+use crate::event::Event;
 use crate::grants::Granted;
 
 /// A task to compute.
@@ -100,11 +102,33 @@ pub(super) fn compute(
     }
 }
 
-/// How far a task says that it is.
-pub(super) struct Progressed {
-    pub(super) task: usize,
-    pub(super) done: u64,
-    pub(super) total: u64,
+/// Events on their way to whoever shows them, in the order in which things happened. To show
+/// them takes time, and it may take for ever: whoever is free does it, for all, and nobody
+/// who computes waits for it.
+struct Screen<'a> {
+    waiting: Mutex<Vec<Event>>,
+    show: Mutex<Emit<'a>>,
+}
+
+impl Screen<'_> {
+    /// Takes events, to be shown later.
+    fn put(&self, events: Vec<Event>) {
+        if !events.is_empty() {
+            lock(&self.waiting).extend(events);
+        }
+    }
+
+    /// Shows what waits, unless somebody is at it, who looks again before going away.
+    fn show(&self) {
+        loop {
+            let Ok(mut show) = self.show.try_lock() else { return };
+            let events = std::mem::take(&mut *lock(&self.waiting));
+            if events.is_empty() {
+                return;
+            }
+            events.into_iter().for_each(|event| show.tell(event));
+        }
+    }
 }
 
 /// What the workers of a run share.
@@ -112,6 +136,7 @@ struct Shared<'s, 'a> {
     run: Mutex<(&'s mut Run<'a>, Staff)>,
     /// Something may be ready, or nothing ever will be.
     changed: Condvar,
+    screen: Screen<'a>,
     data: &'s Arc<StoreData>,
     /// Workers hold one while a guest computes.
     slots: Arc<Slots>,
@@ -134,27 +159,35 @@ impl Drop for Leaving<'_> {
 
 /// Does what can be done, until nothing can.
 pub(super) fn work_off(run: &mut Run<'_>, data: &Arc<StoreData>) {
-    let (to_screen, progress) = channel::<Progressed>();
+    let (to_screen, progress) = channel::<Event>();
     // Where everything is known there is nothing for threads to do.
     let Some(job) = run.next(&to_screen) else { return run.close() };
     let staff = Staff { hired: 1, waiting: 0 };
     let slots = Slots::new(run.options.jobs);
-    let shared = Shared { run: Mutex::new((run, staff)), changed: Condvar::new(), data, slots };
+    let show = std::mem::replace(&mut run.emit, Emit::Later(Vec::new()));
+    let screen = Screen { waiting: Mutex::default(), show: Mutex::new(show) };
+    let shared = Shared { run: Mutex::new((run, staff)), changed: Condvar::new(), screen, data, slots };
     std::thread::scope(|scope| {
         let first = &shared;
         scope.spawn(move || work(first, scope, to_screen, Some(job)));
         // Until the last worker has dropped its end.
-        for progressed in progress {
-            shared.run.lock().unwrap_or_else(PoisonError::into_inner).0.progressed(progressed);
+        for event in progress {
+            shared.screen.put(vec![event]);
+            shared.screen.show();
         }
     });
-    shared.run.into_inner().unwrap_or_else(PoisonError::into_inner).0.close();
+    let Shared { run, screen, .. } = shared;
+    let (run, _) = run.into_inner().unwrap_or_else(PoisonError::into_inner);
+    screen.put(run.emit.take());
+    screen.show();
+    run.emit = screen.show.into_inner().unwrap_or_else(PoisonError::into_inner);
+    run.close();
 }
 
 fn work<'scope, 's, 'a>(
     shared: &'scope Shared<'s, 'a>,
     scope: &'scope Scope<'scope, '_>,
-    to_screen: Sender<Progressed>,
+    to_screen: Sender<Event>,
     mut job: Option<Job>,
 ) {
     let _leaving = Leaving(&shared.changed);
@@ -163,7 +196,19 @@ fn work<'scope, 's, 'a>(
     let (options, components) = (guard.0.options, &guard.0.loaded.components);
     loop {
         let (run, staff) = &mut *guard;
-        let Some(job) = job.take().or_else(|| run.next(&to_screen)) else {
+        let next = job.take().or_else(|| run.next(&to_screen));
+        // Under the lock, since the order of events is that of what happened.
+        let events = run.emit.take();
+        let is_news = !events.is_empty();
+        shared.screen.put(events);
+        let Some(job) = next else {
+            if is_news {
+                drop(guard);
+                shared.screen.show();
+                let Ok(locked) = shared.run.lock() else { return };
+                guard = locked;
+                continue;
+            }
             if run.is_idle() {
                 return;
             }
@@ -184,6 +229,7 @@ fn work<'scope, 's, 'a>(
             }
         }
         drop(guard);
+        shared.screen.show();
         let task = job.task;
         // A bug of ours in one task must not take the run with it.
         let compute = || compute(job, &options.store, shared.data, components, &options.cancel, &shared.slots);
