@@ -134,8 +134,9 @@ pub fn execute(options: &Options, emit: &mut (dyn FnMut(Event) + Send)) -> Resul
         // What is certainly wrong is told of before anything is read.
         let possible: Vec<Vec<Schema>> = found.iter().map(Found::peek).collect();
         planning::check(options, &loaded, &possible).map_err(RunError::Invalid)?;
-        let guesses = possible.into_iter().map(|schemas| schemas.into_iter().next());
-        schemas.iter_mut().zip(guesses).for_each(|(schema, guess)| *schema = schema.take().or(guess));
+        for (schema, found) in schemas.iter_mut().zip(&found) {
+            *schema = schema.take().or_else(|| found.guess());
+        }
     }
     let last = match options.mode {
         Mode::Plan => History::open(&options.store).last_of(&pipeline.file.path),

@@ -33,7 +33,12 @@ pub(crate) struct Read {
 }
 
 /// Version of the readers: another one may read the same bytes to another table.
-const READER: u32 = 4;
+fn reader(format: Format) -> u32 {
+    match format {
+        Format::Ndjson => 5,
+        Format::Csv | Format::Parquet | Format::Ipc => 4,
+    }
+}
 
 fn options(source: &Source, first: &Path) -> Result<ReadOptions, Diagnostic> {
     let format = source.format.or_else(|| Format::of(first)).ok_or_else(|| {
@@ -58,8 +63,17 @@ fn options(source: &Source, first: &Path) -> Result<ReadOptions, Diagnostic> {
 fn key(files: &[PathBuf], digests: &[Digested], options: &ReadOptions) -> [u8; 32] {
     let ReadOptions { format, columns, filter, missing, types, part_rows, delimiter } = options;
     let types: Vec<(String, String)> = types.iter().map(|(name, ty)| (name.clone(), ty.to_string())).collect();
-    let text =
-        serde_json::json!([READER, *format as u8, columns, filter, missing, types, part_rows, delimiter, files.len()]);
+    let text = serde_json::json!([
+        reader(*format),
+        *format as u8,
+        columns,
+        filter,
+        missing,
+        types,
+        part_rows,
+        delimiter,
+        files.len()
+    ]);
     let mut hasher = blake3::Hasher::new_derive_key("millrace 2026-11 source");
     hasher.update(text.to_string().as_bytes());
     for (file, (digest, _)) in files.iter().zip(digests) {
@@ -88,6 +102,11 @@ impl Found {
     /// The schemas that it may have, as far as that can be told without reading everything.
     pub(crate) fn peek(&self) -> Vec<Schema> {
         self.known.clone().map_or_else(|| read::peek(&self.files, &self.options), |schema| vec![schema])
+    }
+
+    /// The schema that it probably has.
+    pub(crate) fn guess(&self) -> Option<Schema> {
+        self.known.clone().or_else(|| read::guess(&self.files, &self.options))
     }
 
     /// The schema that it will have, if that is known or its files say so.

@@ -8,18 +8,19 @@
 use std::collections::HashSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use ::arrow::datatypes::{DataType as ArrowType, Field as ArrowField, Schema as ArrowSchema};
 use csv_core::ReadRecordResult;
 use millrace_types::{Schema, bounds};
 
+use super::blocks::each_block;
 use super::infer::{Kind, RawColumn};
 use super::predicate::Batch;
 use super::split::{Block, Splitter};
 use super::threads::Threads;
 use super::typed::{NotPlain, Typed, Wanted};
-use super::{PART_ROWS, ReadError, ReadOptions, ReadPart, Shaper, Sink, guarded, open::open};
+use super::{PART_ROWS, ReadError, ReadOptions, ReadPart, Shaper, Sink, open::open};
 use crate::column::{arrow_type, field_from_arrow};
 
 /// A part is cut early when one of its columns has as much text.
@@ -27,20 +28,13 @@ const PART_BYTES: usize = 256 << 20;
 /// Bytes of one record: more is a file that forgot to close a quote.
 pub(super) const RECORD_BYTES: usize = 64 << 20;
 
-enum Stop {
-    Error(ReadError),
-    /// This column must be wider: read again.
-    Widen {
-        column: usize,
-        kind: Kind,
-    },
+/// This column must be wider: read again.
+struct Widen {
+    column: usize,
+    kind: Kind,
 }
 
-impl From<ReadError> for Stop {
-    fn from(error: ReadError) -> Self {
-        Self::Error(error)
-    }
-}
+type Stop = super::blocks::Stop<Widen>;
 
 pub(super) fn read(
     files: &[PathBuf],
@@ -79,7 +73,7 @@ fn converge(
                 return schema.map(|schema| (kinds, schema));
             }
             Err(Stop::Error(error)) => return Err(error),
-            Err(Stop::Widen { column, kind }) => {
+            Err(Stop::Again(Widen { column, kind })) => {
                 kinds = table.kinds;
                 // Each turn widens a column, and there are few steps to text.
                 kinds[column] = kinds[column].join(kind);
@@ -218,7 +212,8 @@ impl CsvTable<'_> {
         };
         let is_known = self.shaper.schema.get().is_some();
         parser.block(&block, &mut self.kinds, is_known)?;
-        parser.rest(&mut splitter, rows, &self.kinds, threads)
+        let kinds = &self.kinds;
+        each_block(path, None, &mut splitter, rows, threads, |block| parser.block(block, &mut kinds.to_vec(), true))
     }
 
     fn check_header(&mut self, path: &Path, record: Record<'_>) -> Result<Vec<String>, ReadError> {
@@ -259,53 +254,6 @@ impl CsvTable<'_> {
 }
 
 impl Parser<'_> {
-    /// Parses the rest of a file, each block by whichever thread is free.
-    fn rest(&self, splitter: &mut Splitter<'_>, rows: usize, kinds: &[Kind], threads: &Threads) -> Result<(), Stop> {
-        let failed: Mutex<Option<(u64, Stop)>> = Mutex::default();
-        let fail = |at: u64, stop: Stop| {
-            let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
-            // The first error of the file is told, however the threads were scheduled;
-            // a column that must be wider is no error, and makes all of them moot.
-            let widens = |stop: &Stop| matches!(stop, Stop::Widen { .. });
-            let is_first = failed
-                .as_ref()
-                .is_none_or(|(known, before)| (widens(&stop), u64::MAX - at) > (widens(before), u64::MAX - known));
-            if is_first {
-                *failed = Some((at, stop));
-            }
-        };
-        let parse = |block: &Block| {
-            if let Err(stop) = self.block(block, &mut kinds.to_vec(), true) {
-                fail(block.number, stop);
-            }
-        };
-        let has_failed = || failed.lock().unwrap_or_else(PoisonError::into_inner).is_some();
-        let splitter = Mutex::new(splitter);
-        threads.work_and_one_more(|help| {
-            let mut done = None;
-            while !has_failed() {
-                let block = guarded(Some(self.path), || {
-                    let mut splitter = splitter.lock().unwrap_or_else(PoisonError::into_inner);
-                    done.take().into_iter().for_each(|bytes| splitter.reuse(bytes));
-                    splitter.next(rows)
-                });
-                match block {
-                    Ok(Some(block)) => {
-                        help();
-                        parse(&block);
-                        done = Some(block.bytes);
-                    }
-                    Ok(None) => return,
-                    Err(error) => return fail(u64::MAX, error.into()),
-                }
-            }
-        });
-        match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            Some((_, stop)) => Err(stop),
-            None => Ok(()),
-        }
-    }
-
     /// A file without rows: its schema alone.
     fn empty(&self, kinds: &[Kind]) -> Result<(), Stop> {
         let part = CsvPart::new(self.header.len());
@@ -438,13 +386,13 @@ impl Parser<'_> {
             let array = match raw.parse(&to, wanted.is_none()) {
                 // A column that was all missing so far has no type yet.
                 Ok(_) if wanted.is_none() && kinds[index] == Kind::Missing && raw.kind() != Kind::Missing => {
-                    return Err(Stop::Widen { column: index, kind: raw.kind() });
+                    return Err(Stop::Again(Widen { column: index, kind: raw.kind() }));
                 }
                 Ok(array) => array,
                 Err(misfit) => {
                     let line = part.lines.get(misfit.row).copied();
                     if wanted.is_none() && to != ArrowType::Utf8 {
-                        return Err(Stop::Widen { column: index, kind: raw.kind() });
+                        return Err(Stop::Again(Widen { column: index, kind: raw.kind() }));
                     }
                     if to == ArrowType::Utf8 {
                         let message = format!(

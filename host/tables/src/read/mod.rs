@@ -4,6 +4,7 @@
 //! content alone (a row group or batch, a piece of a large one, or so many rows of text),
 //! so that the same bytes give the same parts on any machine.
 
+mod blocks;
 mod csv;
 mod infer;
 mod ipc;
@@ -217,7 +218,7 @@ pub trait Sink: Sync {
 pub fn read(files: &[PathBuf], options: &ReadOptions, threads: &Threads, sink: &dyn Sink) -> Result<Schema, ReadError> {
     guarded(files.first().map(PathBuf::as_path), || match options.format {
         Format::Csv => csv::read(files, options, threads, sink),
-        Format::Ndjson => json::read(files, options, sink),
+        Format::Ndjson => json::read(files, options, threads, sink),
         Format::Parquet => parquet::read(files, options, threads, sink),
         Format::Ipc => ipc::read(files, options, threads, sink),
     })
@@ -286,12 +287,24 @@ pub fn peek(files: &[PathBuf], options: &ReadOptions) -> Vec<Schema> {
             field.data_type = options.types.get(field.name.as_str()).unwrap_or(&field.data_type).clone();
         }
     }
-    let Some(columns) = &options.columns else { return schemas };
-    let chosen = |schema: Schema| {
-        let fields = columns.iter().map(|name| Some(schema.find(name)?.1.clone())).collect::<Option<_>>()?;
-        Some(Schema { fields })
-    };
-    schemas.into_iter().filter_map(chosen).collect()
+    schemas.into_iter().filter_map(|schema| chosen(options, schema)).collect()
+}
+
+/// The schema that a table of these files probably has, as far as their beginning tells: a
+/// reading may find other types, and in NDJSON other names.
+pub fn guess(files: &[PathBuf], options: &ReadOptions) -> Option<Schema> {
+    let path = files.first()?;
+    match options.format {
+        Format::Ndjson => chosen(options, json::guess(path, options)?),
+        _ => peek(files, options).into_iter().next(),
+    }
+}
+
+/// Of a schema the columns that are asked for, in their order.
+fn chosen(options: &ReadOptions, schema: Schema) -> Option<Schema> {
+    let Some(columns) = &options.columns else { return Some(schema) };
+    let fields = columns.iter().map(|name| Some(schema.find(name)?.1.clone())).collect::<Option<_>>()?;
+    Some(Schema { fields })
 }
 
 /// A schema as it crosses, of what a file says of itself; of columns that nobody asks for any

@@ -1,6 +1,6 @@
-//! Cuts CSV into blocks of whole records, without parsing more than it must.
+//! Cuts text into blocks of whole records, without parsing more than it must.
 //!
-//! Quotes are followed as the parser does it (csv-core): one at the beginning of a
+//! A line is a record, but where it ends inside of quotes, in CSV. Quotes are followed as the parser does it (csv-core): one at the beginning of a
 //! field opens, one inside closes unless it is doubled, and one in the middle of
 //! an unquoted field is a character like others.
 
@@ -38,7 +38,8 @@ enum State {
 pub(super) struct Splitter<'a> {
     path: &'a Path,
     input: &'a mut (dyn Read + Send),
-    delimiter: u8,
+    /// Of CSV: where every line is a record there is none.
+    delimiter: Option<u8>,
     /// Read, and in no block yet.
     buffer: Vec<u8>,
     /// Bytes of the buffer that were looked at.
@@ -52,11 +53,17 @@ pub(super) struct Splitter<'a> {
 }
 
 impl<'a> Splitter<'a> {
+    /// Of CSV.
     pub(super) fn new(path: &'a Path, input: &'a mut (dyn Read + Send), delimiter: u8) -> Self {
+        Self { delimiter: Some(delimiter), ..Self::lines(path, input) }
+    }
+
+    /// Of text in which every line is a record.
+    pub(super) fn lines(path: &'a Path, input: &'a mut (dyn Read + Send)) -> Self {
         Self {
             path,
             input,
-            delimiter,
+            delimiter: None,
             buffer: Vec::new(),
             scanned: 0,
             state: State::Start,
@@ -84,9 +91,12 @@ impl<'a> Splitter<'a> {
     /// grows little by little is copied again and again, each time to fresh memory.
     fn expect(&mut self, lines: usize, found: usize, end: usize) {
         if found > 0 && self.buffer.capacity() < BLOCK_BYTES {
-            let all = (end as f64 / found as f64 * lines as f64 * 1.1) as usize;
-            let more = all.min(BLOCK_BYTES).saturating_sub(self.buffer.len());
-            self.buffer.reserve_exact(more + CHUNK);
+            let all = end as f64 / found as f64 * lines as f64;
+            let room = |all: f64| (all as usize).min(BLOCK_BYTES) + CHUNK;
+            // With some more, since what comes is a little longer or shorter.
+            if room(all) > self.buffer.capacity() {
+                self.buffer.reserve_exact(room(all * 1.1).saturating_sub(self.buffer.len()));
+            }
         }
     }
 
@@ -100,7 +110,10 @@ impl<'a> Splitter<'a> {
                 break;
             }
             if self.scanned - end > RECORD_BYTES {
-                let message = "a record of more than 64 MiB; a quote is opened there and never closed?";
+                let message = match self.delimiter {
+                    Some(_) => "a record of more than 64 MiB; a quote is opened there and never closed?",
+                    None => "a line of more than 64 MiB",
+                };
                 return Err(ReadError::content(self.path, Some(self.line + newlines(&self.buffer[..end])), message));
             }
             if self.at_end {
@@ -136,7 +149,8 @@ impl<'a> Splitter<'a> {
         while self.scanned < self.buffer.len() {
             let to = self.buffer.len().min(self.scanned + CHUNK);
             let piece = &self.buffer[self.scanned..to];
-            if self.state != State::Quoted && self.state != State::Closing && memchr::memchr(b'"', piece).is_none() {
+            let is_inside = matches!(self.state, State::Quoted | State::Closing);
+            if self.delimiter.is_none() || (!is_inside && memchr::memchr(b'"', piece).is_none()) {
                 // Without quotes every line is a record.
                 for at in memchr::memchr_iter(b'\n', piece) {
                     *found += 1;
@@ -147,7 +161,7 @@ impl<'a> Splitter<'a> {
                 }
                 self.state = match piece.last() {
                     Some(b'\n' | b'\r') => State::Start,
-                    Some(last) if *last == self.delimiter => State::Start,
+                    Some(last) if Some(*last) == self.delimiter => State::Start,
                     Some(_) => State::Unquoted,
                     None => self.state,
                 };
@@ -168,7 +182,7 @@ impl<'a> Splitter<'a> {
                         State::Start
                     }
                     (_, b'\r') => State::Start,
-                    (_, byte) if *byte == self.delimiter => State::Start,
+                    (_, byte) if Some(*byte) == self.delimiter => State::Start,
                     _ => State::Unquoted,
                 };
             }

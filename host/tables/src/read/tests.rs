@@ -10,10 +10,10 @@ struct Seen {
 
 /// Parts by place, and how often reading began anew.
 #[derive(Default)]
-struct Seeing(std::sync::Mutex<(std::collections::BTreeMap<u64, (usize, Vec<String>)>, usize)>);
+pub(super) struct Seeing(pub(super) std::sync::Mutex<(std::collections::BTreeMap<u64, (usize, Vec<String>)>, usize)>);
 
 /// As [`Seeing`], of some columns.
-struct SeeingSome(Seeing, Vec<String>);
+pub(super) struct SeeingSome(pub(super) Seeing, pub(super) Vec<String>);
 
 impl Sink for SeeingSome {
     fn wants(&self, column: &str) -> bool {
@@ -55,7 +55,7 @@ impl Sink for Seeing {
     }
 }
 
-fn options(format: Format) -> ReadOptions {
+pub(super) fn options(format: Format) -> ReadOptions {
     ReadOptions {
         format,
         columns: None,
@@ -78,7 +78,7 @@ fn read_text(name: &str, content: &[u8], options: &ReadOptions) -> Result<(Schem
     Ok((schema, seen))
 }
 
-fn types(schema: &Schema) -> String {
+pub(super) fn types(schema: &Schema) -> String {
     schema.fields.iter().map(|field| format!("{}: {}", field.name, field.data_type)).collect::<Vec<_>>().join(", ")
 }
 

@@ -1,0 +1,245 @@
+//! Lines of JSON against what arrow makes of them, and in all ways in which they are read.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ::arrow::json::reader::{ReaderBuilder, infer_json_schema};
+use proptest::prelude::*;
+
+use super::super::tests::{Seeing, SeeingSome, options, types};
+use super::super::{Format, ReadError, ReadOptions, Sink, Threads, read};
+use super::*;
+use crate::ColumnBytes;
+use crate::read::ReadPart;
+use millrace_types::DataType;
+
+type Parts = BTreeMap<u64, (usize, Vec<String>)>;
+
+fn files_of(texts: &[Vec<u8>]) -> (tempfile::TempDir, Vec<PathBuf>) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |(number, text): (usize, &Vec<u8>)| {
+        let path = folder.path().join(format!("t{number}.ndjson"));
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let files = texts.iter().enumerate().map(file).collect();
+    (folder, files)
+}
+
+/// The schema and the parts, or what is wrong without the folder.
+fn seen(texts: &[Vec<u8>], options: &ReadOptions, threads: usize) -> Result<(String, Parts), String> {
+    let (folder, files) = files_of(texts);
+    let seeing = Seeing::default();
+    let schema = read(&files, options, &Threads::new(threads), &seeing);
+    let place = folder.path().display().to_string();
+    let schema = schema.map_err(|error| error.to_string().replace(&format!("{place}/"), ""))?;
+    Ok((types(&schema), seeing.0.into_inner().unwrap().0))
+}
+
+fn one(text: &str) -> Result<(String, Parts), String> {
+    seen(&[text.as_bytes().to_vec()], &options(Format::Ndjson), 2)
+}
+
+/// What arrow makes of it, in parts of three rows as the tests have them.
+fn by_arrow(text: &[u8]) -> Result<(String, Parts), String> {
+    let fail = |error: &dyn std::fmt::Display| error.to_string();
+    let (schema, _) = infer_json_schema(text, None).map_err(|error| fail(&error))?;
+    let field = |field: &Arc<ArrowField>| {
+        let to = if *field.data_type() == ArrowType::Null { ArrowType::Utf8 } else { field.data_type().clone() };
+        ArrowField::new(field.name(), to, true)
+    };
+    let mut fields: Vec<ArrowField> = schema.fields().iter().map(field).collect();
+    fields.sort_by(|a, b| a.name().cmp(b.name()));
+    let ours = fields.iter().map(field_from_arrow).collect::<Result<_, _>>().map_err(|error| fail(&error))?;
+    let seeing = Seeing::default();
+    let reader = ReaderBuilder::new(Arc::new(ArrowSchema::new(fields))).with_batch_size(3);
+    for (number, batch) in (0..).zip(reader.build(text).map_err(|error| fail(&error))?) {
+        let batch = batch.map_err(|error| fail(&error))?;
+        let columns = batch.columns().iter().map(|array| ColumnBytes::from_array(&**array).unwrap()).collect();
+        let part = ReadPart { rows: batch.num_rows(), columns };
+        seeing.part(place_of(0, number, 0), &Schema { fields: Vec::new() }, part).unwrap();
+    }
+    Ok((types(&Schema { fields: ours }), seeing.0.into_inner().unwrap().0))
+}
+
+#[test]
+fn columns_are_what_all_lines_say() {
+    // Names that come late, in any order, and kinds that turn out to be wider.
+    let text = "{\"b\":1,\"a\":null}\n{\"a\":null,\"b\":2}\n{}\n{\"b\":3}\n{\"c\":true,\"b\":0.5}\n{\"a\":\"x\"}\n";
+    let (schema, parts) = one(text).unwrap();
+    assert_eq!(schema, "a: utf8, b: float64, c: boolean");
+    let columns: Vec<_> = parts.into_values().map(|(_, columns)| columns.join("|")).collect();
+    assert_eq!(columns, ["· · ·|1.0 2.0 ·|· · ·", "· · x|3.0 0.5 ·|· true ·"]);
+    // Of several values of one name the last holds.
+    let (_, parts) =
+        one("{\"a\":1,\"b\":\"x\",\"a\":2,\"b\":null}\n{\"b\":\"y\",\"b\":\"zz\",\"a\":null,\"a\":3}\n").unwrap();
+    assert_eq!(parts[&0].1, ["2 3", "· zz"]);
+}
+
+#[test]
+fn escapes_are_what_they_stand_for_in_names_too() {
+    let (schema, parts) = one("{\"a\\u0062\":\"x\\\"\\u00e9\\ud83d\\ude00\\/\"}\n{\"ab\":\"é\"}\n").unwrap();
+    assert_eq!((schema.as_str(), &*parts[&0].1), ("ab: utf8", &["x\"é😀/ é".to_owned()][..]));
+}
+
+#[test]
+fn mistakes_are_told_with_their_line() {
+    let line = |text: &str| one(text).unwrap_err();
+    assert_eq!(
+        line("{\"a\":1}\n\n{\"a\":\"x\"}\n"),
+        "`t0.ndjson`, line 1: column `a` is a number here, and utf8 elsewhere"
+    );
+    assert_eq!(
+        line("{\"a\":\"x\"}\n\r\n{\"a\":1}\n"),
+        "`t0.ndjson`, line 3: column `a` is a number here, and utf8 elsewhere"
+    );
+    let nested = "is a list here, which no column can be: choose the others with `columns`";
+    assert_eq!(
+        line("{\"a\":1}\n{\"a\":2}\n{\"a\":3}\n{\"a\":[4]}\n"),
+        format!("`t0.ndjson`, line 4: column `a` {nested}")
+    );
+    assert_eq!(
+        line("{\"a\":9007199254740993}\n{\"a\":1}\n{\"a\":2}\n{\"a\":0.5}\n"),
+        "`t0.ndjson`, line 1: column `a` is of floats, and `9007199254740993` has more digits than a float holds"
+    );
+    // The first, though another is found sooner.
+    assert_eq!(
+        line("{\"a\":1}\n{\"a\":}\n{\"a\":true}\n{\"a\":\"x\"}\n{\"a\":\"\\"),
+        "`t0.ndjson`, line 2: not JSON at column 6: expected value"
+    );
+    assert_eq!(line("{\"a\":1}\n[2]\n"), "`t0.ndjson`, line 2: it is not an object");
+    assert_eq!(line("\n\n"), "`t0.ndjson`: there is no object with a value in it");
+    let harm =
+        seen(&[b"{\"a\":1}\n{\"a\":\"\xff\"}\n{\"a\":oops}\n".to_vec()], &options(Format::Ndjson), 2).unwrap_err();
+    assert_eq!(harm, "`t0.ndjson`, line 2: it is not UTF-8; convert the file, for instance with iconv");
+}
+
+#[test]
+fn what_is_not_chosen_may_be_anything() {
+    let text = b"{\"a\":1,\"b\":[1,{\"c\":null}]}\n{\"b\":\"x\",\"a\":2,\"d\":{}}\n".to_vec();
+    let columns = |names: &[&str]| ReadOptions {
+        columns: Some(names.iter().map(ToString::to_string).collect()),
+        ..options(Format::Ndjson)
+    };
+    let (schema, parts) = seen(std::slice::from_ref(&text), &columns(&["a"]), 2).unwrap();
+    assert_eq!((schema.as_str(), parts[&0].1[0].as_str()), ("a: int64", "1 2"));
+    let filtered = ReadOptions { filter: Some("a > 1".into()), ..columns(&["a"]) };
+    assert_eq!(seen(std::slice::from_ref(&text), &filtered, 2).unwrap().1[&0].1, ["2"]);
+    // One that comes late is there all the same, and one that never comes is not.
+    let late = b"{\"a\":1}\n{\"a\":1}\n{\"a\":1}\n{\"a\":1,\"z\":2}\n".to_vec();
+    assert_eq!(seen(std::slice::from_ref(&late), &columns(&["z"]), 2).unwrap().1[&(1 << 20)].1, ["2"]);
+    let missing = seen(&[late], &columns(&["y"]), 2).unwrap_err();
+    assert!(missing.contains("has no column `y`"), "{missing}");
+}
+
+#[test]
+fn types_that_are_given_hold() {
+    let typed = |name: &str, to: DataType| ReadOptions {
+        types: BTreeMap::from([(name.to_owned(), to)]),
+        ..options(Format::Ndjson)
+    };
+    let date = b"{\"a\":\"2025-01-31\"}\n{\"a\":null}\n{}\n{\"a\":\"2024-02-29\"}\n".to_vec();
+    let (schema, parts) = seen(std::slice::from_ref(&date), &typed("a", DataType::Date32), 2).unwrap();
+    assert_eq!(schema, "a: date32");
+    assert_eq!(
+        (&*parts[&0].1, &*parts[&(1 << 20)].1),
+        (&["2025-01-31 · ·".to_owned()][..], &["2024-02-29".to_owned()][..])
+    );
+    let wrong = seen(&[date], &typed("a", DataType::Int64), 2).unwrap_err();
+    assert_eq!(wrong, "`t0.ndjson`, line 1: column `a` is text here, and int64 elsewhere");
+    let small = b"{\"a\":1}\n\n{\"a\":300}\n".to_vec();
+    let wrong = seen(std::slice::from_ref(&small), &typed("a", DataType::UInt8), 2).unwrap_err();
+    assert_eq!(wrong, "`t0.ndjson`, line 3: column `a`: `300` is no uint8");
+    // A name that no object has is a slip of the pen.
+    assert!(seen(&[small], &typed("b", DataType::Int64), 2).unwrap_err().contains("has no column `b`"));
+}
+
+const VALUES: &str = "(null|-?[0-9]{1,3}|[1-9][0-9]{14,19}|-?[0-9]{1,3}\\.[0-9]{1,17}(e-?[0-9]{1,2})?|true|false|\"[a-z é]{0,9}\"|\"\\\\n\\\\u00e9\"|\\[1,2\\]|\\{\"x\":1\\})";
+const TAME: &str = "(null|-?[0-9]{1,3}|[1-9][0-9]{0,18})";
+
+fn lines(rows: &[Vec<(usize, String)>]) -> String {
+    let line = |row: &Vec<(usize, String)>| {
+        // Each name once, in the order of the row.
+        let mut known = [false; 4];
+        let members = row.iter().filter(|(name, _)| !std::mem::replace(&mut known[*name], true));
+        let members: Vec<String> =
+            members.map(|(name, value)| format!("\"{}\":{value}", ["a", "b", "c", "d"][*name])).collect();
+        format!("{{{}}}\n", members.join(", "))
+    };
+    rows.iter().map(line).collect()
+}
+
+fn rows(values: &'static str) -> impl Strategy<Value = Vec<Vec<(usize, String)>>> {
+    prop::collection::vec(prop::collection::vec((0usize..4, values), 0..5), 1..14)
+}
+
+fn agrees(text: &str) -> Result<(), TestCaseError> {
+    match (one(text), by_arrow(text.as_bytes())) {
+        (Ok(ours), Ok(theirs)) => prop_assert_eq!(ours, theirs),
+        (Ok((schema, _)), Err(error)) => prop_assert!(false, "{}: {}", schema, error),
+        (Err(_), Err(_)) => {}
+        // What arrow takes, and loses; and a table without columns.
+        (Err(error), Ok((schema, _))) => {
+            prop_assert!(error.contains("more digits") || schema.is_empty(), "{error}");
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn what_lines_say_is_what_arrow_says(rows in rows(VALUES)) {
+        agrees(&lines(&rows))?;
+    }
+
+    #[test]
+    fn numbers_are_what_arrow_says(rows in rows(TAME)) {
+        agrees(&lines(&rows))?;
+    }
+
+    /// However many read, and whatever of it somebody wants.
+    #[test]
+    fn all_ways_of_reading_say_the_same(
+        rows in rows(VALUES),
+        cut in prop::option::weighted(0.5, 0usize..14),
+        harm in prop::option::weighted(0.2, (0usize..400, any::<u8>())),
+        wanted in prop::collection::vec(any::<bool>(), 4),
+        chosen in prop::option::weighted(0.3, prop::sample::subsequence(vec!["a", "b", "c", "d"], 1..4)),
+        given in prop::option::weighted(0.3, (0usize..4, prop::sample::select(vec![DataType::Float64, DataType::Utf8, DataType::Int32]))),
+        filter in any::<bool>(),
+    ) {
+        let mut texts = vec![lines(&rows).into_bytes()];
+        if let Some(cut) = cut.filter(|cut| *cut < rows.len()) {
+            texts = vec![lines(&rows[..cut]).into_bytes(), lines(&rows[cut..]).into_bytes()];
+        }
+        if let Some((place, byte)) = harm && let Some(known) = texts[0].get_mut(place) {
+            *known = byte;
+        }
+        let names = ["a", "b", "c", "d"];
+        let mut options = options(Format::Ndjson);
+        options.columns = chosen.map(|names| names.into_iter().map(str::to_owned).collect());
+        options.types.extend(given.map(|(name, to)| (names[name].to_owned(), to)));
+        options.filter = filter.then(|| "a is null or b is not null".to_owned());
+        let all = seen(&texts, &options, 1);
+        prop_assert_eq!(&all, &seen(&texts, &options, 3));
+
+        let kept: Vec<String> = names.iter().zip(&wanted).filter(|(_, is)| **is).map(|(name, _)| (*name).to_owned()).collect();
+        let some = SeeingSome(Seeing::default(), kept.clone());
+        let (folder, files) = files_of(&texts);
+        let place = format!("{}/", folder.path().display());
+        let text = |error: ReadError| error.to_string().replace(&place, "");
+        let found = read(&files, &options, &Threads::new(2), &some).map_err(text).map(|schema| types(&schema));
+        match (all, found) {
+            (Ok((schema, parts)), Ok(found)) => {
+                prop_assert_eq!(&schema, &found);
+                let columns: Vec<&str> = schema.split(", ").map(|field| field.split(':').next().unwrap()).collect();
+                let expected: Parts = parts.into_iter().map(|(place, (rows, values))| {
+                    let kept = values.into_iter().zip(&columns).filter(|(_, name)| kept.iter().any(|kept| kept == *name));
+                    (place, (rows, kept.map(|(values, _)| values).collect()))
+                }).collect();
+                prop_assert_eq!(expected, some.0.0.into_inner().unwrap().0);
+            }
+            (all, found) => prop_assert_eq!(all.err(), found.err()),
+        }
+    }
+}
