@@ -203,7 +203,7 @@ pub fn run(place: &Place, rounds: usize) -> Result<()> {
     let (mut wall, mut memory, mut csv, mut again) =
         (Table::default(), Table::default(), Table::default(), Table::default());
     let mib = |measured: &Measured| measured.peak as f64 / (1 << 20) as f64;
-    let (mut rates, mut maps) = (Table::default(), Table::default());
+    let (mut rates, mut maps, mut ndjson) = (Table::default(), Table::default(), Table::default());
     for round in 0..rounds {
         for peer in ["polars", "duckdb", "pandas"] {
             let (seconds, peak) = bench.peer(&python, peer, "parquet")?;
@@ -248,6 +248,11 @@ pub fn run(place: &Place, rounds: usize) -> Result<()> {
         csv.add("polars", seconds);
         let ours = bench.cold("features.toml", "csv", &[])?;
         csv.add("millrace", ours.wall.as_secs_f64());
+        for peer in ["polars", "duckdb"] {
+            ndjson.add(peer, bench.peer(&python, peer, "ndjson")?.0);
+        }
+        let ours = bench.cold("features.toml", "ndjson", &[])?;
+        ndjson.add("millrace", ours.wall.as_secs_f64());
     }
     let mut digest = Table::default();
     let (b3sum, file) = (peers::b3sum(place)?, bench.data.join("events.csv"));
@@ -264,11 +269,12 @@ pub fn run(place: &Place, rounds: usize) -> Result<()> {
     wall.print("Features 1 to 8 from Parquet, cold but compiled", "s", Some("polars"));
     memory.print("The same: peak resident memory", "MiB", Some("polars"));
     csv.print("The same from CSV", "s", Some("polars"));
+    ndjson.print("The same from NDJSON", "s", Some("polars"));
     again.print("Again", "s", None);
     rates.print("Another learning rate, 2.1 M rows, 20 epochs", "s", Some("the script by hand"));
     maps.print("The map stages alone, twelve files", "s", Some("cold"));
-    let all = json!({ "parquet_s": wall.json(), "memory_mib": memory.json(), "csv_s": csv.json(), "again_s": again.json(),
-        "rates_s": rates.json(), "maps_s": maps.json(), "digest_s": digest.json() });
+    let all = json!({ "parquet_s": wall.json(), "memory_mib": memory.json(), "csv_s": csv.json(), "ndjson_s": ndjson.json(),
+        "again_s": again.json(), "rates_s": rates.json(), "maps_s": maps.json(), "digest_s": digest.json() });
     std::fs::write(place.work.join("features.json"), serde_json::to_string_pretty(&all)?)?;
     Ok(())
 }

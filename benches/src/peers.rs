@@ -28,12 +28,18 @@ pub fn python(place: &Place) -> Result<PathBuf> {
     Ok(python)
 }
 
-/// The folder with `events.parquet`, `events.csv` and `events.arrow`.
+/// The folder with `events.parquet`, `events.csv`, `events.arrow` and `events.ndjson`.
 pub fn events(place: &Place) -> Result<PathBuf> {
     let folder = place.work.join("data");
     if !folder.join("events.json").is_file() {
         std::fs::create_dir_all(&folder)?;
         must(Command::new(python(place)?).arg(place.root.join("benches/peers/gen_data.py")).arg(&folder))?;
+    }
+    if !folder.join("events.ndjson").is_file() {
+        let write = "import sys, polars as pl\npl.read_parquet(sys.argv[1]).write_ndjson(sys.argv[2])\n";
+        let mut command = Command::new(python(place)?);
+        command.args(["-c", write]).arg(folder.join("events.parquet"));
+        must(command.arg(folder.join("events.ndjson")))?;
     }
     Ok(folder)
 }
