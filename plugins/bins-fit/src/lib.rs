@@ -176,12 +176,33 @@ impl Fold for BinsFit {
                 let (below, between) = self.place(k, sketch.values);
                 let low = window.at(below);
                 let high = window.at((below + 1).min(sketch.values - 1));
-                low + (high - low) * between
+                between_two(low, high, between)
             };
             let edges: Vec<f64> = (1..).zip(windows).map(edge).collect();
+            if let Some(place) = edges.iter().position(|edge| !edge.is_finite()) {
+                let message = format!(
+                    "edge {} of {} of the column `{name}` lies at an infinity, which no edge can be: \
+                     replace infinite values before, for instance with `derive`",
+                    place + 1,
+                    edges.len()
+                );
+                return Err(Error::new(message).in_column(name));
+            }
             columns.insert(name.clone(), json!(edges));
         }
         task.emit_blob("edges", json!({ "columns": columns }).to_string().as_bytes())
+    }
+}
+
+/// What lies between two values, so far from the first.
+fn between_two(low: f64, high: f64, between: f64) -> f64 {
+    let range = high - low;
+    if range.is_finite() {
+        low + range * between
+    } else if between == 0.0 {
+        low
+    } else {
+        low * (1.0 - between) + high * between
     }
 }
 
@@ -245,6 +266,20 @@ mod tests {
                 let parts: Vec<&[f64]> = parts.iter().map(Vec::as_slice).collect();
                 assert_eq!(edges(&parts, bins), expected.collect::<Vec<_>>(), "{distinct} {bins} {}", parts.len());
             }
+        }
+    }
+
+    /// An infinity is a value like others, as long as no edge comes to lie there.
+    #[test]
+    fn an_edge_is_a_number() {
+        let big = f64::MAX;
+        assert_eq!(edges(&[&[-big, big]], 2), [0.0]);
+        assert_eq!(edges(&[&[1.0, 2.0, f64::INFINITY]], 2), [2.0]);
+        for values in [vec![1.0, f64::INFINITY], vec![f64::NEG_INFINITY, f64::INFINITY], vec![f64::INFINITY]] {
+            let part = table(vec![("x", Arc::new(Float64Array::from(values)) as ArrayRef)]);
+            let harness = Harness::<BinsFit>::new(json!({ "columns": ["x"], "bins": 2 }));
+            let error = harness.parts("input", vec![part]).run().err().unwrap();
+            assert!(error.to_string().contains("edge 1 of 1 of the column `x` lies at an infinity"), "{error}");
         }
     }
 
