@@ -267,6 +267,8 @@ pub(crate) fn narrow(place: &Place, span: (usize, usize)) -> Place {
 
 #[cfg(test)]
 mod tests {
+    use millrace_types::{Chunk, ColumnName, Field};
+
     use super::*;
 
     /// What is read must be what the digest is of: else it would be found under the digest
@@ -290,5 +292,30 @@ mod tests {
         assert!(found.known.is_none(), "the wrong rows are found under the digest of the right ones");
         assert!(read(&data, source, &found, &Need::All, &Threads::new(1)).is_ok_and(|read| !read.cached));
         assert!(find(&store, source).unwrap().known.is_some());
+    }
+
+    /// A table that names a column which its source does not have was harmed, or is from elsewhere.
+    #[test]
+    fn a_column_that_its_source_lacks_ends_in_words() {
+        for (name, content) in [("rows.csv", "x,y\n1,2\n"), ("rows.ndjson", "{\"x\":1,\"y\":2}\n")] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = |name: &str| folder.path().join(name);
+            let store = Store::open(&path("store")).unwrap();
+            let data = StoreData::shared(&store);
+            std::fs::write(path("p.toml"), format!("[sources.s]\npath = \"{name}\"\n")).unwrap();
+            std::fs::write(path(name), content).unwrap();
+            let pipeline = crate::pipeline::read(&path("p.toml")).unwrap();
+            let found = find(&store, &pipeline.sources[0]).unwrap();
+            let read = read(&data, &pipeline.sources[0], &found, &Need::nothing(), &Threads::new(1));
+            let table = read.unwrap_or_else(|_| panic!("{name} is read")).table;
+            let look = |field: &Field| {
+                let chunk = Chunk::unread(found.key, 0, field, 1);
+                millrace_wasm::Data::column(&*data, &chunk)
+            };
+            assert_eq!(look(&table.schema.fields[1]).unwrap().rows(), 1, "{name}");
+            let lacking = Field { name: ColumnName::new("z"), ..table.schema.fields[1].clone() };
+            let error = look(&lacking).map(|_| ()).unwrap_err();
+            assert!(error.to_string().contains("its source does not have it"), "{name}: {error}");
+        }
     }
 }
