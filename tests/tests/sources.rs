@@ -131,7 +131,7 @@ fn a_source_that_is_no_file_and_columns_of_one_name_are_refused() {
 fn json_lines_are_named_where_they_are_wrong() {
     for (text, what) in [
         ("\u{feff}{\"a\":1}\n{\"a\":oops}\n", "line 2: not JSON at column 6"),
-        ("{\"a\":1}\n\n{\"a\":\"x\"}\n", "line 3: column `a` is text here, and int64 elsewhere"),
+        ("{\"a\":1}\n\n{\"a\":\"x\"}\n", "line 3: column `a`: `x` is not int64, the type given for it"),
         ("{\"a\":1}\n[2]\n", "line 2: it is not an object"),
     ] {
         let sandbox = Sandbox::with("[sources.s]\npath = \"in.ndjson\"\ntypes = { a = \"int64\" }\n");

@@ -35,8 +35,8 @@ pub(crate) struct Read {
 /// Version of the readers: another one may read the same bytes to another table.
 fn reader(format: Format) -> u32 {
     match format {
-        Format::Ndjson => 5,
-        Format::Csv | Format::Parquet | Format::Ipc => 4,
+        Format::Csv | Format::Ndjson => 5,
+        Format::Parquet | Format::Ipc => 4,
     }
 }
 

@@ -16,7 +16,7 @@ use millrace_types::{Schema, bounds};
 
 use super::blocks::each_block;
 use super::infer::{Kind, RawColumn};
-use super::predicate::Batch;
+use super::predicate::{Batch, named};
 use super::split::{Block, Splitter};
 use super::threads::Threads;
 use super::typed::{NotPlain, Typed, Wanted};
@@ -193,13 +193,14 @@ impl CsvTable<'_> {
         let options = self.options;
         // A filter may ask for any column.
         let all = options.columns.is_none() || options.filter.is_some();
+        let named = named(options);
         let asked = |name: &String| options.columns.iter().flatten().any(|column| column == name);
         let parser = Parser {
             number,
             path,
             options,
             wanted: header.iter().map(|name| all || asked(name)).collect(),
-            kept: header.iter().map(|name| options.filter.is_some() || self.sink.wants(name)).collect(),
+            kept: header.iter().map(|name| named.contains(name) || self.sink.wants(name)).collect(),
             header: &header,
             missing: options.missing.iter().map(|text| text.as_bytes()).collect(),
             shaper: &self.shaper,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ::arrow::array::{
-    ArrayRef, BooleanArray, Date32Array, Float64Array, Int64Array, StringArray, TimestampMicrosecondArray,
+    ArrayRef, BooleanArray, Date32Array, Float32Array, Float64Array, Int64Array, StringArray, TimestampMicrosecondArray,
 };
 use ::arrow::buffer::{BooleanBuffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use ::arrow::datatypes::{DataType as ArrowType, TimeUnit};
@@ -148,6 +148,42 @@ fn is_micros(text: &str) -> bool {
     fraction.bytes().take_while(u8::is_ascii_digit).skip(6).all(|digit| digit == b'0')
 }
 
+/// Whether a float that is infinite is written so: `1e400` is none, `inf` is one.
+fn is_infinity(text: &str) -> bool {
+    text.trim_start_matches(['+', '-']).starts_with(['i', 'I'])
+}
+
+/// A time in a unit, with or without an offset; none that the unit does not hold in full.
+fn exact_time(text: &str, unit: TimeUnit) -> Option<i64> {
+    let (local, minutes) = match text.len().checked_sub(6).and_then(|at| Some((text.get(..at)?, text.get(at..)?))) {
+        Some((local, offset)) if offset.as_bytes()[3] == b':' && offset.starts_with(['+', '-']) => {
+            let number = |range| -> Option<i64> {
+                let digits: &str = offset.get(range)?;
+                digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
+            };
+            let (hours, minutes) = (number(1..3)?, number(4..6)?);
+            let sign = if offset.starts_with('-') { -1 } else { 1 };
+            // Behind a time, and not behind a `Z`.
+            let is_offset = hours < 24 && minutes < 60 && local.contains(':') && !local.ends_with('Z');
+            (local, is_offset.then_some(sign * (hours * 60 + minutes))?)
+        }
+        _ => (text, 0),
+    };
+    let (micros, _) = parse_timestamp(local)?;
+    let fraction = local.split_once('.').map_or("", |(_, fraction)| fraction.trim_end_matches('Z'));
+    let beyond = fraction.get(6..).unwrap_or("");
+    let nanos = beyond.bytes().chain(*b"000").take(3).fold(0, |nanos, digit| nanos * 10 + i128::from(digit - b'0'));
+    let is_held = beyond.bytes().skip(3).all(|digit| digit == b'0');
+    let nanos = i128::from(micros) * 1000 + nanos - i128::from(minutes) * 60_000_000_000;
+    let per_unit = match unit {
+        TimeUnit::Second => 1_000_000_000,
+        TimeUnit::Millisecond => 1_000_000,
+        TimeUnit::Microsecond => 1000,
+        TimeUnit::Nanosecond => 1,
+    };
+    (is_held && nanos % per_unit == 0).then(|| i64::try_from(nanos / per_unit).ok())?
+}
+
 fn boolean(text: &[u8]) -> Option<bool> {
     match text {
         b"true" | b"True" | b"TRUE" => Some(true),
@@ -180,6 +216,13 @@ impl RawColumn {
         self.ends.push(self.bytes.len());
         self.missing.push(missing);
         self.missing_count += usize::from(missing);
+    }
+
+    /// Takes back the last field.
+    pub(super) fn pop(&mut self) {
+        self.ends.pop();
+        self.bytes.truncate(self.ends.last().copied().unwrap_or(0));
+        self.missing_count -= usize::from(self.missing.pop() == Some(true));
     }
 
     pub(super) fn clear(&mut self) {
@@ -253,11 +296,9 @@ impl RawColumn {
             ArrowType::Int64 if strict => Arc::new(Int64Array::new(self.each_bytes(int)?.into(), nulls)),
             ArrowType::Float64 if strict => Arc::new(Float64Array::new(self.each_bytes(float)?.into(), nulls)),
             ArrowType::Float64 => {
-                // `1e400` is no float; `inf` is one.
-                let is_given = |text: &str| text.trim_start_matches(['+', '-']).starts_with(['i', 'I']);
                 let float = |text: &str| {
                     let text = text.trim();
-                    text.parse::<f64>().ok().filter(|value| !value.is_infinite() || is_given(text))
+                    text.parse::<f64>().ok().filter(|value| !value.is_infinite() || is_infinity(text))
                 };
                 Arc::new(Float64Array::new(self.each(float)?.into(), nulls))
             }
@@ -273,8 +314,12 @@ impl RawColumn {
                 let values = self.each(|text| parse_date(text).and_then(|days| i32::try_from(days).ok()))?;
                 Arc::new(Date32Array::new(values.into(), nulls))
             }
+            ArrowType::Timestamp(unit, _) if !strict => {
+                let values = Int64Array::new(self.each(|text| exact_time(text.trim(), *unit))?.into(), nulls);
+                ::arrow::compute::cast(&values, to).map_err(|_| self.misfit(0))?
+            }
             ArrowType::Timestamp(unit, zone) => {
-                let utc = |text: &str, is_utc: bool| !strict || is_utc == zone.is_some() || parse_date(text).is_some();
+                let utc = |text: &str, is_utc: bool| is_utc == zone.is_some() || parse_date(text).is_some();
                 let parse = |text: &str| {
                     let found = parse_timestamp(text).filter(|(_, is_utc)| utc(text, *is_utc))?;
                     is_micros(text).then_some(found.0)
@@ -292,7 +337,13 @@ impl RawColumn {
             ArrowType::UInt16 => number!(UInt16Array, u16),
             ArrowType::UInt32 => number!(UInt32Array, u32),
             ArrowType::UInt64 => number!(UInt64Array, u64),
-            ArrowType::Float32 => number!(Float32Array, f32),
+            ArrowType::Float32 => {
+                let float = |text: &str| {
+                    let text = text.trim();
+                    text.parse::<f32>().ok().filter(|value| !value.is_infinite() || is_infinity(text))
+                };
+                Arc::new(Float32Array::new(self.each(float)?.into(), nulls))
+            }
             _ => {
                 let values = (0..self.ends.len()).map(|row| self.get(row));
                 Arc::new(values.collect::<::arrow::array::BinaryArray>())

@@ -1,5 +1,6 @@
 //! The row filter of a source, and the types that are unpacked on the way in.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -39,6 +40,13 @@ impl From<&RecordBatch> for Batch {
         let arrays = batch.columns().iter().cloned().map(Some).collect();
         Self { rows: batch.num_rows(), schema: batch.schema(), arrays }
     }
+}
+
+/// The columns that a filter names. Of one that cannot be read nothing is known; that is told
+/// of when it is applied.
+pub(super) fn named(options: &ReadOptions) -> HashSet<String> {
+    let parsed = options.filter.as_deref().and_then(|text| millrace_expr::parse(text).ok());
+    parsed.map(|expr| expr.columns().into_iter().collect()).unwrap_or_default()
 }
 
 /// What a type that does not cross is unpacked to.

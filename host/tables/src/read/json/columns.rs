@@ -8,6 +8,7 @@ use ::arrow::datatypes::{DataType as ArrowType, Field as ArrowField};
 use ::arrow::error::ArrowError;
 use ::arrow::json::reader::ReaderBuilder;
 
+use super::super::infer::RawColumn;
 use super::kind::{Kind, exact, int};
 use super::lexer::{Member, Value};
 
@@ -19,8 +20,10 @@ enum Values {
         bytes: Vec<u8>,
         offsets: Vec<i32>,
     },
-    /// Of a type that was given: as written, each on a line. What it may mean says arrow.
-    Given(Vec<u8>),
+    /// Of a type that was given: text without its quotes, all else as written.
+    Given(RawColumn),
+    /// As written, each on a line: arrow says which bytes that is.
+    Binary(Vec<u8>),
     /// Nobody wants more than its type.
     Checked,
 }
@@ -32,6 +35,14 @@ pub(super) enum Misfit {
     Digits,
 }
 
+/// A value that is not of the type given for its column.
+pub(super) struct NotGiven {
+    /// Counted from 0.
+    pub(super) row: usize,
+    /// What it says.
+    pub(super) text: String,
+}
+
 /// A column on its way.
 pub(super) struct Column {
     kind: Kind,
@@ -39,7 +50,7 @@ pub(super) struct Column {
     values: Values,
     rows: usize,
     /// Rows without a value.
-    missing: Vec<usize>,
+    missing: Vec<u32>,
     /// Where the last of a text begins.
     last: usize,
 }
@@ -48,7 +59,8 @@ impl Column {
     /// With room for so many rows.
     pub(super) fn new(kind: Kind, given: Option<&ArrowType>, is_kept: bool, rows: usize) -> Self {
         let values = match kind {
-            _ if given.is_some() => Values::Given(Vec::new()),
+            _ if given == Some(&ArrowType::Binary) => Values::Binary(Vec::new()),
+            _ if given.is_some() => Values::Given(RawColumn::default()),
             _ if !is_kept || kind == Kind::Nested => Values::Checked,
             Kind::Int => Values::Int(Vec::with_capacity(rows)),
             Kind::Huge | Kind::Float => Values::Float(Vec::with_capacity(rows)),
@@ -62,15 +74,18 @@ impl Column {
         Self { kind, given: given.cloned(), values, rows: 0, missing: Vec::new(), last: 0 }
     }
 
-    /// Rows so far.
+    /// Rows so far; such without a value behind the last are added later.
     #[inline]
     pub(super) fn rows(&self) -> usize {
         self.rows
     }
 
-    /// Adds a value.
+    /// Adds the value of a row; in the rows between there is none.
     #[inline]
-    pub(super) fn push(&mut self, member: &Member<'_>) -> Result<(), Misfit> {
+    pub(super) fn push(&mut self, row: usize, member: &Member<'_>) -> Result<(), Misfit> {
+        if self.rows < row {
+            self.fill(row);
+        }
         let Member { value, written, .. } = member;
         match (&mut self.values, value) {
             (Values::Int(values), Value::Number { is_integer: true }) => {
@@ -88,20 +103,26 @@ impl Column {
                 offsets.push(bytes.len() as i32);
             }
             (Values::Bool(values), Value::Bool(value)) => values.push(*value),
-            (Values::Given(lines), _) => {
-                if self.given == Some(ArrowType::Float64)
-                    && *value == (Value::Number { is_integer: true })
-                    && exact(written).is_none()
+            (_, Value::Null) => {
+                self.fill(row + 1);
+                return Ok(());
+            }
+            (Values::Given(raw), _) => {
+                let is_long = || exact(written).is_none();
+                if self.given == Some(ArrowType::Float64) && *value == (Value::Number { is_integer: true }) && is_long()
                 {
                     return Err(Misfit::Digits);
                 }
+                let text = match value {
+                    Value::Text(text) => &**text,
+                    _ => written,
+                };
+                raw.push(text, false);
+            }
+            (Values::Binary(lines), _) => {
                 self.last = lines.len();
                 lines.extend_from_slice(written);
                 lines.push(b'\n');
-            }
-            (_, Value::Null) => {
-                self.push_null();
-                return Ok(());
             }
             (Values::Checked, _) => match (self.kind, Kind::of(value, written)) {
                 (Kind::Float | Kind::Huge, Kind::Int | Kind::Huge) => drop(exact(written).ok_or(Misfit::Digits)?),
@@ -116,29 +137,34 @@ impl Column {
         Ok(())
     }
 
-    /// Adds that there is no value.
-    pub(super) fn push_null(&mut self) {
+    /// Goes on to so many rows, of which the new ones have no value.
+    pub(super) fn fill(&mut self, rows: usize) {
+        let more = rows.saturating_sub(self.rows);
         match &mut self.values {
-            Values::Int(values) => values.push(0),
-            Values::Float(values) => values.push(0.0),
-            Values::Bool(values) => values.push(false),
-            Values::Text { offsets, .. } => offsets.push(offsets.last().copied().unwrap_or(0)),
-            Values::Given(lines) => {
-                self.last = lines.len();
-                lines.extend_from_slice(b"null\n");
+            Values::Int(values) => values.resize(rows, 0),
+            Values::Float(values) => values.resize(rows, 0.0),
+            Values::Bool(values) => values.resize(rows, false),
+            Values::Text { offsets, .. } => offsets.resize(rows + 1, offsets.last().copied().unwrap_or(0)),
+            Values::Given(raw) => (0..more).for_each(|_| raw.push(b"", true)),
+            Values::Binary(lines) => {
+                for _ in 0..more {
+                    self.last = lines.len();
+                    lines.extend_from_slice(b"null\n");
+                }
             }
             Values::Checked => {}
         }
-        if !matches!(self.values, Values::Given(_) | Values::Checked) {
-            self.missing.push(self.rows);
+        if !matches!(self.values, Values::Given(_) | Values::Binary(_) | Values::Checked) {
+            // A block has less than 2^32 bytes.
+            self.missing.extend(self.rows as u32..rows as u32);
         }
-        self.rows += 1;
+        self.rows = rows;
     }
 
     /// Takes back the last value: of several of one name the last holds.
     pub(super) fn pop(&mut self) {
         self.rows -= 1;
-        if self.missing.last() == Some(&self.rows) {
+        if self.missing.last().is_some_and(|row| *row as usize == self.rows) {
             self.missing.pop();
         }
         match &mut self.values {
@@ -149,7 +175,8 @@ impl Column {
                 offsets.pop();
                 bytes.truncate(offsets.last().map_or(0, |end| *end as usize));
             }
-            Values::Given(lines) => lines.truncate(self.last),
+            Values::Given(raw) => raw.pop(),
+            Values::Binary(lines) => lines.truncate(self.last),
             Values::Checked => {}
         }
     }
@@ -158,14 +185,14 @@ impl Column {
         self.given.clone().unwrap_or_else(|| self.kind.arrow())
     }
 
-    /// All values; of a column that nobody wants none. Fails with the first row of which arrow
-    /// cannot make the type that was given.
-    pub(super) fn finish(self) -> Result<Option<ArrayRef>, (usize, ArrowError)> {
+    /// All values; of a column that nobody wants none. Fails with the first that is not of the
+    /// type that was given.
+    pub(super) fn finish(self) -> Result<Option<ArrayRef>, NotGiven> {
         let Self { values, rows, missing, given, .. } = self;
         let nulls = || {
             (!missing.is_empty()).then(|| {
                 let mut valid = vec![true; rows];
-                missing.iter().for_each(|row| valid[*row] = false);
+                missing.iter().for_each(|row| valid[*row as usize] = false);
                 NullBuffer::new(BooleanBuffer::from(valid))
             })
         };
@@ -176,28 +203,30 @@ impl Column {
             Values::Bool(values) => Arc::new(BooleanArray::new(values.into(), nulls())),
             Values::Text { bytes, offsets } => {
                 let array = StringArray::try_new(OffsetBuffer::new(offsets.into()), bytes.into(), nulls());
-                Arc::new(array.map_err(|error| (0, error))?)
+                Arc::new(array.map_err(|error| NotGiven { row: 0, text: error.to_string() })?)
             }
-            Values::Given(lines) => {
+            Values::Given(raw) => {
                 let to = given.unwrap_or(ArrowType::Utf8);
-                match as_given(&lines, rows, &to) {
-                    Ok(array) => array,
-                    Err(error) => {
-                        let mut lines = lines.split_inclusive(|byte| *byte == b'\n');
-                        let wrong = lines.position(|line| as_given(line, 1, &to).is_err());
-                        return Err((wrong.unwrap_or(0), error));
-                    }
-                }
+                raw.parse(&to, false).map_err(|misfit| NotGiven { row: misfit.row, text: misfit.text })?
             }
+            Values::Binary(lines) => binary(&lines, rows).or_else(|error| {
+                let wrong = |(row, line)| binary(line, 1).err().map(|_| (row, line));
+                let (row, line) = (0..)
+                    .zip(lines.split_inclusive(|byte| *byte == b'\n'))
+                    .find_map(wrong)
+                    .ok_or_else(|| NotGiven { row: 0, text: error.to_string() })?;
+                let text = String::from_utf8_lossy(line.trim_ascii()).chars().take(60).collect();
+                Err(NotGiven { row, text })
+            })?,
         }))
     }
 }
 
-/// Values of JSON, each on a line, as arrow reads them.
-fn as_given(lines: &[u8], rows: usize, to: &ArrowType) -> Result<ArrayRef, ArrowError> {
-    let field = Arc::new(ArrowField::new("value", to.clone(), true));
+/// Bytes by their hexadecimal digits in text, as they are exported; each on a line.
+fn binary(lines: &[u8], rows: usize) -> Result<ArrayRef, ArrowError> {
+    let field = Arc::new(ArrowField::new("value", ArrowType::Binary, true));
     if rows == 0 {
-        return Ok(::arrow::array::new_empty_array(to));
+        return Ok(::arrow::array::new_empty_array(&ArrowType::Binary));
     }
     let mut decoder = ReaderBuilder::new_with_field(field).with_batch_size(rows).build_decoder()?;
     decoder.decode(lines)?;

@@ -1,6 +1,6 @@
 //! What columns of JSON lines are: by the kinds of all their values.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use ::arrow::datatypes::DataType as ArrowType;
 use millrace_types::bounds;
@@ -114,9 +114,15 @@ impl Names {
         Some(column)
     }
 
-    fn add(&mut self, name: &[u8]) {
-        self.places.insert(name.into(), self.names.len());
+    /// Takes one more name, unless there are as many as columns are taken.
+    pub(super) fn add(&mut self, name: &[u8]) -> Option<usize> {
+        let column = self.names.len();
+        if column >= bounds::COLUMNS {
+            return None;
+        }
+        self.places.insert(name.into(), column);
         self.names.push(name.into());
+        Some(column)
     }
 }
 
@@ -139,29 +145,56 @@ pub(super) enum Unlooked {
     TooMany,
 }
 
-/// Looks at all values of at most so many objects.
-pub(super) fn kinds_of(lines: &[u8], most: usize) -> Result<Kinds, Unlooked> {
+/// Looks at all values of at most so many objects, of the names that are asked for, or all.
+pub(super) fn kinds_of(lines: &[u8], most: usize, asked: Option<&HashSet<String>>) -> Result<Kinds, Unlooked> {
+    let is_asked = |name: &[u8]| asked.is_none_or(|asked| asked.iter().any(|asked| asked.as_bytes() == name));
     let mut lexer = Lexer::new(lines);
     let mut names = Names::new([]);
-    let mut kinds: Vec<Kind> = Vec::new();
+    let mut kinds: Vec<Seen> = Vec::new();
+    let mut object: Vec<usize> = Vec::new();
     let not_json = |lexer: &Lexer<'_>| Unlooked::NotJson(lexer.at());
-    for _ in 0..most {
+    for number in 1..=most {
         if !lexer.object().map_err(|NotJson| not_json(&lexer))? {
             break;
         }
         let mut place = 0;
         while let Some(member) = lexer.member().map_err(|NotJson| not_json(&lexer))? {
-            let kind = Kind::of(&member.value, member.written);
-            match names.find(place, &member.name) {
-                Some(column) => kinds[column] = kinds[column].join(kind),
-                None if kinds.len() >= bounds::COLUMNS => return Err(Unlooked::TooMany),
+            let column = match names.find(place, &member.name) {
+                Some(column) => Some(column),
                 None => {
-                    names.add(&member.name);
-                    kinds.push(kind);
+                    let is_asked = is_asked(&member.name);
+                    let column = names.add(&member.name);
+                    if column.is_none() && is_asked {
+                        return Err(Unlooked::TooMany);
+                    }
+                    kinds.extend(column.map(|_| Seen { all: Kind::Null, last: Kind::Null, object: 0, is_asked }));
+                    column
                 }
+            };
+            if let Some(column) = column {
+                let seen = &mut kinds[column];
+                if seen.object != number {
+                    seen.object = number;
+                    object.push(column);
+                }
+                // Of several of one name the last holds.
+                seen.last = Kind::of(&member.value, member.written);
             }
             place += 1;
         }
+        for column in object.drain(..) {
+            kinds[column].all = kinds[column].all.join(kinds[column].last);
+        }
     }
-    Ok(names.names.into_iter().zip(kinds).collect())
+    let asked = names.names.into_iter().zip(kinds).filter(|(_, seen)| seen.is_asked);
+    Ok(asked.map(|(name, seen)| (name, seen.all)).collect())
+}
+
+/// What was seen of a name.
+struct Seen {
+    all: Kind,
+    /// In the object that was the last to have it.
+    last: Kind,
+    object: usize,
+    is_asked: bool,
 }

@@ -40,6 +40,7 @@ pub(super) struct NotJson;
 type Lexed<T> = Result<T, NotJson>;
 
 /// Reads lines, each an object or empty.
+#[derive(Clone)]
 pub(super) struct Lexer<'a> {
     bytes: &'a [u8],
     at: usize,

@@ -9,6 +9,7 @@ mod columns;
 mod kind;
 mod lexer;
 
+use std::collections::{BTreeMap, HashSet};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,18 +20,21 @@ use serde_json::Value;
 
 use super::blocks::{Stop as BlocksStop, each_block};
 use super::open::open;
-use super::predicate::Batch;
+use super::predicate::{Batch, named};
 use super::split::{Block, Splitter};
 use super::threads::Threads;
 use super::{PART_ROWS, ReadError, ReadOptions, Shaper, Sink, place_of};
 use crate::column::{arrow_type, field_from_arrow};
 
-use columns::{Column, Misfit};
+use columns::{Column, Misfit, NotGiven};
 use kind::{Kind, Kinds, Names, Unlooked, join_all, kinds_of};
 use lexer::{Lexer, NotJson};
 
 /// Objects that say what the columns probably are.
 const PEEKED: usize = 1000;
+
+/// Values of a part, with those that are missing: a line may have few of many names.
+const CELLS: usize = 32 << 20;
 
 /// The columns are not what was thought: all has to be looked at.
 struct Unexpected;
@@ -43,14 +47,19 @@ pub(super) fn read(
     threads: &Threads,
     sink: &dyn Sink,
 ) -> Result<Schema, ReadError> {
-    let mut table = Table { options, sink, threads, shaper: Shaper::new(options), fields: None, is_certain: false };
+    let named = named(options);
+    let asked = options.columns.as_ref().map(|columns| {
+        let names = columns.iter().chain(options.types.keys()).chain(&named);
+        names.cloned().collect()
+    });
+    let shaper = Shaper::new(options);
+    let mut table = Table { options, sink, threads, named, asked, shaper, fields: None, is_certain: false };
     match table.files(files) {
         Ok(()) => table.finish(files),
         Err(Stop::Error(error)) => Err(error),
         Err(Stop::Again(Unexpected)) => {
             sink.restart();
-            let kinds = all_kinds(files, options, threads)?;
-            let fields = Some(fields(&kinds, options, sink));
+            let fields = Some(table.fields_of(&table.all_kinds(files)?));
             let mut table = Table { shaper: Shaper::new(options), fields, is_certain: true, ..table };
             match table.files(files) {
                 Ok(()) => table.finish(files),
@@ -70,7 +79,7 @@ pub(super) fn guess(path: &Path, options: &ReadOptions) -> Option<Schema> {
     let looked = open(path, &mut |input| {
         let mut splitter = Splitter::lines(path, input);
         if let Some(block) = splitter.next(PEEKED)? {
-            guessed = kinds_of(unmarked(&block), PEEKED).ok();
+            guessed = kinds_of(unmarked(&block), PEEKED, None).ok();
         }
         Ok(())
     });
@@ -94,55 +103,6 @@ struct Field {
     is_kept: bool,
 }
 
-fn fields(kinds: &Kinds, options: &ReadOptions, sink: &dyn Sink) -> Vec<Field> {
-    let field = |(name, kind): (&Box<[u8]>, &Kind)| {
-        let name = String::from_utf8_lossy(name).into_owned();
-        let is_asked = options.columns.as_ref().is_none_or(|columns| columns.contains(&name));
-        let has_filter = options.filter.is_some();
-        Field {
-            given: options.types.get(&name).map(arrow_type),
-            // A filter may ask for any column that can be one.
-            is_wanted: is_asked || (has_filter && *kind != Kind::Nested),
-            is_kept: has_filter || sink.wants(&name),
-            name,
-            kind: *kind,
-        }
-    };
-    kinds.iter().map(field).collect()
-}
-
-/// What the columns are, by all lines.
-fn all_kinds(files: &[PathBuf], options: &ReadOptions, threads: &Threads) -> Result<Kinds, ReadError> {
-    let kinds = Mutex::new(Kinds::new());
-    for path in files {
-        open(path, &mut |input| {
-            let mut splitter = Splitter::lines(path, input);
-            let look = |block: &Block| {
-                let more = look(path, block)?;
-                let mut kinds = kinds.lock().unwrap_or_else(PoisonError::into_inner);
-                join_all(&mut kinds, more);
-                if kinds.len() > bounds::COLUMNS { Err(too_many(path).into()) } else { Ok(()) }
-            };
-            let looked = each_block::<Unexpected>(path, None, &mut splitter, options.part_rows.max(1), threads, look);
-            looked.map_err(|stop| match stop {
-                Stop::Error(error) => error,
-                Stop::Again(Unexpected) => too_many(path),
-            })
-        })?;
-    }
-    Ok(kinds.into_inner().unwrap_or_else(PoisonError::into_inner))
-}
-
-/// What the columns are, by the lines of a block.
-fn look(path: &Path, block: &Block) -> Result<Kinds, ReadError> {
-    let (lines, harm) = utf8(path, block);
-    let kinds = kinds_of(lines, usize::MAX).map_err(|unlooked| match unlooked {
-        Unlooked::NotJson(at) => not_json(path, block, lines, at),
-        Unlooked::TooMany => too_many(path),
-    })?;
-    harm.map_or(Ok(kinds), Err)
-}
-
 fn too_many(path: &Path) -> ReadError {
     let message =
         format!("its objects have more than {} names, and at most so many columns are taken", bounds::COLUMNS);
@@ -153,6 +113,10 @@ struct Table<'a> {
     options: &'a ReadOptions,
     sink: &'a dyn Sink,
     threads: &'a Threads,
+    /// The columns that the filter names.
+    named: HashSet<String>,
+    /// All names that somebody asks for, unless that is everything.
+    asked: Option<HashSet<String>>,
     shaper: Shaper<'a>,
     /// In the order of their names, once they are known.
     fields: Option<Vec<Field>>,
@@ -160,7 +124,89 @@ struct Table<'a> {
     is_certain: bool,
 }
 
+/// Why an object does not fit the columns.
+enum Unfit {
+    NotJson,
+    /// It has a name that is none of theirs.
+    Name,
+    /// The value of this one does not.
+    Value(usize, Misfit),
+}
+
+impl From<NotJson> for Unfit {
+    fn from(_: NotJson) -> Self {
+        Self::NotJson
+    }
+}
+
+/// A block on its way into columns.
+struct At<'a> {
+    /// Of the file.
+    number: u64,
+    path: &'a Path,
+    block: &'a Block,
+    /// What of it is UTF-8.
+    lines: &'a [u8],
+}
+
+/// A part on its way.
+struct PartSoFar {
+    columns: Vec<Option<Column>>,
+    rows: usize,
+    /// Rows of the block in the pieces before.
+    before: usize,
+    piece: usize,
+}
+
 impl Table<'_> {
+    fn fields_of(&self, kinds: &Kinds) -> Vec<Field> {
+        let field = |(name, kind): (&Box<[u8]>, &Kind)| {
+            let name = String::from_utf8_lossy(name).into_owned();
+            let is_named = self.named.contains(&name);
+            Field {
+                given: self.options.types.get(&name).map(arrow_type),
+                is_wanted: is_named || self.options.columns.as_ref().is_none_or(|columns| columns.contains(&name)),
+                is_kept: is_named || self.sink.wants(&name),
+                name,
+                kind: *kind,
+            }
+        };
+        kinds.iter().map(field).collect()
+    }
+
+    /// What the columns are, by all lines.
+    fn all_kinds(&self, files: &[PathBuf]) -> Result<Kinds, ReadError> {
+        let kinds = Mutex::new(Kinds::new());
+        for path in files {
+            open(path, &mut |input| {
+                let mut splitter = Splitter::lines(path, input);
+                let look = |block: &Block| {
+                    let more = self.look(path, block)?;
+                    let mut kinds = kinds.lock().unwrap_or_else(PoisonError::into_inner);
+                    join_all(&mut kinds, more);
+                    if kinds.len() > bounds::COLUMNS { Err(too_many(path).into()) } else { Ok(()) }
+                };
+                let rows = self.options.part_rows.max(1);
+                let looked = each_block::<Unexpected>(path, None, &mut splitter, rows, self.threads, look);
+                looked.map_err(|stop| match stop {
+                    Stop::Error(error) => error,
+                    Stop::Again(Unexpected) => too_many(path),
+                })
+            })?;
+        }
+        Ok(kinds.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What the columns are, by the lines of a block.
+    fn look(&self, path: &Path, block: &Block) -> Result<Kinds, ReadError> {
+        let (lines, harm) = utf8(path, block);
+        let kinds = kinds_of(lines, usize::MAX, self.asked.as_ref()).map_err(|unlooked| match unlooked {
+            Unlooked::NotJson(at) => not_json(path, block, lines, at),
+            Unlooked::TooMany => too_many(path),
+        })?;
+        harm.map_or(Ok(kinds), Err)
+    }
+
     fn files(&mut self, files: &[PathBuf]) -> Result<(), Stop> {
         for (number, path) in (0u64..).zip(files) {
             let mut stop = None;
@@ -182,7 +228,8 @@ impl Table<'_> {
             Some(_) if !self.is_certain => Err(Stop::Again(Unexpected)),
             Some(name) => {
                 let path = files.first().cloned().unwrap_or_default();
-                let candidates = fields.iter().map(|field| field.name.clone()).collect();
+                let known = guess(&path, self.options).into_iter().flat_map(|schema| schema.fields);
+                let candidates = known.map(|field| field.name.to_string()).collect();
                 Err(ReadError::NoColumn { path, name: name.clone(), candidates }.into())
             }
         }
@@ -194,7 +241,7 @@ impl Table<'_> {
         let mut first = None;
         if self.fields.is_none() {
             let Some(block) = splitter.next(rows)? else { return Ok(()) };
-            self.fields = Some(fields(&look(path, &block)?, self.options, self.sink));
+            self.fields = Some(self.fields_of(&self.look(path, &block)?));
             first = Some(block);
         }
         let table = &*self;
@@ -203,58 +250,127 @@ impl Table<'_> {
 
     fn block(&self, number: u64, path: &Path, block: &Block) -> Result<(), Stop> {
         let (lines, harm) = utf8(path, block);
+        let at = At { number, path, block, lines };
         let fields = self.fields.as_deref().unwrap_or_default();
-        let most = self.options.part_rows.min(PART_ROWS);
-        let column = |field: &Field| {
-            let column = || Column::new(field.kind, field.given.as_ref(), field.is_kept, most);
-            field.is_wanted.then(column)
-        };
-        let mut columns: Vec<Option<Column>> = fields.iter().map(column).collect();
-        let wanted = columns.iter().flatten().count();
-        // Of other names nobody wants to know.
-        let is_open = self.options.columns.is_none() || self.options.filter.is_some();
+        let wanted = fields.iter().filter(|field| field.is_wanted).count();
+        let most = (CELLS / wanted.max(1)).clamp(1, self.options.part_rows.max(1));
+        // No object and line end are less than three bytes.
+        let room = most.min(PART_ROWS).min(lines.len() / 3 + 1);
+        let column =
+            |field: &Field| field.is_wanted.then(|| Column::new(field.kind, field.given.as_ref(), field.is_kept, room));
+        let columns = || fields.iter().map(column).collect();
+        let mut part = PartSoFar { columns: columns(), rows: 0, before: 0, piece: 0 };
         let mut names = Names::new(fields.iter().map(|field| field.name.as_bytes()));
         let mut lexer = Lexer::new(lines);
-        let mut rows = 0;
-        let wrong = |lexer: &Lexer<'_>| Stop::Error(not_json(path, block, lines, lexer.at()));
-        while lexer.object().map_err(|NotJson| wrong(&lexer))? {
-            let (mut place, mut filled) = (0, 0);
-            while let Some(member) = lexer.member().map_err(|NotJson| wrong(&lexer))? {
-                match names.find(place, &member.name) {
-                    None if is_open => return Err(Stop::Again(Unexpected)),
-                    None => {}
-                    Some(found) => {
-                        if let Some(column) = &mut columns[found] {
-                            if column.rows() > rows {
-                                column.pop();
-                                filled -= 1;
-                            }
-                            let at = || (path, block, lines, lexer.at());
-                            column.push(&member).map_err(|misfit| self.misfit(at(), &fields[found], &misfit))?;
-                            filled += 1;
-                        }
-                    }
+        loop {
+            let start = lexer.clone();
+            let stop = |unfit: Unfit, lexer: &Lexer<'_>| match unfit {
+                Unfit::NotJson => Stop::Error(not_json(path, block, lines, lexer.at())),
+                Unfit::Name => Stop::Again(Unexpected),
+                Unfit::Value(found, misfit) => self.misfit(&at, lexer.at(), &fields[found], &misfit),
+            };
+            if !lexer.object().map_err(|error| stop(error.into(), &lexer))? {
+                break;
+            }
+            if part.rows == most {
+                let (before, piece) = (part.before + part.rows, part.piece + 1);
+                let next = PartSoFar { columns: columns(), rows: 0, before, piece };
+                self.emit(&at, std::mem::replace(&mut part, next))?;
+            }
+            match self.object(&mut lexer, &mut names, &mut part) {
+                Err(Unfit::Value(..)) => {
+                    lexer = start;
+                    self.settled(&mut lexer, &mut names, &mut part).map_err(|unfit| stop(unfit, &lexer))?;
                 }
-                place += 1;
+                done => done.map_err(|unfit| stop(unfit, &lexer))?,
             }
-            rows += 1;
-            if filled < wanted {
-                columns.iter_mut().flatten().filter(|column| column.rows() < rows).for_each(Column::push_null);
-            }
+            part.rows += 1;
         }
         harm.map_or(Ok(()), Err)?;
-        let (mut arrow_fields, mut arrays) = (Vec::with_capacity(wanted), Vec::with_capacity(wanted));
+        if part.rows > 0 || part.piece == 0 { self.emit(&at, part) } else { Ok(()) }
+    }
+
+    /// Takes the object that the lexer stands in.
+    #[inline]
+    fn object(&self, lexer: &mut Lexer<'_>, names: &mut Names, part: &mut PartSoFar) -> Result<(), Unfit> {
+        let mut place = 0;
+        while let Some(member) = lexer.member()? {
+            match names.find(place, &member.name) {
+                Some(found) => {
+                    if let Some(Some(column)) = part.columns.get_mut(found) {
+                        if column.rows() > part.rows {
+                            column.pop();
+                        }
+                        column.push(part.rows, &member).map_err(|misfit| Unfit::Value(found, misfit))?;
+                    }
+                }
+                None => self.other(names, &member.name)?,
+            }
+            place += 1;
+        }
+        Ok(())
+    }
+
+    /// A name that is none of the columns: if nobody asks for it, it is known from now on.
+    #[cold]
+    fn other(&self, names: &mut Names, name: &[u8]) -> Result<(), Unfit> {
+        let is_asked = |asked: &HashSet<String>| asked.iter().any(|asked| asked.as_bytes() == name);
+        if self.asked.as_ref().is_none_or(is_asked) {
+            return Err(Unfit::Name);
+        }
+        names.add(name);
+        Ok(())
+    }
+
+    /// Takes the object before which the lexer stands, of which a value did not fit: it may be one
+    /// of several of its name, of which the last holds.
+    #[cold]
+    fn settled(&self, lexer: &mut Lexer<'_>, names: &mut Names, part: &mut PartSoFar) -> Result<(), Unfit> {
+        lexer.object()?;
+        let mut last = BTreeMap::new();
+        let mut place = 0;
+        while let Some(member) = lexer.member()? {
+            match names.find(place, &member.name) {
+                Some(found) => drop(last.insert(found, member)),
+                None => self.other(names, &member.name)?,
+            }
+            place += 1;
+        }
+        part.columns.iter_mut().flatten().filter(|column| column.rows() > part.rows).for_each(Column::pop);
+        for (found, member) in last {
+            if let Some(Some(column)) = part.columns.get_mut(found) {
+                column.push(part.rows, &member).map_err(|misfit| Unfit::Value(found, misfit))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn emit(&self, at: &At<'_>, part: PartSoFar) -> Result<(), Stop> {
+        let PartSoFar { columns, rows, before, piece } = part;
+        let fields = self.fields.as_deref().unwrap_or_default();
+        let (mut arrow_fields, mut arrays) = (Vec::new(), Vec::new());
         for (field, column) in fields.iter().zip(columns) {
-            let Some(column) = column else { continue };
+            let Some(mut column) = column else { continue };
+            column.fill(rows);
             arrow_fields.push(ArrowField::new(&field.name, column.arrow(), true));
-            arrays.push(column.finish().map_err(|(row, error)| match self.is_certain {
-                true => Stop::Error(not_of_type(path, block, lines, row, field, &error)),
+            arrays.push(column.finish().map_err(|NotGiven { row, text }| match self.is_certain {
+                true => {
+                    let wanted = self.options.types.get(&field.name).map_or_else(String::new, ToString::to_string);
+                    let line = line_of(at, before + row);
+                    Stop::Error(ReadError::Type {
+                        path: at.path.to_owned(),
+                        line,
+                        name: field.name.clone(),
+                        text,
+                        wanted,
+                    })
+                }
                 false => Stop::Again(Unexpected),
             })?);
         }
         let batch = Batch { rows, schema: Arc::new(ArrowSchema::new(arrow_fields)), arrays };
-        let emitted = self.shaper.emit_at(place_of(number, block.number as usize, 0), path, batch, self.sink);
-        emitted.map_err(|error| match error {
+        let place = place_of(at.number, at.block.number as usize, piece);
+        self.shaper.emit_at(place, at.path, batch, self.sink).map_err(|error| match error {
             ReadError::Sink(_) => error.into(),
             // It may be at odds with a guess only.
             _ if !self.is_certain => Stop::Again(Unexpected),
@@ -262,23 +378,31 @@ impl Table<'_> {
         })
     }
 
+    /// What is wrong with a value of the object behind which the lexer stands.
     #[cold]
-    fn misfit(&self, (path, block, lines, at): (&Path, &Block, &[u8], usize), field: &Field, misfit: &Misfit) -> Stop {
+    fn misfit(&self, at: &At<'_>, end: usize, field: &Field, misfit: &Misfit) -> Stop {
         if !self.is_certain {
             return Stop::Again(Unexpected);
         }
-        let (number, line) = line_at(block, lines, at);
+        let At { path, block, lines, .. } = *at;
+        // The end of its line was read, too.
+        let end = end - usize::from(lines[..end].ends_with(b"\n"));
+        let (number, line) = line_at(block, lines, end);
         let object: serde_json::Map<String, Value> = serde_json::from_slice(line).unwrap_or_default();
         let value = object.get(&field.name).unwrap_or(&Value::Null);
         let name = &field.name;
         let message = match misfit {
+            Misfit::Digits if field.kind == Kind::Huge && field.given.is_none() => {
+                let written = written(line, name).unwrap_or_default();
+                format!("column `{name}`: `{written}` has more digits than an integer of 64 bits holds")
+            }
             Misfit::Digits => {
                 let written = written(line, name).unwrap_or_default();
                 format!("column `{name}` is of floats, and `{written}` has more digits than a float holds")
             }
             Misfit::Kind if field.kind == Kind::Nested => {
                 format!(
-                    "column `{name}` is {} here, which no column can be: choose the others with `columns`",
+                    "column `{name}` is {} here, which no column can be: choose others with `columns`, or read it as text with `types`",
                     kind(value)
                 )
             }
@@ -348,35 +472,10 @@ fn not_json(path: &Path, block: &Block, lines: &[u8], at: usize) -> ReadError {
     ReadError::content(path, Some(number), message)
 }
 
-/// What is wrong with the value of a row of which the type was given.
-fn not_of_type(
-    path: &Path,
-    block: &Block,
-    lines: &[u8],
-    row: usize,
-    field: &Field,
-    error: &dyn std::fmt::Display,
-) -> ReadError {
-    let filled = |(_, line): &(u64, &[u8])| !line.trim_ascii().is_empty();
-    let lines = (block.line..).zip(lines.split(|byte| *byte == b'\n'));
-    let Some((number, line)) = lines.filter(filled).nth(row) else {
-        return ReadError::content(path, None, format!("not usable as JSON lines: {error}"));
-    };
-    let object: serde_json::Map<String, Value> = serde_json::from_slice(line).unwrap_or_default();
-    let value = object.get(&field.name).unwrap_or(&Value::Null);
-    let (name, to) = (&field.name, field.given.as_ref().unwrap_or(&ArrowType::Null));
-    let is_of_kind = match to {
-        ArrowType::Utf8 | ArrowType::Date32 | ArrowType::Timestamp(..) => value.is_string(),
-        ArrowType::Boolean => value.is_boolean(),
-        number if number.is_numeric() => value.is_number(),
-        _ => true,
-    };
-    let message = if is_of_kind {
-        format!("column `{name}`: `{}` is no {}", written(line, name).unwrap_or_default(), type_name(to))
-    } else {
-        format!("column `{name}` is {} here, and {} elsewhere", kind(value), type_name(to))
-    };
-    ReadError::content(path, Some(number), message)
+/// The line of an object of a block, counted from 0.
+fn line_of(at: &At<'_>, row: usize) -> Option<u64> {
+    let lines = (at.block.line..).zip(at.lines.split(|byte| *byte == b'\n'));
+    lines.filter(|(_, line)| !line.trim_ascii().is_empty()).nth(row).map(|(number, _)| number)
 }
 
 /// A value as it is written: a reader of values loses digits.

@@ -93,7 +93,8 @@ fn mistakes_are_told_with_their_line() {
         line("{\"a\":\"x\"}\n\r\n{\"a\":1}\n"),
         "`t0.ndjson`, line 3: column `a` is a number here, and utf8 elsewhere"
     );
-    let nested = "is a list here, which no column can be: choose the others with `columns`";
+    let nested =
+        "is a list here, which no column can be: choose others with `columns`, or read it as text with `types`";
     assert_eq!(
         line("{\"a\":1}\n{\"a\":2}\n{\"a\":3}\n{\"a\":[4]}\n"),
         format!("`t0.ndjson`, line 4: column `a` {nested}")
@@ -146,12 +147,109 @@ fn types_that_are_given_hold() {
         (&["2025-01-31 · ·".to_owned()][..], &["2024-02-29".to_owned()][..])
     );
     let wrong = seen(&[date], &typed("a", DataType::Int64), 2).unwrap_err();
-    assert_eq!(wrong, "`t0.ndjson`, line 1: column `a` is text here, and int64 elsewhere");
+    assert_eq!(wrong, "`t0.ndjson`, line 1: column `a`: `2025-01-31` is not int64, the type given for it");
     let small = b"{\"a\":1}\n\n{\"a\":300}\n".to_vec();
     let wrong = seen(std::slice::from_ref(&small), &typed("a", DataType::UInt8), 2).unwrap_err();
-    assert_eq!(wrong, "`t0.ndjson`, line 3: column `a`: `300` is no uint8");
+    assert_eq!(wrong, "`t0.ndjson`, line 3: column `a`: `300` is not uint8, the type given for it");
     // A name that no object has is a slip of the pen.
     assert!(seen(&[small], &typed("b", DataType::Int64), 2).unwrap_err().contains("has no column `b`"));
+}
+
+/// Types mean what they mean for text with separators, and lose nothing.
+#[test]
+fn types_mean_what_they_mean_in_csv() {
+    use millrace_types::TimeUnit::{Microsecond, Millisecond, Nanosecond, Second};
+    let time = |unit, zone: Option<&str>| DataType::Timestamp(unit, zone.map(str::to_owned));
+    let cases = [
+        (DataType::Int64, "7", Some("7")),
+        (DataType::Int64, "1.5", None),
+        (DataType::Int64, "9007199254740993", Some("9007199254740993")),
+        (DataType::UInt64, "18446744073709551615", Some("18446744073709551615")),
+        (DataType::UInt64, "-0.5", None),
+        (DataType::Int8, "127.9", None),
+        (DataType::Int8, "128", None),
+        (DataType::Float32, "1e39", None),
+        (DataType::Float32, "0.5", Some("0.5")),
+        (DataType::Float64, "1e400", None),
+        (DataType::Utf8, "1.50", Some("1.50")),
+        (DataType::Date32, "2025-01-31", Some("2025-01-31")),
+        (DataType::Date32, "2025-01-31T00:00:00", None),
+        (DataType::Date32, "20250131", None),
+        (time(Second, None), "2025-01-31T10:00:03", Some("2025-01-31T10:00:03")),
+        (time(Second, None), "2025-01-31T10:00:03.5", None),
+        (time(Millisecond, None), "2025-01-31T10:00:03.5", Some("2025-01-31T10:00:03.500")),
+        (time(Microsecond, None), "2025-01-31", Some("2025-01-31T00:00:00")),
+        (time(Microsecond, None), "2025-01-31T10:00:00.0000005", None),
+        (time(Microsecond, None), "1.5", None),
+        (time(Nanosecond, None), "2025-01-31T10:00:00.000000005", Some("2025-01-31T10:00:00.000000005")),
+        (time(Nanosecond, None), "1969-12-31T23:59:59.9999999990", Some("1969-12-31T23:59:59.999999999")),
+        (time(Nanosecond, None), "1600-01-01T00:00:00", None),
+        (time(Nanosecond, None), "2300-01-01T00:00:00", None),
+        (time(Second, Some("UTC")), "2025-01-31T10:00:00+02:00", Some("2025-01-31T08:00:00Z")),
+        (time(Second, Some("UTC")), "2025-01-31T10:00:00-00:30", Some("2025-01-31T10:30:00Z")),
+        (time(Second, Some("UTC")), "2025-01-31T10:00:00Z", Some("2025-01-31T10:00:00Z")),
+        (time(Second, Some("UTC")), "2025-01-31T10:00:00+2:00", None),
+        (time(Second, Some("UTC")), "2025-01-31T10:00:00+24:00", None),
+        (time(Second, Some("UTC")), "2025-01-31+02:00", None),
+    ];
+    for (to, value, expected) in cases {
+        let read_as = |name: &str, format: Format, text: String| {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            let types = BTreeMap::from([("a".to_owned(), to.clone())]);
+            let seeing = Seeing::default();
+            let read = read(&[path], &ReadOptions { types, ..options(format) }, &Threads::new(1), &seeing);
+            let seen = seeing.0.into_inner().unwrap().0;
+            read.map(|_| seen.values().next().unwrap().1[0].clone()).map_err(|error| error.to_string())
+        };
+        let csv = read_as("t.csv", Format::Csv, format!("a,b\n{value},x\n"));
+        assert_eq!(csv.as_deref().ok(), expected, "{to} {value}: {csv:?}");
+        let texts = [Some(format!("\"{value}\"")), value.parse::<f64>().ok().map(|_| value.to_owned())];
+        for text in texts.into_iter().flatten().filter(|text| !text.contains("e400")) {
+            let json = read_as("t.ndjson", Format::Ndjson, format!("{{\"a\":{text}}}\n"));
+            assert_eq!(json.as_deref().ok(), expected, "{to} {text}: {json:?}");
+            assert!(
+                expected.is_some() || json.is_err_and(|error| error.contains("line 1: column `a`: ")),
+                "{to} {text}"
+            );
+        }
+    }
+    // What no column can be is text for whoever asks for it.
+    let text = b"{\"a\":[1, {\"b\":null}]}\n{\"a\":\"x\"}\n{\"a\":true}\n".to_vec();
+    let given = ReadOptions { types: BTreeMap::from([("a".to_owned(), DataType::Utf8)]), ..options(Format::Ndjson) };
+    assert_eq!(seen(&[text], &given, 2).unwrap().1[&0].1, ["[1, {\"b\":null}] x true"]);
+}
+
+/// What nobody chooses and no filter names is neither a mistake nor in the way.
+#[test]
+fn a_filter_asks_for_what_it_names() {
+    let text =
+        b"{\"a\":1,\"b\":\"x\"}\n{\"a\":2,\"b\":3}\n{\"a\":3,\"b\":[],\"c\":5}\n{\"a\":4,\"c\":99999999999999999999}\n"
+            .to_vec();
+    let filtered = |filter: &str| {
+        let options =
+            ReadOptions { columns: Some(vec!["a".into()]), filter: Some(filter.into()), ..options(Format::Ndjson) };
+        seen(std::slice::from_ref(&text), &options, 2)
+    };
+    let (schema, parts) = filtered("a > 1").unwrap();
+    assert_eq!((schema.as_str(), parts[&0].1[0].as_str(), parts[&(1 << 20)].1[0].as_str()), ("a: int64", "2 3", "4"));
+    assert!(filtered("b = 'x'").unwrap_err().contains("column `b` is a list here"));
+    assert!(filtered("z = 1").unwrap_err().contains('z'));
+}
+
+/// A part has so many values at most, however few of them a line has.
+#[test]
+fn many_names_make_short_parts() {
+    let names: Vec<String> = (0..40_000).map(|name| format!("\"n{name}\":1")).collect();
+    let text = format!("{{{}}}\n", names.join(",")) + &"{}\n".repeat(1000);
+    let (_folder, files) = files_of(&[text.into_bytes()]);
+    let seeing = SeeingSome(Seeing::default(), vec!["n7".to_owned()]);
+    let options = ReadOptions { part_rows: PART_ROWS, ..options(Format::Ndjson) };
+    read(&files, &options, &Threads::new(2), &seeing).unwrap();
+    let parts = seeing.0.0.into_inner().unwrap().0;
+    assert_eq!(parts.values().map(|(rows, _)| *rows).collect::<Vec<_>>(), [838, 163]);
+    assert!(parts[&0].1[0].starts_with("1 · "));
 }
 
 const VALUES: &str = "(null|-?[0-9]{1,3}|[1-9][0-9]{14,19}|-?[0-9]{1,3}\\.[0-9]{1,17}(e-?[0-9]{1,2})?|true|false|\"[a-z é]{0,9}\"|\"\\\\n\\\\u00e9\"|\\[1,2\\]|\\{\"x\":1\\})";
@@ -195,6 +293,25 @@ proptest! {
     #[test]
     fn numbers_are_what_arrow_says(rows in rows(TAME)) {
         agrees(&lines(&rows))?;
+    }
+
+    /// Of several values of one name the last holds, and nobody knows the others.
+    #[test]
+    fn values_that_others_stand_behind_do_not_count(rows in rows(VALUES), given in any::<bool>()) {
+        let written = |members: Vec<&(usize, String)>| {
+            let members = members.iter().map(|(name, value)| format!("\"{}\":{value}", ["a", "b", "c", "d"][*name]));
+            format!("{{{}}}\n", members.collect::<Vec<_>>().join(","))
+        };
+        let all: String = rows.iter().map(|row| written(row.iter().collect())).collect();
+        let last: String = rows.iter().map(|row| {
+            let is_last = |(at, (name, _)): &(usize, &(usize, String))| row[at + 1..].iter().all(|(other, _)| other != name);
+            written(row.iter().enumerate().filter(is_last).map(|(_, member)| member).collect())
+        }).collect();
+        prop_assume!(all.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()));
+        let mut options = options(Format::Ndjson);
+        options.types.extend((given && last.contains("\"a\"")).then(|| ("a".to_owned(), DataType::Utf8)));
+        let read = |text: &str| seen(&[text.as_bytes().to_vec()], &options, 2);
+        prop_assert_eq!(read(&all), read(&last));
     }
 
     /// However many read, and whatever of it somebody wants.
