@@ -84,12 +84,12 @@ pub(super) fn guess(path: &Path, options: &ReadOptions) -> Option<Schema> {
         Ok(())
     });
     looked.ok()?;
-    let field = |(name, kind): (&Box<[u8]>, &Kind)| {
+    let field = |name: &[u8], kind: Kind| {
         let name = std::str::from_utf8(name).ok()?;
         let to = options.types.get(name).map_or_else(|| kind.arrow(), arrow_type);
         field_from_arrow(&ArrowField::new(name, to, true)).ok()
     };
-    Some(Schema { fields: guessed?.iter().map(field).collect::<Option<_>>()? })
+    Some(Schema { fields: guessed?.iter().map(|(name, kind)| field(name, *kind)).collect::<Option<_>>()? })
 }
 
 /// A column that may come to be.
@@ -160,7 +160,7 @@ struct PartSoFar {
 
 impl Table<'_> {
     fn fields_of(&self, kinds: &Kinds) -> Vec<Field> {
-        let field = |(name, kind): (&Box<[u8]>, &Kind)| {
+        let field = |name: &[u8], kind: Kind| {
             let name = String::from_utf8_lossy(name).into_owned();
             let is_named = self.named.contains(&name);
             Field {
@@ -168,10 +168,10 @@ impl Table<'_> {
                 is_wanted: is_named || self.options.columns.as_ref().is_none_or(|columns| columns.contains(&name)),
                 is_kept: is_named || self.sink.wants(&name),
                 name,
-                kind: *kind,
+                kind,
             }
         };
-        kinds.iter().map(field).collect()
+        kinds.iter().map(|(name, kind)| field(name, *kind)).collect()
     }
 
     /// What the columns are, by all lines.
