@@ -313,6 +313,7 @@ mod tests {
         let (Ok(ours), Ok(serde_json::Value::Object(theirs))) = (ours, theirs) else { return };
         // Of several of one name the last holds.
         let ours: std::collections::BTreeMap<_, _> = ours.into_iter().collect();
+        let theirs: std::collections::BTreeMap<_, _> = theirs.into_iter().collect();
         assert!(ours.keys().eq(theirs.keys()), "{line:?}");
         for (value, theirs) in ours.values().zip(theirs.values()) {
             let is_same = match (value, theirs) {
