@@ -19,7 +19,7 @@ mod threads;
 mod typed;
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -389,23 +389,30 @@ impl<'a> Shaper<'a> {
     /// Takes the arrays of the part at a place.
     fn emit_at(&self, place: u64, path: &Path, batch: Batch, sink: &dyn Sink) -> Result<(), ReadError> {
         let batch = predicate::apply(path, self.options, batch)?;
-        let names: Vec<&str> = match &self.options.columns {
-            Some(names) => names.iter().map(String::as_str).collect(),
-            None => batch.schema.fields().iter().map(|field| field.name().as_str()).collect(),
+        let fields_of = batch.schema.fields();
+        // All of them, or those of these names: there may be thousands.
+        let places: Vec<(&str, Option<usize>)> = match &self.options.columns {
+            Some(names) => {
+                let places: HashMap<&str, usize> =
+                    fields_of.iter().zip(0..).map(|(field, place)| (field.name().as_str(), place)).collect();
+                names.iter().map(|name| (name.as_str(), places.get(name.as_str()).copied())).collect()
+            }
+            None => fields_of.iter().zip(0..).map(|(field, place)| (field.name().as_str(), Some(place))).collect(),
         };
-        let mut fields = Vec::with_capacity(names.len());
-        let mut kept = Vec::with_capacity(names.len());
-        let mut columns = Vec::with_capacity(names.len());
-        for name in names {
-            let (index, field) = batch.schema.column_with_name(name).ok_or_else(|| ReadError::NoColumn {
+        let mut fields = Vec::with_capacity(places.len());
+        let mut kept = Vec::with_capacity(places.len());
+        let mut columns = Vec::with_capacity(places.len());
+        for (name, place) in places {
+            let index = place.ok_or_else(|| ReadError::NoColumn {
                 path: path.to_owned(),
                 name: name.to_owned(),
-                candidates: batch.schema.fields().iter().map(|field| field.name().clone()).collect(),
+                candidates: fields_of.iter().map(|field| field.name().clone()).collect(),
             })?;
+            let field = &fields_of[index];
             let fail = |error| ReadError::column(path, name, &error);
             // Nulls may come in any later part, and a change of nullability
             // would be a change of everybody's key.
-            let field = field_from_arrow(&field.clone().with_nullable(true)).map_err(fail)?;
+            let field = field_from_arrow(&field.as_ref().clone().with_nullable(true)).map_err(fail)?;
             if let Some(array) = batch.arrays[index].as_ref().filter(|_| sink.wants(name)) {
                 kept.push(field.clone());
                 columns.push(ColumnBytes::from_array(&**array).map_err(fail)?);
