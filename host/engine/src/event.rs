@@ -49,6 +49,11 @@ pub enum Event {
         /// Step instances in it.
         instances: usize,
     },
+    /// A source is looked at: digested, and read as far as it is not known.
+    SourceStarted {
+        /// The source.
+        source: String,
+    },
     /// A source was read, or known.
     SourceFinished {
         /// The source.

@@ -143,7 +143,7 @@ fn line(event: &Event) -> Option<Value> {
             "event": "source-finished", "source": source, "status": if *cached { "cached" } else { "ran" },
             "rows": rows, "parts": parts, "wall_ms": ms(*wall_us),
         }),
-        Event::TasksFound { .. } | Event::TaskProgressed { .. } => return None,
+        Event::SourceStarted { .. } | Event::TasksFound { .. } | Event::TaskProgressed { .. } => return None,
         Event::TaskStarted { step, part } => json!({ "event": "task-started", "step": step, "part": part }),
         Event::TaskFinished { step, part, phase, key, status, cost, log, failure, near, reason } => {
             let mut line = json!(TaskLine::new(step, *part, phase, key.as_ref(), *status, cost));

@@ -76,6 +76,7 @@ impl Plain {
             }
             Event::ExportFailed { path, message } => vec![format!("{:>9}  {}: {message}", "FAILED", path.display())],
             Event::RunStarted { .. }
+            | Event::SourceStarted { .. }
             | Event::TasksFound { .. }
             | Event::TaskStarted { .. }
             | Event::TaskProgressed { .. } => Vec::new(),

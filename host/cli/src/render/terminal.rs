@@ -32,6 +32,11 @@ impl Terminal {
         }
         match event {
             Event::TasksFound { total } => self.bar.set_length(*total as u64),
+            Event::SourceStarted { source } => self.running.push((reading(source), None)),
+            Event::SourceFinished { source, .. } => {
+                let name = reading(source);
+                self.running.retain(|(known, _)| *known != name);
+            }
             Event::TaskStarted { step, part } => self.running.push((task(step, *part), None)),
             Event::TaskProgressed { step, part, done, total } => {
                 let name = task(step, *part);
@@ -62,4 +67,8 @@ impl Terminal {
             super::note(&line);
         }
     }
+}
+
+fn reading(source: &str) -> String {
+    format!("reading {source}")
 }

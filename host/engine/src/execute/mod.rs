@@ -128,6 +128,7 @@ pub fn execute(options: &Options, emit: &mut (dyn FnMut(Event) + Send)) -> Resul
     let data = StoreData::shared(&options.store);
     let id = history::new_id();
     emit(Event::RunStarted { run: id.clone(), pipeline: pipeline.name.clone(), instances: graph.nodes.len() });
+    graph.sources.iter().for_each(|source| emit(Event::SourceStarted { source: source.name.to_string() }));
     let found = find_sources(options, graph)?;
     let mut schemas: Vec<Option<Schema>> = found.iter().map(Found::schema).collect();
     if found.iter().any(Found::is_guess) {
