@@ -11,7 +11,8 @@ use serde_json::Value;
 
 use super::Mode;
 use super::outputs::named;
-use super::run::{Emit, Run, matches};
+use super::run::{Run, matches};
+use super::screen::Emit;
 use super::state::{OutputState, Progress, artifacts};
 use crate::event::Summary;
 use crate::graph::Item;

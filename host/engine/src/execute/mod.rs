@@ -12,6 +12,7 @@ mod outputs;
 mod planning;
 mod run;
 mod say;
+mod screen;
 mod state;
 mod trace;
 mod worker;
@@ -37,7 +38,7 @@ use crate::graph::{self, Graph};
 use crate::history::{self, History, RunRecord};
 use crate::pipeline::{self, Overrides, Pipeline};
 use crate::source::{self, Found, Need, Read};
-use run::Emit;
+use screen::Emit;
 use trace::{SourceSeen, Trace};
 
 /// Whether to run.
@@ -135,8 +136,8 @@ pub fn execute(options: &Options, emit: &mut (dyn FnMut(Event) + Send)) -> Resul
         // What is certainly wrong is told of before anything is read.
         let possible: Vec<Vec<Schema>> = found.iter().map(Found::peek).collect();
         planning::check(options, &loaded, &possible).map_err(RunError::Invalid)?;
-        for (schema, found) in schemas.iter_mut().zip(&found) {
-            *schema = schema.take().or_else(|| found.guess());
+        for ((schema, found), possible) in schemas.iter_mut().zip(&found).zip(possible) {
+            *schema = schema.take().or(possible.into_iter().next()).or_else(|| found.guess());
         }
     }
     let last = match options.mode {

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use millrace_types::{Schema, Table};
 use millrace_wasm::{PlanInput, PortKind, StepPlan};
 
-use super::run::{Emit, Run};
+use super::run::Run;
 use super::say::explain;
+use super::screen::Emit;
 use super::state::{OutputState, TableState};
 use super::{Loaded, Options};
 use crate::assemble;

@@ -17,6 +17,7 @@ use serde_json::Value;
 
 use super::key::{self, Seen, SeenPort};
 use super::say::near_limits;
+use super::screen::Emit;
 use super::state::{NodeState, OutputState, Parts, Progress, TableState, TableView};
 use super::worker::{Job, Outcome, lookup, now};
 use super::{Loaded, Mode, Options};
@@ -65,32 +66,6 @@ pub(super) struct Run<'a> {
     pub(super) history: Vec<(usize, TaskRecord, Vec<LogLine>)>,
     /// All that the records name that were used.
     pub(super) objects: Vec<ObjectRef>,
-}
-
-/// Where events go.
-pub(super) enum Emit<'a> {
-    /// To whoever shows them, at once.
-    Now(&'a mut (dyn FnMut(Event) + Send)),
-    /// They are sent on by whoever holds the run: to show them takes time, and it may take
-    /// for ever.
-    Later(Vec<Event>),
-}
-
-impl Emit<'_> {
-    pub(super) fn tell(&mut self, event: Event) {
-        match self {
-            Self::Now(show) => show(event),
-            Self::Later(events) => events.push(event),
-        }
-    }
-
-    /// Those that wait.
-    pub(super) fn take(&mut self) -> Vec<Event> {
-        match self {
-            Self::Now(_) => Vec::new(),
-            Self::Later(events) => std::mem::take(events),
-        }
-    }
 }
 
 /// What goes first, the greater the sooner: tasks of all parts, which others wait for;

@@ -15,9 +15,10 @@ use millrace_types::wire::Kind;
 use millrace_types::{ActionKey, ActionRecord, Cost, KeyParts, LogLine};
 use millrace_wasm::{Cancel, Data, Failure, Produced, Slots, TaskOutcome, TaskSpec};
 
-use super::run::{Emit, Run};
+use super::run::Run;
+use super::screen::{Emit, Screen};
 use crate::components::{Components, Used};
-use crate::data::{StoreData, lock};
+use crate::data::StoreData;
 use crate::event::Event;
 use crate::grants::Granted;
 
@@ -102,35 +103,6 @@ pub(super) fn compute(
     }
 }
 
-/// Events on their way to whoever shows them, in the order in which things happened. To show
-/// them takes time, and it may take for ever: whoever is free does it, for all, and nobody
-/// who computes waits for it.
-struct Screen<'a> {
-    waiting: Mutex<Vec<Event>>,
-    show: Mutex<Emit<'a>>,
-}
-
-impl Screen<'_> {
-    /// Takes events, to be shown later.
-    fn put(&self, events: Vec<Event>) {
-        if !events.is_empty() {
-            lock(&self.waiting).extend(events);
-        }
-    }
-
-    /// Shows what waits, unless somebody is at it, who looks again before going away.
-    fn show(&self) {
-        loop {
-            let Ok(mut show) = self.show.try_lock() else { return };
-            let events = std::mem::take(&mut *lock(&self.waiting));
-            if events.is_empty() {
-                return;
-            }
-            events.into_iter().for_each(|event| show.tell(event));
-        }
-    }
-}
-
 /// What the workers of a run share.
 struct Shared<'s, 'a> {
     run: Mutex<(&'s mut Run<'a>, Staff)>,
@@ -164,8 +136,7 @@ pub(super) fn work_off(run: &mut Run<'_>, data: &Arc<StoreData>) {
     let Some(job) = run.next(&to_screen) else { return run.close() };
     let staff = Staff { hired: 1, waiting: 0 };
     let slots = Slots::new(run.options.jobs);
-    let show = std::mem::replace(&mut run.emit, Emit::Later(Vec::new()));
-    let screen = Screen { waiting: Mutex::default(), show: Mutex::new(show) };
+    let screen = Screen::new(std::mem::replace(&mut run.emit, Emit::Later(Vec::new())));
     let shared = Shared { run: Mutex::new((run, staff)), changed: Condvar::new(), screen, data, slots };
     std::thread::scope(|scope| {
         let first = &shared;
@@ -180,7 +151,7 @@ pub(super) fn work_off(run: &mut Run<'_>, data: &Arc<StoreData>) {
     let (run, _) = run.into_inner().unwrap_or_else(PoisonError::into_inner);
     screen.put(run.emit.take());
     screen.show();
-    run.emit = screen.show.into_inner().unwrap_or_else(PoisonError::into_inner);
+    run.emit = screen.into_emit();
     run.close();
 }
 

@@ -104,9 +104,9 @@ impl Found {
         self.known.clone().map_or_else(|| read::peek(&self.files, &self.options), |schema| vec![schema])
     }
 
-    /// The schema that it probably has.
+    /// The schema that it probably has, of a source of which [`Self::peek`] can say nothing.
     pub(crate) fn guess(&self) -> Option<Schema> {
-        self.known.clone().or_else(|| read::guess(&self.files, &self.options))
+        read::guess(&self.files, &self.options)
     }
 
     /// The schema that it will have, if that is known or its files say so.

@@ -191,7 +191,7 @@ impl CsvTable<'_> {
             }
         };
         let options = self.options;
-        // A filter may ask for any column.
+        // What a filter says of a column that it does not have, it says by the names of all.
         let all = options.columns.is_none() || options.filter.is_some();
         let named = named(options);
         let asked = |name: &String| options.columns.iter().flatten().any(|column| column == name);

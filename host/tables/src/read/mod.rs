@@ -290,13 +290,12 @@ pub fn peek(files: &[PathBuf], options: &ReadOptions) -> Vec<Schema> {
     schemas.into_iter().filter_map(|schema| chosen(options, schema)).collect()
 }
 
-/// The schema that a table of these files probably has, as far as their beginning tells: a
-/// reading may find other types, and in NDJSON other names.
+/// The schema that a table of NDJSON probably has, by the first objects: all of it may turn out
+/// to be another, names too. Of other formats [`peek`] says more.
 pub fn guess(files: &[PathBuf], options: &ReadOptions) -> Option<Schema> {
-    let path = files.first()?;
     match options.format {
-        Format::Ndjson => chosen(options, json::guess(path, options)?),
-        _ => peek(files, options).into_iter().next(),
+        Format::Ndjson => chosen(options, json::guess(files.first()?, options)?),
+        Format::Csv | Format::Parquet | Format::Ipc => None,
     }
 }
 
