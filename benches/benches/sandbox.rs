@@ -84,8 +84,9 @@ impl Sandboxed {
     fn new(engine: &Engine, folder: &Path, name: &str, of: &Use) -> Self {
         let bytes = std::fs::read(folder.join(format!("{name}.wasm"))).expect("components: `cargo xtask build`");
         // In a file, for profilers tell functions by it.
-        let code = root().join("target/bench-code").join(blake3::hash(&bytes).to_hex().as_str());
-        let component = engine.component(&bytes, Some(&code)).expect("a component");
+        let code = root().join("target/bench-code").join(engine.fingerprint());
+        let code = code.join(blake3::hash(&bytes).to_hex().as_str());
+        let component = engine.component(bytes, Some(code)).expect("a component");
         let manifest = component.describe().expect("a manifest");
 
         let columns: Vec<ColumnBytes> =

@@ -9,8 +9,8 @@ use std::ops::AddAssign;
 
 use crate::pair::Pair;
 
-/// Does something for each row, four in a turn of the loop: in a guest each turn pays for its
-/// fuel and for the look at the clock.
+/// Does something for each row, four in a turn of the loop: in a guest each turn pays for
+/// its fuel.
 #[inline(always)]
 fn each<V: Copy>(groups: &[u32], values: &[V], mut row: impl FnMut(usize, V)) {
     let ((groups4, groups_rest), (values4, values_rest)) = (groups.as_chunks::<4>(), values.as_chunks::<4>());

@@ -125,7 +125,7 @@ impl Numbering {
                 _ => self.number(key),
             }
         };
-        // Four in a turn, which pays for its fuel and for the look at the clock.
+        // Four in a turn, which pays for its fuel.
         let ((keys4, keys_rest), (found4, found_rest)) = (keys.as_chunks::<4>(), found.as_chunks_mut::<4>());
         for (keys, found) in keys4.iter().zip(found4) {
             *found = keys.map(&mut one);

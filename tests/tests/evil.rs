@@ -1,7 +1,10 @@
 //! Guests that attack. Each must end as a failure with a name: no panic of the
 //! host, no hang, nothing kept.
 
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use crate::sandbox::{Sandbox, repository};
 
@@ -58,6 +61,48 @@ fn a_tame_guest_passes() {
     let sandbox = sandbox("none");
     assert_eq!(sandbox.run(&[]).ran(), 1);
     assert_eq!(sandbox.read("out.csv"), "n,t\n0,a\n0,b\n0,c\n");
+}
+
+fn with_limits(sandbox: &Sandbox, fuel: &str, time: &str) {
+    let pipeline = sandbox.read("pipeline.toml").replace("500M", fuel).replace("20s", time);
+    sandbox.write("pipeline.toml", pipeline);
+}
+
+/// It cannot be stopped there, so it begins again where it can, and nobody can tell.
+#[test]
+fn a_guest_may_be_long_in_a_loop_that_calls_nothing() {
+    let sandbox = sandbox("takes long");
+    with_limits(&sandbox, "20G", "60s");
+    let run = sandbox.run(&[]);
+    assert_eq!(run.ran(), 1);
+    assert_eq!(sandbox.read("out.csv"), "n,t\n0,a\n0,b\n0,c\n");
+    let task = run.lines.iter().find(|line| line["event"] == "task-finished").unwrap();
+    assert_eq!(task["log"].as_array().map(Vec::len), Some(1), "{task}");
+    assert!(task["fuel"].as_u64().is_some_and(|fuel| fuel > 1_000_000_000 && fuel < 5_000_000_000), "{task}");
+}
+
+#[test]
+fn a_guest_that_never_calls_anything_is_stopped_by_time() {
+    let sandbox = sandbox("loops");
+    with_limits(&sandbox, "500G", "1s");
+    let text = sandbox.failed();
+    assert!(text.contains("longer than its 1.00 s"), "{text}");
+}
+
+#[test]
+fn a_guest_that_never_calls_anything_is_stopped_by_the_user() {
+    let sandbox = sandbox("loops");
+    with_limits(&sandbox, "900G", "500s");
+    let mut command = sandbox.command(&["run", "--json"]);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    lines.find(|line| line.contains("\"task-started\"")).unwrap();
+    // So that it runs, and where it cannot be stopped at once.
+    std::thread::sleep(Duration::from_millis(20));
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let last = lines.last().unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(last.contains("\"ok\":false"), "{last}");
 }
 
 #[test]

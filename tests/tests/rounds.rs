@@ -72,6 +72,24 @@ fn any_number_of_threads_comes_to_the_same() {
     }
 }
 
+/// One guest cannot be stopped where it is, so all begin again where they can, and nobody
+/// can tell.
+#[test]
+fn a_guest_may_be_long_in_a_loop_that_calls_nothing() {
+    for jobs in ["1", "2"] {
+        let of = |params: &str| {
+            let sandbox = sandbox(5, params, EXPORT);
+            let pipeline = sandbox.read("pipeline.toml").replace("500M", "20G");
+            sandbox.write("pipeline.toml", pipeline);
+            let run = sandbox.run(&["--jobs", jobs]);
+            (sums(&sandbox), run.last["fuel"].as_u64().unwrap())
+        };
+        let ((sums, fuel), (quick, _)) = (of("rounds = 2, attack = \"one takes long\""), of("rounds = 2"));
+        assert_eq!(sums, quick);
+        assert!(fuel > 300_000_000 && fuel < 2_000_000_000, "{fuel}");
+    }
+}
+
 /// More tasks than there are slots for, each of which needs all of its guests.
 #[test]
 fn many_at_a_time_do_not_keep_each_other_waiting() {

@@ -83,7 +83,7 @@ impl Components {
                 let code = store.compiled_path(engine.fingerprint(), &bundled.digest);
                 // To compile it may be for nothing.
                 if was_used() && code.exists() {
-                    shared.compiled(&bundled.digest).get_or_init(|| engine.component(bundled.bytes, Some(&code)));
+                    shared.compiled(&bundled.digest).get_or_init(|| engine.component(bundled.bytes, Some(code)));
                 }
             }
         };
@@ -255,9 +255,9 @@ impl Components {
                 std::fs::read(path)
                     .map_err(|error| ComponentError::NotAComponent { reason: format!("`{}`: {error}", path.display()) })
             };
-            let bytes: Cow<'_, [u8]> = match &used.bytes {
+            let bytes: Cow<'static, [u8]> = match &used.bytes {
                 Bytes::Static(bytes) => (*bytes).into(),
-                Bytes::Owned(bytes) => (&**bytes).into(),
+                Bytes::Owned(bytes) => bytes.to_vec().into(),
                 Bytes::File(path) => read(path)?.into(),
             };
             let is_file = matches!(used.bytes, Bytes::File(_));
@@ -265,7 +265,7 @@ impl Components {
                 let reason = "its file changed while the pipeline was read: run again".to_owned();
                 return Err(ComponentError::NotAComponent { reason });
             }
-            engine.component(&bytes, Some(&self.store.compiled_path(engine.fingerprint(), &used.digest)))
+            engine.component(bytes, Some(self.store.compiled_path(engine.fingerprint(), &used.digest)))
         });
         compiled.as_ref().map_err(Clone::clone)
     }

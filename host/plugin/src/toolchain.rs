@@ -47,8 +47,7 @@ pub struct ToolchainError {
 /// wait; most tasks get by with this. What is not touched is not there, but counts as used.
 const HEAP: u32 = 4 << 20;
 
-/// Each turn of a loop pays for its fuel and for the look at the clock, whatever it does, so
-/// a turn does more: vectors four abreast, and small loops unrolled, where LLVM would not for
+/// Each turn of a loop pays for its fuel, whatever it does, so a turn does more: vectors four abreast, and small loops unrolled, where LLVM would not for
 /// this target. Sums of floats keep their order.
 const LOOPS: &str = "-force-vector-interleave=4 -unroll-partial-threshold=150";
 

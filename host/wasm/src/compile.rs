@@ -1,8 +1,9 @@
 //! Compiled code, kept on disk: a component is compiled once on a machine.
 //!
 //! ```text
-//! HEX         a record by the name of a component: the digest of its code
-//! code-HEX    the code with this digest
+//! HEX               a record by the name of a component: the digest of its code
+//! HEX.everywhere    the same of its code that lets the host look everywhere (`rewrite/fuel`)
+//! code-HEX          the code with this digest
 //! ```
 //!
 //! Compiled code is machine code, and whoever can write the file can run
@@ -18,15 +19,24 @@ use millrace_types::wire::{self, Kind};
 use wasmtime::component::Component as Compiled;
 
 use crate::engine::Engine;
-use crate::nan;
+use crate::rewrite::{self, Looks};
 
 /// The code of a component, from beside `path` if it is there, else compiled and kept.
-pub(crate) fn load_or_compile(engine: &Engine, bytes: &[u8], path: Option<&Path>) -> wasmtime::Result<Compiled> {
-    let Some(path) = path else { return compile(engine, bytes) };
+pub(crate) fn load_or_compile(
+    engine: &Engine,
+    bytes: &[u8],
+    path: Option<&Path>,
+    looks: Looks,
+) -> wasmtime::Result<Compiled> {
+    let Some(path) = path else { return compile(engine, bytes, looks) };
+    let path = &match looks {
+        Looks::AtCalls => path.to_owned(),
+        Looks::Everywhere => path.with_extension("everywhere"),
+    };
     if let Some(compiled) = load(engine, path) {
         return Ok(compiled);
     }
-    let compiled = compile(engine, bytes)?;
+    let compiled = compile(engine, bytes, looks)?;
     // What cannot be kept is compiled again next time.
     if let Ok(code) = compiled.serialize() {
         let _ = keep(path, &code);
@@ -34,17 +44,17 @@ pub(crate) fn load_or_compile(engine: &Engine, bytes: &[u8], path: Option<&Path>
     Ok(compiled)
 }
 
-/// Compiles a component whose NaNs are given one form. Code without that is never run: what
-/// cannot be written again is compiled as it is only to be told what is wrong with it.
-fn compile(engine: &Engine, bytes: &[u8]) -> wasmtime::Result<Compiled> {
-    let rewritten = nan::in_one_form(bytes);
+/// Compiles a component as it is written again. Another is never run: what cannot be written
+/// again is compiled as it is only to be told what is wrong with it.
+fn compile(engine: &Engine, bytes: &[u8], looks: Looks) -> wasmtime::Result<Compiled> {
+    let rewritten = rewrite::rewritten(bytes, looks);
     let compiled = rewritten.ok().map(|rewritten| Compiled::from_binary(&engine.inner, &rewritten));
     match compiled {
         Some(Ok(compiled)) => Ok(compiled),
         failed => {
             Compiled::from_binary(&engine.inner, bytes)?;
-            let why = wasmtime::format_err!("this host cannot give its NaNs one form: please report this");
-            Err(failed.and_then(Result::err).map_or(why, |error| error.context("with NaNs in one form")))
+            let why = wasmtime::format_err!("this host cannot write it again: please report this");
+            Err(failed.and_then(Result::err).map_or(why, |error| error.context("as it is written again")))
         }
     }
 }

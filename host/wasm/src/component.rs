@@ -1,32 +1,32 @@
 //! A compiled component: describe, plan, run.
 
-use std::path::Path;
-use std::sync::Arc;
+use std::borrow::Cow;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use millrace_types::action_key::WORLD_VERSION;
-use millrace_types::{
-    ByteSize, ColumnName, ComponentDigest, Cost, Field, Fuel, Limits, Phase, PortName, Schema, bounds,
-};
+use millrace_types::{ByteSize, ColumnName, ComponentDigest, Cost, Fuel, Limits, Phase, PortName, Schema, bounds};
 use serde::{Deserialize, Serialize};
+use wasmtime::Store;
 use wasmtime::component::{
     Component as Compiled, ComponentExportIndex, ComponentNamedList, InstancePre, Lift, Linker, Lower, Resource,
 };
-use wasmtime::{Store, UpdateDeadline};
 
+use crate::claims::{check_plan, check_rounds, mode, problem};
 use crate::compile::load_or_compile;
 use crate::engine::{Cancel, Engine};
-use crate::failure::{emit_failure, failure, not_made};
+use crate::failure::{emit_failure, failure, is_lost, not_made};
 use crate::limits::Limiter;
 use crate::outcome::{Failure, TaskOutcome};
 use crate::output::OutputField;
+use crate::rewrite::Looks;
 use crate::rounds::{self, Seat};
 use crate::slots::Slot;
 use crate::task::{Data, Running, TaskSpec, TaskState, cut};
 use crate::wasi::{self, Wasi};
-use crate::world::{
-    PortSchema, TaskRep, WitFailure, WitField, WitManifest, WitMode, WitPortKind, WitProblem, WitStepPlan,
-};
+use crate::world::{PortSchema, TaskRep, WitFailure, WitField, WitManifest, WitPortKind, WitProblem, WitStepPlan};
 
 /// A table or a blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -172,11 +172,28 @@ pub enum ComponentError {
 pub struct Component {
     digest: ComponentDigest,
     engine: Engine,
+    /// That lets the host look where something is called.
+    code: Code,
+    has_wasi: bool,
+    origin: Arc<Origin>,
+}
+
+/// Compiled code, linked, and what is called in it.
+#[derive(Clone)]
+pub(crate) struct Code {
     pre: InstancePre<TaskState>,
     describe: ComponentExportIndex,
     plan: ComponentExportIndex,
     run: ComponentExportIndex,
-    has_wasi: bool,
+}
+
+/// What code is made of.
+struct Origin {
+    bytes: Cow<'static, [u8]>,
+    /// Where code is kept.
+    compiled: Option<PathBuf>,
+    /// That lets the host look everywhere: made when a task needs it.
+    everywhere: OnceLock<Result<Code, ComponentError>>,
 }
 
 fn one_line(error: &wasmtime::Error) -> String {
@@ -189,8 +206,13 @@ impl Engine {
     ///
     /// # Errors
     /// When the bytes are no component of the step world.
-    pub fn component(&self, bytes: &[u8], compiled: Option<&Path>) -> Result<Component, ComponentError> {
-        let digest = ComponentDigest::from(blake3::hash(bytes));
+    pub fn component(
+        &self,
+        bytes: impl Into<Cow<'static, [u8]>>,
+        compiled: Option<PathBuf>,
+    ) -> Result<Component, ComponentError> {
+        let bytes = bytes.into();
+        let digest = ComponentDigest::from(blake3::hash(&bytes));
         // A module begins like a component; the next four bytes tell them apart.
         if bytes.get(..8) == Some(b"\0asm\x01\0\0\0") {
             let reason = "it is a core module; make a component of it with `wasm-tools component new`".to_owned();
@@ -200,25 +222,28 @@ impl Engine {
             let reason = "it does not begin like WebAssembly".to_owned();
             return Err(ComponentError::NotAComponent { reason });
         }
-        let code = load_or_compile(self, bytes, compiled)
+        let origin = Arc::new(Origin { bytes, compiled, everywhere: OnceLock::new() });
+        let code = self.code(&origin, Looks::AtCalls)?;
+        let has_wasi = self.has_wasi(code.pre.component());
+        Ok(Component { digest, engine: self.clone(), code, has_wasi, origin })
+    }
+
+    fn code(&self, origin: &Origin, looks: Looks) -> Result<Code, ComponentError> {
+        let code = load_or_compile(self, &origin.bytes, origin.compiled.as_deref(), looks)
             .map_err(|error| ComponentError::NotAComponent { reason: one_line(&error) })?;
         self.check_world(&code)?;
         let unlinked = |error: wasmtime::Error| ComponentError::Link { reason: one_line(&error) };
-        let has_wasi = code.component_type().imports(&self.inner).any(|(name, _)| wasi::is_wasi(name));
-        let linker = if has_wasi { &self.linker_with_wasi(&code).map_err(unlinked)? } else { &*self.linker };
+        let linker =
+            if self.has_wasi(&code) { &self.linker_with_wasi(&code).map_err(unlinked)? } else { &*self.linker };
         let pre = linker.instantiate_pre(&code).map_err(unlinked)?;
         let step = format!("millrace:step/step@{WORLD_VERSION}");
         let step = code.get_export_index(None, &step).ok_or(ComponentError::NotAStep)?;
         let function = |name: &str| code.get_export_index(Some(&step), name).ok_or(ComponentError::NotAStep);
-        Ok(Component {
-            digest,
-            engine: self.clone(),
-            pre,
-            describe: function("describe")?,
-            plan: function("plan")?,
-            run: function("run")?,
-            has_wasi,
-        })
+        Ok(Code { pre, describe: function("describe")?, plan: function("plan")?, run: function("run")? })
+    }
+
+    fn has_wasi(&self, code: &Compiled) -> bool {
+        code.component_type().imports(&self.inner).any(|(name, _)| wasi::is_wasi(name))
     }
 
     /// The step world, WASI, and for what else of WASI a component imports a trap.
@@ -256,11 +281,16 @@ impl Component {
         self.digest
     }
 
-    fn store(&self, limits: &Limits, cancel: &Cancel, task: Option<Running>) -> wasmtime::Result<Store<TaskState>> {
-        let meeting = task.as_ref().and_then(|task| task.seat.as_ref()).map(|seat| &seat.meeting);
-        let deadline = meeting.map_or_else(|| Instant::now().checked_add(limits.time), |meeting| meeting.deadline);
-        let together = meeting.map(|meeting| meeting.memory.clone());
-        let limiter = Limiter::new(limits.memory.0, deadline, cancel.clone(), together);
+    fn store(
+        &self,
+        limits: &Limits,
+        deadline: Option<Instant>,
+        cancel: &Cancel,
+        task: Option<Running>,
+        looks: Looks,
+    ) -> wasmtime::Result<Store<TaskState>> {
+        let seat = task.as_ref().and_then(|task| task.seat.clone());
+        let limiter = Limiter::new(limits, deadline, cancel.clone(), seat, looks == Looks::AtCalls);
         let mut wasi = None;
         if self.has_wasi {
             let spec = task.as_ref().map(|task| &task.spec);
@@ -269,21 +299,12 @@ impl Component {
         }
         let mut store = Store::new(&self.engine.inner, TaskState { limiter, task, panic: None, wasi });
         store.limiter(|state| &mut state.limiter);
-        store.set_fuel(limits.fuel.0)?;
         store.set_hostcall_fuel(bounds::CALL_BYTES);
-        store.set_epoch_deadline(1);
-        store.epoch_deadline_callback(|cx| {
-            cx.data().limiter.check().map_err(wasmtime::Error::new)?;
-            if let Some(Running { seat: Some(seat), .. }) = &cx.data().task {
-                seat.goes_on()?;
-            }
-            Ok(UpdateDeadline::Continue(1))
-        });
         Ok(store)
     }
 
     fn call<P, R>(
-        &self,
+        pre: &InstancePre<TaskState>,
         store: &mut Store<TaskState>,
         function: &ComponentExportIndex,
         params: P,
@@ -293,14 +314,19 @@ impl Component {
         R: 'static,
         (R,): ComponentNamedList + Lift,
     {
-        let instance = self.pre.instantiate(&mut *store).map_err(not_made)?;
+        let instance = pre.instantiate(&mut *store).map_err(not_made)?;
         let function = instance.get_typed_func::<P, (R,)>(&mut *store, function)?;
         Ok(function.call(&mut *store, params)?.0)
     }
 
-    fn ask<P, R>(&self, what: &'static str, function: &ComponentExportIndex, params: P) -> Result<R, ComponentError>
+    fn ask<P, R>(
+        &self,
+        what: &'static str,
+        function: impl Fn(&Code) -> &ComponentExportIndex,
+        params: P,
+    ) -> Result<R, ComponentError>
     where
-        P: ComponentNamedList + Lower,
+        P: ComponentNamedList + Lower + Clone,
         R: 'static,
         (R,): ComponentNamedList + Lift,
     {
@@ -310,16 +336,26 @@ impl Component {
             time: Duration::from_secs(10),
         };
         let failed = |reason: String| ComponentError::Failed { what, reason };
-        let mut store = self.store(&limits, &Cancel::default(), None).map_err(|error| failed(one_line(&error)))?;
-        self.call(&mut store, function, params).map_err(|error| {
-            match failure(&error, &limits, store.data().panic.clone()) {
-                Failure::Trap { message, .. } | Failure::Misuse { message } | Failure::Host { message } => {
-                    failed(message)
-                }
-                Failure::Memory { limit, .. } => failed(format!("it needs more than {limit} of memory")),
-                Failure::Fuel { .. } | Failure::Time { .. } => failed("it does not come to an end".to_owned()),
-                other => failed(format!("{other:?}")),
+        let mut deadline = Instant::now().checked_add(limits.time);
+        let mut looks = Looks::AtCalls;
+        let (store, answer) = loop {
+            let asked = Instant::now();
+            let code = self.code(looks)?;
+            deadline = deadline.and_then(|deadline| deadline.checked_add(asked.elapsed()));
+            let store = self.store(&limits, deadline, &Cancel::default(), None, looks);
+            let mut store = store.map_err(|error| failed(one_line(&error)))?;
+            let answer = Self::call(&code.pre, &mut store, function(code), params.clone());
+            if looks == Looks::AtCalls && is_lost(&answer) {
+                looks = Looks::Everywhere;
+                continue;
             }
+            break (store, answer);
+        };
+        answer.map_err(|error| match failure(&error, &limits, store.data().panic.clone()) {
+            Failure::Trap { message, .. } | Failure::Misuse { message } | Failure::Host { message } => failed(message),
+            Failure::Memory { limit, .. } => failed(format!("it needs more than {limit} of memory")),
+            Failure::Fuel { .. } | Failure::Time { .. } => failed("it does not come to an end".to_owned()),
+            other => failed(format!("{other:?}")),
         })
     }
 
@@ -328,7 +364,7 @@ impl Component {
     /// # Errors
     /// When it does not answer, or what it says is not possible.
     pub fn describe(&self) -> Result<Manifest, ComponentError> {
-        let manifest: WitManifest = self.ask("describe", &self.describe, ())?;
+        let manifest: WitManifest = self.ask("describe", |code| &code.describe, ())?;
         let claims = |reason: String| ComponentError::Claims { what: "manifest", reason };
         let kind = |kind| match kind {
             WitPortKind::Table => PortKind::Table,
@@ -411,7 +447,7 @@ impl Component {
             })
             .collect();
         let answer: Result<WitStepPlan, Vec<WitProblem>> =
-            self.ask("plan", &self.plan, (params.to_owned(), schemas))?;
+            self.ask("plan", |code| &code.plan, (params.to_owned(), schemas))?;
         match answer {
             Ok(plan) => check_plan(manifest, inputs, plan).map(Ok),
             Err(problems) => Ok(Err(problems.into_iter().take(bounds::PROBLEMS).map(problem).collect())),
@@ -427,29 +463,55 @@ impl Component {
     pub fn run(&self, spec: TaskSpec, data: Arc<dyn Data>, cancel: &Cancel, slot: Slot) -> TaskOutcome {
         match spec.phase {
             Phase::Rounds => rounds::run(self, spec, &data, cancel, slot),
-            _ => self.run_alone(spec, data, cancel),
+            _ => self.run_alone(spec, &data, cancel),
+        }
+    }
+
+    fn code(&self, looks: Looks) -> Result<&Code, ComponentError> {
+        match looks {
+            Looks::AtCalls => Ok(&self.code),
+            Looks::Everywhere => {
+                let make = || self.engine.code(&self.origin, looks);
+                self.origin.everywhere.get_or_init(make).as_ref().map_err(Clone::clone)
+            }
         }
     }
 
     /// As it is linked for guests that meet.
-    pub(crate) fn in_rounds(&self) -> wasmtime::Result<InstancePre<TaskState>> {
-        let code = self.pre.component();
+    pub(crate) fn in_rounds(&self, looks: Looks) -> wasmtime::Result<Code> {
+        let code = self.code(looks)?;
+        let component = code.pre.component();
         let mut linker =
-            if self.has_wasi { self.engine.linker_with_wasi(code)? } else { (*self.engine.linker).clone() };
+            if self.has_wasi { self.engine.linker_with_wasi(component)? } else { (*self.engine.linker).clone() };
         rounds::link(&mut linker)?;
-        linker.instantiate_pre(code)
+        Ok(Code { pre: linker.instantiate_pre(component)?, ..code.clone() })
     }
 
-    fn run_alone(&self, spec: TaskSpec, data: Arc<dyn Data>, cancel: &Cancel) -> TaskOutcome {
+    fn run_alone(&self, mut spec: TaskSpec, data: &Arc<dyn Data>, cancel: &Cancel) -> TaskOutcome {
         let started = Instant::now();
         let cpu_started = cpu_us();
         let limits = spec.limits;
-        let mut store = match self.store(&limits, cancel, Some(Running::new(spec, data, None))) {
-            Ok(store) => store,
-            Err(error) => return TaskOutcome::failed(Failure::Host { message: one_line(&error) }),
+        let mut deadline = started.checked_add(limits.time);
+        let mut looks = Looks::AtCalls;
+        let mut outcome = loop {
+            let asked = Instant::now();
+            let code = match self.code(looks) {
+                Ok(code) => code,
+                Err(error) => return TaskOutcome::failed(Failure::Host { message: error.to_string() }),
+            };
+            // That something is compiled is no matter of the task.
+            deadline = deadline.and_then(|deadline| deadline.checked_add(asked.elapsed()));
+            let running = Running::new(spec, data.clone(), None);
+            let mut store = match self.store(&limits, deadline, cancel, Some(running), looks) {
+                Ok(store) => store,
+                Err(error) => return TaskOutcome::failed(Failure::Host { message: one_line(&error) }),
+            };
+            let answer = Self::call(&code.pre, &mut store, &code.run, (Resource::<TaskRep>::new_borrow(0),));
+            match is_lost(&answer).then(|| store.data_mut().task.take()) {
+                Some(Some(lost)) => (spec, looks) = (lost.spec, Looks::Everywhere),
+                _ => break conclude(store, answer, &limits),
+            }
         };
-        let answer = self.call(&mut store, &self.run, (Resource::<TaskRep>::new_borrow(0),));
-        let mut outcome = conclude(store, answer, &limits);
         outcome.cost.wall_us = started.elapsed().as_micros() as u64;
         outcome.cost.cpu_us = cpu_us().saturating_sub(cpu_started);
         outcome
@@ -459,7 +521,8 @@ impl Component {
     /// it costs of time is for others to say.
     pub(crate) async fn run_guest(
         &self,
-        pre: &InstancePre<TaskState>,
+        code: &Code,
+        looks: Looks,
         spec: TaskSpec,
         data: Arc<dyn Data>,
         cancel: &Cancel,
@@ -469,23 +532,27 @@ impl Component {
         if seat.goes_on().is_err() {
             return TaskOutcome::failed(Failure::Cancelled);
         }
-        let mut store = match self.store(&limits, cancel, Some(Running::new(spec, data, Some(seat)))) {
+        let meeting = seat.meeting.clone();
+        let running = Some(Running::new(spec, data, Some(seat)));
+        let mut store = match self.store(&limits, meeting.deadline, cancel, running, looks) {
             Ok(store) => store,
             Err(error) => return TaskOutcome::failed(Failure::Host { message: one_line(&error) }),
         };
         let answer = async {
-            let instance = pre.instantiate_async(&mut store).await.map_err(not_made)?;
-            let function = instance.get_typed_func::<_, (Result<(), WitFailure>,)>(&mut store, &self.run)?;
+            let instance = code.pre.instantiate_async(&mut store).await.map_err(not_made)?;
+            let function = instance.get_typed_func::<_, (Result<(), WitFailure>,)>(&mut store, &code.run)?;
             Ok(function.call_async(&mut store, (Resource::<TaskRep>::new_borrow(0),)).await?.0)
         };
         let answer = answer.await;
+        if is_lost(&answer) {
+            meeting.is_lost.store(true, Ordering::Relaxed);
+        }
         conclude(store, answer, &limits)
     }
 }
 
 /// What a guest came to.
 fn conclude(store: Store<TaskState>, answer: wasmtime::Result<Result<(), WitFailure>>, limits: &Limits) -> TaskOutcome {
-    let fuel = limits.fuel.0.saturating_sub(store.get_fuel().unwrap_or(0));
     let TaskState { limiter, task, panic, wasi } = store.into_data();
     let Some(running) = task else {
         let message = "a task lost its state: please report this".to_owned();
@@ -502,6 +569,7 @@ fn conclude(store: Store<TaskState>, answer: wasmtime::Result<Result<(), WitFail
         }
         Err(error) => Err(failure(&error, limits, panic)),
     };
+    let fuel = limiter.fuel_used.min(limits.fuel.0);
     let cost = Cost { fuel, peak_memory_bytes: limiter.peak, bytes_read, bytes_written, ..Cost::default() };
     TaskOutcome { result, metrics: metrics.into_iter().collect(), log, cost }
 }
@@ -509,90 +577,4 @@ fn conclude(store: Store<TaskState>, answer: wasmtime::Result<Result<(), WitFail
 pub(crate) fn cpu_us() -> u64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1_000
-}
-
-fn mode(mode: WitMode) -> Mode {
-    match mode {
-        WitMode::Map => Mode::Map,
-        WitMode::Fold => Mode::Fold,
-        WitMode::Whole => Mode::Whole,
-        WitMode::Rounds => Mode::Rounds,
-    }
-}
-
-fn problem(problem: WitProblem) -> Problem {
-    let WitProblem { param, message, missing, mut candidates, span } = problem;
-    candidates.truncate(bounds::PROBLEMS);
-    Problem { param, message: cut(message, bounds::MESSAGE_BYTES), missing, candidates, span }
-}
-
-fn check_rounds(mode: Mode, outputs: &[Port]) -> Result<(), String> {
-    match outputs.iter().find(|port| port.kind == PortKind::Table) {
-        Some(port) if mode == Mode::Rounds => {
-            Err(format!("it works in rounds, where blobs come out, and its output `{}` is a table", port.name))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn check_plan(manifest: &Manifest, inputs: &[PlanInput], plan: WitStepPlan) -> Result<StepPlan, ComponentError> {
-    let claims = |reason: String| ComponentError::Claims { what: "plan", reason };
-    let schema = |port: &str| inputs.iter().find(|input| input.port == *port).and_then(|input| input.schema.as_ref());
-    let mode = plan.mode.map_or(manifest.mode, mode);
-    if mode != Mode::Whole && !manifest.inputs.iter().any(|port| port.mapped) {
-        return Err(claims("it works by parts and has no mapped port".to_owned()));
-    }
-    check_rounds(mode, &manifest.outputs).map_err(claims)?;
-    let mut reads = Vec::new();
-    for read in plan.reads {
-        let Some((schema, input)) = schema(&read.port).zip(inputs.iter().find(|input| input.port == *read.port)) else {
-            return Err(claims(format!("it reads from `{}`, where there is no table", read.port)));
-        };
-        if let Some(unknown) = read.columns.iter().find(|column| schema.find(column).is_none()) {
-            return Err(claims(format!("it reads the column `{unknown}`, which `{}` does not have", read.port)));
-        }
-        // In the order of the schema, whatever the order in which it asked.
-        let wanted = |name: &&ColumnName| read.columns.iter().any(|column| *name == column.as_str());
-        let columns: Vec<ColumnName> = schema.fields.iter().map(|field| &field.name).filter(wanted).cloned().collect();
-        if reads.iter().any(|(port, _)| *port == input.port) {
-            return Err(claims(format!("it names the reads of `{}` twice", read.port)));
-        }
-        reads.push((input.port.clone(), columns));
-    }
-    let mut outputs = Vec::new();
-    for port in manifest.outputs.iter().filter(|port| port.kind == PortKind::Table) {
-        let Some(output) = plan.outputs.iter().find(|output| port.name == *output.port) else {
-            return Err(claims(format!("it says nothing of its output `{}`", port.name)));
-        };
-        let Some(fields) = &output.fields else {
-            outputs.push((port.name.clone(), None));
-            continue;
-        };
-        let mut out = Vec::with_capacity(fields.len());
-        for output in fields {
-            let field = Field::from(output.field.clone());
-            let source = match &output.source {
-                None => None,
-                Some(source) => {
-                    let found = schema(&source.port).and_then(|schema| schema.find(&source.column));
-                    let Some((_, found)) = found else {
-                        let (port, column) = (&source.port, &source.column);
-                        return Err(claims(format!("it passes `{column}` of `{port}` through, which is not there")));
-                    };
-                    if found.data_type != field.data_type || (found.nullable && !field.nullable) {
-                        return Err(claims(format!("it passes `{}` through with another type", field.name)));
-                    }
-                    let port = PortName::new(&source.port).map_err(|error| claims(error.to_string()))?;
-                    Some((port, ColumnName::new(&source.column)))
-                }
-            };
-            out.push(OutputField { field, source });
-        }
-        let schema = Schema { fields: out.iter().map(|output| output.field.clone()).collect() };
-        if let Some(twice) = schema.duplicate() {
-            return Err(claims(format!("`{}` would have two columns `{twice}`", port.name)));
-        }
-        outputs.push((port.name.clone(), Some(out)));
-    }
-    Ok(StepPlan { mode, reads, outputs })
 }

@@ -4,7 +4,6 @@
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use wasmtime::component::Linker;
 use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig, RegallocAlgorithm};
@@ -12,9 +11,6 @@ use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig, Rega
 use crate::host;
 use crate::slots::Slots;
 use crate::task::TaskState;
-
-/// How often a running guest looks whether it should stop.
-const TICK: Duration = Duration::from_millis(10);
 
 /// Guests at a time, of all threads: more jobs than this there cannot be.
 pub const SLOTS: u32 = 256;
@@ -25,6 +21,9 @@ const SEATS: u32 = 2 * crate::rounds::GUESTS as u32;
 
 /// Core instances of one component: its own and the adapters of its imports.
 const CORES: u32 = 16;
+
+/// Tables of one component: as many of their own, and one more in each for `fuel`.
+const TABLES: u32 = 2 * CORES;
 
 /// Bytes of a slot that stay with the process between two guests.
 const RESIDENT: usize = 32 << 20;
@@ -52,26 +51,15 @@ pub struct Engine {
     pub(crate) linker: Arc<Linker<TaskState>>,
     fingerprint: Arc<str>,
     pub(crate) seats: Arc<Slots>,
-    _ticker: Arc<Ticker>,
-}
-
-/// Advances the epoch while there is an engine.
-struct Ticker(Arc<AtomicBool>);
-
-impl Drop for Ticker {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 fn config() -> Config {
     let mut config = Config::new();
     // The same bits everywhere: relaxed SIMD has one meaning, and that NaNs have one form is
-    // written into a component before it is compiled (`nan`).
+    // written into a component before it is compiled (`rewrite`).
     config.relaxed_simd_deterministic(true);
-    // Fuel is counted the same everywhere; the epoch only ever ends a task.
-    config.consume_fuel(true);
-    config.epoch_interruption(true);
+    // Fuel is counted by components themselves, which say where they seldom go (`fuel`).
+    config.wasm_branch_hinting(true);
     config.max_wasm_stack(1 << 20);
     config.cranelift_regalloc_algorithm(RegallocAlgorithm::Backtracking);
     config
@@ -86,12 +74,13 @@ fn pool() -> InstanceAllocationStrategy {
     pool.total_component_instances(guests);
     pool.total_core_instances(guests * CORES);
     pool.total_memories(guests * 2);
-    pool.total_tables(guests * CORES);
+    pool.total_tables(guests * TABLES);
     // For guests that wait for others. Each costs a call when the engine is made.
     pool.total_stacks(SEATS);
     pool.max_core_instances_per_component(CORES);
     pool.max_memories_per_component(2);
-    pool.max_tables_per_component(CORES);
+    pool.max_tables_per_component(TABLES);
+    pool.max_tables_per_module(CORES);
     pool.max_component_instance_size(16 << 20);
     pool.max_core_instance_size(16 << 20);
     pool.table_elements(1 << 20);
@@ -119,18 +108,10 @@ impl Engine {
         // A fixed hasher: std's default keys are constant when made this way.
         let mut hasher = std::hash::DefaultHasher::new();
         inner.precompile_compatibility_hash().hash(&mut hasher);
-        crate::nan::VERSION.hash(&mut hasher);
+        crate::rewrite::VERSION.hash(&mut hasher);
         let fingerprint = format!("wasmtime-48-{}-{:016x}", std::env::consts::ARCH, hasher.finish());
-        let stop = Arc::new(AtomicBool::new(false));
-        let (engine, stopped) = (inner.clone(), stop.clone());
-        std::thread::Builder::new().name("epoch".to_owned()).spawn(move || {
-            while !stopped.load(Ordering::Relaxed) {
-                std::thread::sleep(TICK);
-                engine.increment_epoch();
-            }
-        })?;
         let (linker, fingerprint) = (Arc::new(linker), fingerprint.into());
-        Ok(Self { inner, linker, fingerprint, seats: Slots::new(SEATS as usize), _ticker: Arc::new(Ticker(stop)) })
+        Ok(Self { inner, linker, fingerprint, seats: Slots::new(SEATS as usize) })
     }
 
     /// Names the code that this engine makes: another version, target or

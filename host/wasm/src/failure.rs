@@ -17,6 +17,11 @@ pub(crate) fn not_made(error: wasmtime::Error) -> wasmtime::Error {
     wasmtime::Error::new(DataError(format!("the system has no room for a guest: {}", error.root_cause())))
 }
 
+/// Whether a guest has to begin again where it can be stopped.
+pub(crate) fn is_lost<R>(answer: &wasmtime::Result<R>) -> bool {
+    answer.as_ref().is_err_and(|error| error.downcast_ref() == Some(&Stop::Lost))
+}
+
 pub(crate) fn emit_failure(error: EmitError) -> Failure {
     match error {
         EmitError::Misuse(message) => Failure::Misuse { message },
@@ -51,8 +56,9 @@ pub(crate) fn failure(error: &wasmtime::Error, limits: &Limits, panic: Option<St
     if let Some(stop) = error.downcast_ref::<Stop>() {
         return match stop {
             Stop::Memory { wanted } => Failure::Memory { limit: limits.memory, wanted: ByteSize(*wanted), backtrace },
+            Stop::Fuel => Failure::Fuel { limit: limits.fuel, backtrace },
             Stop::Time => Failure::Time { limit: limits.time, backtrace },
-            Stop::Cancelled | Stop::Left => Failure::Cancelled,
+            Stop::Cancelled | Stop::Left | Stop::Lost => Failure::Cancelled,
         };
     }
     if let Some(misuse) = error.downcast_ref::<EmitError>() {
@@ -68,7 +74,6 @@ pub(crate) fn failure(error: &wasmtime::Error, limits: &Limits, panic: Option<St
         return Failure::Host { message: data.0.clone() };
     }
     match (error.downcast_ref::<Trap>(), panic) {
-        (Some(Trap::OutOfFuel), _) => Failure::Fuel { limit: limits.fuel, backtrace },
         (_, Some(panic)) => Failure::Trap { message: panic, backtrace },
         (Some(Trap::StackOverflow), None) => {
             Failure::Trap { message: "its stack overflowed, as by a recursion without end".to_owned(), backtrace }

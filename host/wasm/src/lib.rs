@@ -5,15 +5,16 @@
 //! a [`Data`]. Nothing that a guest does, says or leaves out may panic, hang or
 //! fill this process; what it hands over is checked before it is kept.
 
+mod claims;
 mod compile;
 mod component;
 mod engine;
 mod failure;
 mod host;
 mod limits;
-mod nan;
 mod outcome;
 mod output;
+mod rewrite;
 mod rounds;
 mod slots;
 mod task;

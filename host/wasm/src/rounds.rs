@@ -11,7 +11,7 @@ use std::future::poll_fn;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::thread::Scope;
@@ -19,14 +19,15 @@ use std::time::{Duration, Instant};
 
 use millrace_types::action_key::WORLD_VERSION;
 use millrace_types::{Cost, Fuel, Limits, OutputRecord, PortName, bounds};
+use wasmtime::StoreContextMut;
 use wasmtime::component::{Linker, Resource};
-use wasmtime::{StoreContextMut, Trap};
 
 use crate::component::{Component, cpu_us};
 use crate::engine::Cancel;
 use crate::limits::Stop;
 use crate::outcome::{Failure, TaskOutcome};
 use crate::output::EmitError;
+use crate::rewrite::Looks;
 use crate::slots::{LOOK, Slot, Slots};
 use crate::task::{Data, InputItem, Running, TablePart, TaskSpec, TaskState};
 use crate::world::{TaskRep, WitReduction};
@@ -121,7 +122,7 @@ impl Broken {
     fn error(&self) -> wasmtime::Error {
         match self {
             Self::Misuse(message) => wasmtime::Error::new(EmitError::Misuse(message.clone())),
-            Self::Fuel => Trap::OutOfFuel.into(),
+            Self::Fuel => wasmtime::Error::new(Stop::Fuel),
             Self::Left(_) => wasmtime::Error::new(Stop::Left),
         }
     }
@@ -190,13 +191,15 @@ pub(crate) struct Meeting {
     /// Of all guests: that of the task.
     pub(crate) deadline: Option<Instant>,
     /// Memory of all guests together.
-    pub(crate) memory: Arc<AtomicU64>,
+    pub(crate) memory: AtomicU64,
+    /// One of them has to begin again where it can be stopped, and so have all.
+    pub(crate) is_lost: AtomicBool,
     round: Mutex<Round>,
     changed: Condvar,
 }
 
 impl Meeting {
-    fn new(guests: usize, limits: &Limits) -> Self {
+    fn new(guests: usize, limits: &Limits, deadline: Option<Instant>) -> Self {
         let round = Round {
             number: 0,
             asked: None,
@@ -211,8 +214,8 @@ impl Meeting {
             left: guests,
             cpu_us: 0,
         };
-        let deadline = Instant::now().checked_add(limits.time);
-        Self { fuel: limits.fuel, deadline, memory: Arc::default(), round: Mutex::new(round), changed: Condvar::new() }
+        let (memory, is_lost) = (AtomicU64::new(0), AtomicBool::new(false));
+        Self { fuel: limits.fuel, deadline, memory, is_lost, round: Mutex::new(round), changed: Condvar::new() }
     }
 
     fn round(&self) -> MutexGuard<'_, Round> {
@@ -341,6 +344,7 @@ impl Meeting {
 const SOON: Duration = Duration::from_millis(5);
 
 /// What a guest of a task in rounds holds.
+#[derive(Clone)]
 pub(crate) struct Seat {
     pub(crate) meeting: Arc<Meeting>,
     pub(crate) guest: usize,
@@ -367,11 +371,10 @@ pub(crate) fn link(linker: &mut Linker<TaskState>) -> wasmtime::Result<()> {
         "[method]task.all-reduce",
         |cx: StoreContextMut<'_, TaskState>, (_, how, values): (Resource<TaskRep>, WitReduction, Vec<f64>)| {
             Box::new(async move {
-                let left = cx.get_fuel()?;
                 let TaskState { limiter, task, .. } = cx.data();
-                let Some(Running { seat: Some(seat), spec, .. }) = task else { return Err(alone()) };
+                let Some(Running { seat: Some(seat), .. }) = task else { return Err(alone()) };
                 let Seat { meeting, guest } = seat;
-                let number = meeting.arrive(*guest, how.into(), values, spec.limits.fuel.0.saturating_sub(left))?;
+                let number = meeting.arrive(*guest, how.into(), values, limiter.fuel_used)?;
                 let made = poll_fn(|_| match limiter.check() {
                     Ok(()) => meeting.made(*guest, number),
                     Err(stop) => Poll::Ready(Err(wasmtime::Error::new(stop))),
@@ -431,10 +434,6 @@ pub(crate) fn run(
     slot: Slot,
 ) -> TaskOutcome {
     let limits = spec.limits;
-    let pre = match component.in_rounds() {
-        Ok(pre) => pre,
-        Err(error) => return TaskOutcome::failed(Failure::Host { message: format!("{error:#}") }),
-    };
     let parts = mapped_parts(&spec).map_or(1, |(_, parts)| parts.len());
     let specs = share(spec);
     // Nobody who waits for seats keeps others from computing.
@@ -444,22 +443,40 @@ pub(crate) fn run(
         Ok(seats) => seats,
         Err(failure) => return TaskOutcome::failed(failure),
     };
-    let slot = slots.take();
     // Whatever it waited for is nothing that it took.
-    let started = Instant::now();
-    let meeting = Arc::new(Meeting::new(specs.len(), &limits));
-    let guest = |(guest, spec): (usize, TaskSpec)| -> (usize, Guest) {
-        let seat = Seat { meeting: meeting.clone(), guest };
-        let (component, pre, data, cancel) = (component.clone(), pre.clone(), data.clone(), cancel.clone());
-        (guest, Box::pin(async move { component.run_guest(&pre, spec, data, &cancel, seat).await }))
-    };
-    meeting.round().ready = specs.into_iter().enumerate().map(guest).collect();
-    std::thread::scope(|scope| meeting.work(scope, &slots, slot, true));
-    let mut round = meeting.round();
-    let mut outcome = together(round.ended.drain(..).flatten().collect(), limits.fuel, parts);
-    outcome.cost.cpu_us = round.cpu_us;
-    outcome.cost.wall_us = started.elapsed().as_micros() as u64;
-    outcome
+    let (mut slot, mut began) = (slots.take(), Instant::now());
+    let mut deadline = began.checked_add(limits.time);
+    let (mut wall, mut cpu_us, mut looks) = (Duration::ZERO, 0, Looks::AtCalls);
+    loop {
+        let asked = Instant::now();
+        let code = match component.in_rounds(looks) {
+            Ok(code) => code,
+            Err(error) => return TaskOutcome::failed(Failure::Host { message: format!("{error:#}") }),
+        };
+        // That something is compiled is no matter of the task.
+        deadline = deadline.and_then(|deadline| deadline.checked_add(asked.elapsed()));
+        let meeting = Arc::new(Meeting::new(specs.len(), &limits, deadline));
+        let guest = |(guest, spec): (usize, &TaskSpec)| -> (usize, Guest) {
+            let seat = Seat { meeting: meeting.clone(), guest };
+            let (component, code, spec) = (component.clone(), code.clone(), spec.clone());
+            let (data, cancel) = (data.clone(), cancel.clone());
+            (guest, Box::pin(async move { component.run_guest(&code, looks, spec, data, &cancel, seat).await }))
+        };
+        meeting.round().ready = specs.iter().enumerate().map(guest).collect();
+        std::thread::scope(|scope| meeting.work(scope, &slots, slot, true));
+        let mut round = meeting.round();
+        wall += began.elapsed();
+        cpu_us += round.cpu_us;
+        if looks == Looks::AtCalls && meeting.is_lost.load(Ordering::Relaxed) {
+            looks = Looks::Everywhere;
+            (slot, began) = (slots.take(), Instant::now());
+            continue;
+        }
+        let mut outcome = together(round.ended.drain(..).flatten().collect(), limits.fuel, parts);
+        outcome.cost.cpu_us = cpu_us;
+        outcome.cost.wall_us = wall.as_micros() as u64;
+        return outcome;
+    }
 }
 
 /// What the guests of a task came to, as one.

@@ -130,6 +130,16 @@ impl Guest for Evil {
             "loops" => loop {
                 opaque(());
             },
+            // Two billion of fuel in a loop that calls nothing, and a good end.
+            "takes long" => {
+                let last =
+                    (0..opaque(250_000_000u64)).fold(opaque(1u64), |x, i| (x ^ i).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+                task.log(wit::Level::Info, &format!("came to {last}"));
+                begin();
+                good_n();
+                good_t();
+                task.end();
+            }
             "recurses" => {
                 opaque(recurse(opaque(0)));
             }

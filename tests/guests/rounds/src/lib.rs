@@ -41,7 +41,7 @@ impl Rounds for Sums {
         let table = task.table("input")?;
         let rows = table.rows() as f64;
         if self.attack == "alone" {
-            for _ in 0..opaque(1_200_000_000_u64) {
+            for _ in 0..opaque(4_000_000_000_u64) {
                 opaque(());
             }
             return task.emit_blob("sums", b"[]");
@@ -69,6 +69,12 @@ impl Rounds for Sums {
             "one loops" if is_first => loop {
                 opaque(());
             },
+            // In a loop that calls nothing.
+            "one takes long" if is_first => {
+                for _ in 0..opaque(1_000_000_000) {
+                    opaque(());
+                }
+            }
             "partial" => task.emit_partial(b"x")?,
             "much memory" => {
                 // Less than the limit for each, more for all.

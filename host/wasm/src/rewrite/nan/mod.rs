@@ -9,7 +9,7 @@
 //! seen is as with the compiler's own way: `tests` holds one against the other.
 //!
 //! ```text
-//! component → core modules → functions
+//! module → functions
 //!     flow    follows the values of a function, by `ops`, into
 //!     graph   where each comes from, and who sees it; out of it come the places
 //!     here    the function is written again, with more at these places
@@ -21,8 +21,7 @@
 //! compiler's own deterministic form says otherwise.
 //!
 //! A function that does what is not followed (exceptions, tail calls) or is too large gets
-//! them behind every operation. What is no WebAssembly is left as it is, for the compiler to
-//! say what is wrong.
+//! them behind every operation.
 
 mod flow;
 mod graph;
@@ -31,121 +30,37 @@ mod ops;
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use wasmparser::{BinaryReader, FunctionBody, Operator, Parser, Payload, TypeRef, ValType};
+use wasmparser::{BinaryReader, FunctionBody, Operator, ValType};
 
-use flow::{Lost, Types};
+use super::op::{LOCAL_GET, LOCAL_TEE};
+use super::{HEAD, MOST_BYTES, Malformed, Types, body as function_body, locals, number, section, sections};
+use flow::Lost;
 use ops::{Effect, Lane, Shape};
 
-/// Of what is written: code that another version has made is compiled anew.
-pub(crate) const VERSION: u32 = 3;
-
-/// Components in components, and modules in those.
-const DEPTH: usize = 200;
-
-/// As many types or functions, and bytes of a function, as a compiler takes.
-const MOST_ITEMS: usize = 1_000_000;
-const MOST_BYTES: usize = 7_654_321;
-
-/// The bytes of a component or module are no such thing.
-#[derive(Debug)]
-pub(crate) struct Malformed;
-
-impl From<wasmparser::BinaryReaderError> for Malformed {
-    fn from(_: wasmparser::BinaryReaderError) -> Self {
-        Self
-    }
-}
-
-/// A component whose NaNs have one form wherever they can be seen.
+/// A module whose NaNs have one form wherever they can be seen.
 ///
 /// # Errors
 /// When it is none; not every fault is found here.
-pub(crate) fn in_one_form(component: &[u8]) -> Result<Vec<u8>, Malformed> {
-    rewritten(component, DEPTH)
-}
-
-const CORE_MODULE: u8 = 1;
-const COMPONENT: u8 = 4;
-const CODE: u8 = 10;
-const CUSTOM: u8 = 0;
-
-fn rewritten(bytes: &[u8], depth: usize) -> Result<Vec<u8>, Malformed> {
-    let depth = depth.checked_sub(1).ok_or(Malformed)?;
-    let is_module = bytes.get(4..8) == Some(&[1, 0, 0, 0]);
-    let types = if is_module { types(bytes)? } else { Types::default() };
-    let mut out = bytes.get(..8).ok_or(Malformed)?.to_vec();
-    let mut reader = BinaryReader::new(&bytes[8..], 0);
-    while !reader.eof() {
-        let id = reader.read_u8()?;
-        let size = reader.read_var_u32()? as usize;
-        let content = reader.read_bytes(size)?;
-        match (is_module, id) {
-            (false, CORE_MODULE | COMPONENT) => section(&mut out, id, &rewritten(content, depth)?)?,
-            (true, CODE) => section(&mut out, id, &code(content, &types)?)?,
+pub(super) fn in_one_form(module: &[u8]) -> Result<Vec<u8>, Malformed> {
+    let types = Types::of(module)?;
+    let mut out = module.get(..HEAD).ok_or(Malformed)?.to_vec();
+    for found in sections(module)? {
+        let (id, content) = found?;
+        match id {
+            CODE => section(&mut out, id, &code(content, &types)?)?,
             // Hints that name instructions by their place.
-            (true, CUSTOM) if is_about_code(content) => {}
+            CUSTOM if is_about_code(content) => {}
             _ => section(&mut out, id, content)?,
         }
     }
     Ok(out)
 }
 
+const CODE: u8 = 10;
+const CUSTOM: u8 = 0;
+
 fn is_about_code(custom: &[u8]) -> bool {
     BinaryReader::new(custom, 0).read_string().is_ok_and(|name| name.starts_with("metadata.code."))
-}
-
-fn section(out: &mut Vec<u8>, id: u8, content: &[u8]) -> Result<(), Malformed> {
-    out.push(id);
-    number(out, u32::try_from(content.len()).map_err(|_| Malformed)?);
-    out.extend_from_slice(content);
-    Ok(())
-}
-
-/// LEB128, as WebAssembly writes its numbers.
-fn number(out: &mut Vec<u8>, mut value: u32) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-/// What a module declares that says how many values its instructions take.
-fn types(module: &[u8]) -> Result<Types, Malformed> {
-    let mut types = Types::default();
-    for payload in Parser::new(0).parse_all(module) {
-        match payload? {
-            Payload::TypeSection(reader) => {
-                for group in reader {
-                    types.types.extend(group?.into_types());
-                    if types.types.len() > MOST_ITEMS {
-                        return Err(Malformed);
-                    }
-                }
-            }
-            Payload::ImportSection(reader) => {
-                for import in reader.into_imports() {
-                    if let TypeRef::Func(ty) | TypeRef::FuncExact(ty) = import?.ty {
-                        types.functions.push(ty);
-                    }
-                }
-                types.imported = types.functions.len();
-            }
-            Payload::FunctionSection(reader) => {
-                if reader.count() as usize > MOST_ITEMS {
-                    return Err(Malformed);
-                }
-                for ty in reader {
-                    types.functions.push(ty?);
-                }
-            }
-            _ => {}
-        }
-        if types.functions.len() > MOST_ITEMS {
-            return Err(Malformed);
-        }
-    }
-    Ok(types)
 }
 
 fn code(content: &[u8], types: &Types) -> Result<Vec<u8>, Malformed> {
@@ -163,8 +78,8 @@ fn code(content: &[u8], types: &Types) -> Result<Vec<u8>, Malformed> {
         let function = types.imported as u32 + place;
         let body = decided(body)?;
         match body_of(&body, function, types, &mut looks)? {
-            None => section_body(&mut out, &body),
-            Some(changed) => section_body(&mut out, &changed),
+            None => function_body(&mut out, &body),
+            Some(changed) => function_body(&mut out, &changed),
         }
     }
     Ok(out)
@@ -195,26 +110,6 @@ fn decided(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Malformed> {
     }
     out.extend_from_slice(&bytes[copied..]);
     Ok(Cow::Owned(out))
-}
-
-fn section_body(out: &mut Vec<u8>, body: &[u8]) {
-    number(out, body.len() as u32);
-    out.extend_from_slice(body);
-}
-
-/// The locals of a function: its params, and what it declares.
-fn locals(body: &FunctionBody<'_>, params: &[ValType]) -> Result<Vec<ValType>, Malformed> {
-    /// As many as a compiler takes.
-    const MOST: usize = 50_000;
-    let mut locals = params.to_vec();
-    for group in body.get_locals_reader()? {
-        let (count, ty) = group?;
-        if locals.len() + count as usize > MOST {
-            return Err(Malformed);
-        }
-        locals.extend(std::iter::repeat_n(ty, count as usize));
-    }
-    Ok(locals)
 }
 
 /// A function with more instructions, if it needs any.
@@ -294,8 +189,6 @@ const V128: u8 = 0x7b;
 
 /// Gives the NaNs of what lies on the stack one form: `x = x ? x : NaN` in each lane.
 fn one_form(out: &mut Vec<u8>, shape: Shape, spare: u32) {
-    const LOCAL_GET: u8 = 0x20;
-    const LOCAL_TEE: u8 = 0x22;
     const CONST: u8 = 0x0c;
     const BITSELECT: u8 = 0x52;
     let (splat, equal, extract) = match shape.lane {

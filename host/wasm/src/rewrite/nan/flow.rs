@@ -10,26 +10,9 @@ use std::collections::HashMap;
 
 use wasmparser::{BlockType, FrameKind, ModuleArity, Operator, SubType, ValType};
 
+use super::super::Types;
 use super::graph::{GIVEN, Graph, Id, Places, ZERO};
 use super::ops::{Effect, Lane, effect};
-
-/// What a module declares, as far as it says how many values an instruction takes.
-#[derive(Default)]
-pub(super) struct Types {
-    pub(super) types: Vec<SubType>,
-    /// Of all functions, imports first.
-    pub(super) functions: Vec<u32>,
-    pub(super) imported: usize,
-}
-
-impl Types {
-    pub(super) fn params(&self, function: usize) -> Option<&[ValType]> {
-        match &self.types.get(*self.functions.get(function)? as usize)?.composite_type.inner {
-            wasmparser::CompositeInnerType::Func(function) => Some(function.params()),
-            _ => None,
-        }
-    }
-}
 
 /// Why a function is not followed.
 pub(super) enum Lost {

@@ -1,0 +1,374 @@
+//! What guests count is held against what wasmtime counts, and what they do against what they
+//! do without counting.
+
+mod writer;
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config as Cases, TestRunner};
+use wasmtime::{Config, Engine, Linker, Module, ResourceLimiter, Store, Val};
+
+use super::{FAR, LOST, Looks, SLICE, TABLE, counted};
+use writer::Writer;
+
+/// What a guest has told.
+#[derive(Default)]
+struct Told {
+    used: u64,
+    times: u64,
+    is_lost: bool,
+    /// When it is stopped.
+    limit: u64,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("stopped")]
+struct Stopped;
+
+impl ResourceLimiter for Told {
+    fn memory_growing(&mut self, _: usize, _: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        Ok(true)
+    }
+
+    fn table_growing(&mut self, _: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        if maximum != Some(TABLE) || desired == 0 {
+            return Ok(true);
+        }
+        if desired == LOST as usize {
+            self.is_lost = true;
+            return Err(wasmtime::Error::new(Stopped));
+        }
+        self.used += desired as u64;
+        self.times += 1;
+        if self.used > self.limit { Err(wasmtime::Error::new(Stopped)) } else { Ok(false) }
+    }
+}
+
+fn module(text: &str) -> Vec<u8> {
+    wat::parse_str(text).unwrap_or_else(|error| panic!("{error}\n{text}"))
+}
+
+fn engine(counts: bool) -> Engine {
+    let mut config = Config::new();
+    config.consume_fuel(counts).wasm_branch_hinting(true).max_wasm_stack(1 << 19);
+    Engine::new(&config).expect("an engine")
+}
+
+/// What a call came to, in words, and what memory holds behind it.
+type Left = (String, Vec<u8>);
+
+fn call<T: 'static>(store: &mut Store<T>, module: &[u8], args: &[Val]) -> Left {
+    let engine = store.engine().clone();
+    let module = Module::new(&engine, module).unwrap_or_else(|error| panic!("{error:#}"));
+    let mut linker = Linker::new(&engine);
+    linker.func_wrap("host", "twice", |x: i32| x.wrapping_mul(2)).expect("linked");
+    let instance = linker.instantiate(&mut *store, &module).expect("an instance");
+    let run = instance.get_func(&mut *store, "run").expect("`run`");
+    let mut results = vec![Val::I32(0); run.ty(&*store).results().len()];
+    let said = match run.call(&mut *store, args, &mut results) {
+        Ok(()) => format!("{results:?}"),
+        Err(error) => error.root_cause().to_string(),
+    };
+    let memory = instance.get_memory(&mut *store, "memory");
+    (said, memory.map_or_else(Vec::new, |memory| memory.data(&*store)[..4096].to_vec()))
+}
+
+/// As wasmtime counts; nothing of what goes on for too long.
+fn theirs(module: &[u8], args: &[Val]) -> Option<(Left, u64)> {
+    const MOST: u64 = 3_000_000;
+    let mut store = Store::new(&engine(true), ());
+    store.set_fuel(MOST).expect("fuel");
+    let left = call(&mut store, module, args);
+    let used = MOST - store.get_fuel().expect("fuel");
+    (used < MOST).then_some((left, used))
+}
+
+fn ours(module: &[u8], args: &[Val], looks: Looks, limit: u64) -> (Left, Told) {
+    let rewritten = counted(module, looks).expect("a module");
+    let mut store = Store::new(&engine(false), Told { limit, ..Told::default() });
+    store.limiter(|told| told);
+    let left = call(&mut store, &rewritten, args);
+    (left, store.into_data())
+}
+
+const BOTH: [Looks; 2] = [Looks::AtCalls, Looks::Everywhere];
+
+/// That a program does the same as without counting, and counts as wasmtime does, or more where
+/// branches leave out some of what they were counted for.
+fn agrees(text: &str, args: &[Val], is_exact: bool) -> Result<(), String> {
+    let module = module(text);
+    let Some((left, cost)) = theirs(&module, args) else { return Ok(()) };
+    // With them, wasmtime has a function of its own that makes an instance.
+    let made = if text.contains("(elem $e") || text.contains("(start") { 2 } else { 0 };
+    for looks in BOTH {
+        let (found, told) = ours(&module, args, looks, u64::MAX);
+        if found != left {
+            return Err(format!("{looks:?}: {} and not {}\n{text}", found.0, left.0));
+        }
+        // A trap leaves untold what was used since the last time.
+        let ended = left.0.starts_with('[');
+        if ended && (told.used + made < cost || (is_exact && told.used > cost)) {
+            return Err(format!("{looks:?}: {} for {cost}\n{text}", told.used));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn programs_do_the_same_and_cost_what_wasmtime_says() {
+    let cases = std::env::var("MILLRACE_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(200);
+    let mut runner = TestRunner::new(Cases { cases, ..Cases::default() });
+    let numbers = proptest::collection::vec(any::<u32>(), 20..400);
+    let agree = |numbers: Vec<u32>| {
+        for may_skip in [false, true] {
+            let text = Writer::new(&numbers, may_skip).program();
+            agrees(&text, &[], !may_skip).map_err(TestCaseError::fail)?;
+        }
+        Ok(())
+    };
+    if let Err(error) = runner.run(&numbers, agree) {
+        panic!("{error}");
+    }
+}
+
+#[test]
+fn what_is_written_by_hand_costs_what_wasmtime_says() {
+    let programs = [
+        // Nothing is declared but what is needed.
+        "(module (func (export \"run\")))",
+        // Several results, through a branch to the function itself.
+        "(module (func (export \"run\") (result i32 i64) i32.const 1 i64.const 2 br 0))",
+        "(module (func (export \"run\") (result i32 i64) i32.const 1 i64.const 2 return))",
+        // One function under two names, and an import that is exported.
+        "(module (import \"host\" \"twice\" (func $t (param i32) (result i32))) (export \"t\" (func $t))
+           (func (export \"run\") (export \"other\") (result i32) i32.const 4 call $t))",
+        // A loop with params, and with results.
+        "(module (func (export \"run\") (result i32) (local i32) i32.const 5
+           (loop (param i32) (result i32) i32.const 1 i32.sub local.tee 0 local.get 0 br_if 0)))",
+        "(module (func (export \"run\") (result i32) (local i32) (local.set 0 (i32.const 9))
+           (loop (result i32) i32.const 3 (br_if 0 (local.tee 0 (i32.sub (local.get 0) (i32.const 1)))))))",
+        // Code that nobody reaches.
+        "(module (func (export \"run\") (result i32) (block (br 0) (drop (i32.const 1)) (loop (br 0))) i32.const 2
+           return i32.const 3 drop unreachable))",
+        // Functions by number, one of them from elsewhere, and a tail call.
+        "(module (import \"host\" \"twice\" (func $t (param i32) (result i32))) (table funcref (elem $t $g))
+           (type $s (func (param i32) (result i32))) (func $g (type $s) local.get 0 i32.const 1 return_call $t)
+           (func (export \"run\") (result i32) i32.const 4 (call_indirect (type $s) (i32.const 0))
+             (call_indirect (type $s) (i32.const 1)) (return_call_indirect (type $s) (i32.const 1))))",
+        // A reference to a function that nothing but its export names, with and without elements.
+        "(module (table $t 1 funcref) (type $s (func (result i32))) (func $f (export \"f\") (type $s) i32.const 3)
+           (func (export \"run\") (result i32) (table.set $t (i32.const 0) (ref.func $f))
+             (call_indirect $t (type $s) (i32.const 0))))",
+        "(module (table $t 1 funcref) (type $s (func (result i32))) (func $f (export \"f\") (type $s) i32.const 3)
+           (elem (i32.const 0) $g) (func $g (type $s) i32.const 4) (data \"\") (memory 1)
+           (func (export \"run\") (result i32) (table.set $t (i32.const 0) (ref.func $f))
+             (call_indirect $t (type $s) (i32.const 0)) (memory.init 0 (i32.const 0) (i32.const 0) (i32.const 0))))",
+        // In bulk, with lengths of both widths, constant and not.
+        "(module (memory (export \"memory\") 1) (table $t 2000 funcref) (data $d \"abcdefgh\") (elem $e func 0)
+           (func (export \"run\") (local i32) (local.set 0 (i32.const 1000))
+             (memory.fill (i32.const 8) (i32.const 7) (local.get 0)) (memory.copy (i32.const 99) (i32.const 7) (local.get 0))
+             (memory.fill (i32.const 0) (i32.const 1) (i32.const 4)) (memory.copy (i32.const 9) (i32.const 7) (i32.const 999))
+             (memory.init $d (i32.const 3) (i32.const 0) (i32.const 8)) (table.init $e (i32.const 3) (i32.const 0) (i32.const 1))
+             (table.fill (i32.const 1) (ref.null func) (local.get 0)) (drop (table.grow (ref.null func) (local.get 0)))))",
+        "(module (memory $m (export \"memory\") i64 1) (func (export \"run\") (local i64) (local.set 0 (i64.const 1000))
+             (memory.fill (i64.const 8) (i32.const 7) (local.get 0)) (memory.copy (i64.const 9) (i64.const 7) (local.get 0))))",
+        // What runs when an instance is made.
+        "(module (global $g (mut i32) (i32.const 0)) (start $s)
+           (func $s (loop (global.set $g (i32.add (global.get $g) (i32.const 1))) (br_if 0 (i32.lt_u (global.get $g) (i32.const 50)))))
+           (func (export \"run\") (result i32) global.get $g))",
+        // What traps traps.
+        "(module (func $f (param i32) (result i32) (i32.div_u (i32.const 1) (local.get 0)))
+           (func (export \"run\") (result i32) (call $f (i32.const 1)) drop (call $f (i32.const 1))))",
+    ];
+    for text in programs {
+        agrees(text, &[], true).unwrap_or_else(|error| panic!("{error}"));
+    }
+}
+
+/// Calls nothing, and goes on for so many turns.
+const TURNS: &str = "(module (func (export \"run\") (param i64) (local i64)
+  (loop (br_if 0 (i64.lt_u (local.tee 1 (i64.add (local.get 1) (i64.const 1))) (local.get 0))))))";
+
+/// Of one turn.
+const TURN: u64 = 7;
+
+#[test]
+fn a_long_loop_lets_the_host_look_or_says_that_it_cannot() {
+    let module = module(TURNS);
+    let run = |turns: u64, looks, limit| ours(&module, &[Val::I64(turns as i64)], looks, limit).1;
+    let turns = 10 * SLICE as u64 / TURN;
+    // A loop that calls nothing runs on, and tells when it is done.
+    let told = run(turns, Looks::AtCalls, u64::MAX);
+    assert_eq!((told.times, told.is_lost), (1, false));
+    let all = told.used;
+    assert!(all >= TURN * turns && all < TURN * turns + 10, "{all} for {turns}");
+    // One that looks everywhere lets the host look once in a slice.
+    let told = run(turns, Looks::Everywhere, u64::MAX);
+    assert_eq!(told.used, all);
+    assert!((10..=12).contains(&told.times), "{}", told.times);
+    // And is stopped soon behind its limit.
+    let told = run(u64::MAX, Looks::Everywhere, 1_000_000);
+    assert!(told.used > 1_000_000 && told.used <= 1_000_000 + SLICE as u64 + TURN, "{}", told.used);
+    // The other is, too, if all was used when it is lost; else it is lost.
+    let told = run(u64::MAX, Looks::AtCalls, 1_000_000);
+    assert!(!told.is_lost && told.used >= FAR as u64, "{}", told.used);
+    let told = run(u64::MAX, Looks::AtCalls, u64::MAX);
+    assert!(told.is_lost && told.used > FAR as u64 && told.used < FAR as u64 + 2 * SLICE as u64, "{}", told.used);
+}
+
+#[test]
+fn whoever_calls_is_looked_at_in_between() {
+    let programs = [
+        // A loop that calls.
+        "(module (func $f) (func (export \"run\") (loop (call $f) (br 0))))",
+        // A tree of calls without a loop: two to the 40 of them.
+        &tree(40),
+        // A function that calls itself, and comes back.
+        "(module (func $f (param i32) (if (local.get 0) (then (call $f (i32.sub (local.get 0) (i32.const 1)))
+           (call $f (i32.sub (local.get 0) (i32.const 1)))))) (func (export \"run\") (call $f (i32.const 60))))",
+        "(module (func $f (return_call $f)) (func (export \"run\") (call $f)))",
+        // Much in bulk in each turn, and a loop in a loop that calls.
+        "(module (memory (export \"memory\") 16) (func (export \"run\") (local i32) (local.set 0 (i32.const 1000000))
+           (loop (memory.fill (i32.const 0) (i32.const 0) (local.get 0)) (br 0))))",
+        "(module (func $f) (func (export \"run\") (local i32) (loop (local.set 0 (i32.const 9)) (call $f)
+           (loop (br_if 0 (local.tee 0 (i32.sub (local.get 0) (i32.const 1))))) (br 0))))",
+    ];
+    for text in programs {
+        for looks in BOTH {
+            let (_, told) = ours(&module(text), &[], looks, 10_000_000);
+            assert!(told.used > 10_000_000 && told.used < 12_000_000, "{looks:?}: {} {text}", told.used);
+            assert!(told.times > 1 && !told.is_lost, "{looks:?}: {text}");
+        }
+    }
+}
+
+/// What is not looked at where it calls others is where it is called, and what is long is
+/// looked at wherever it is.
+#[test]
+fn no_way_of_calling_is_too_long() {
+    let long = "(drop (i32.const 1)) ".repeat(5_000);
+    let many = "(call $f) ".repeat(20_000);
+    let turns = "(local i32) (local.set 0 (i32.const 30000)) (loop (br_if 0 (local.tee 0 (i32.sub (local.get 0) (i32.const 1)))))";
+    for body in [&long, "(drop (i32.const 1))", turns] {
+        let text =
+            format!("(module (func $f {body}) (func $g {many}) (func (export \"run\") (loop (call $g) (br 0))))");
+        for looks in BOTH {
+            let (_, told) = ours(&module(&text), &[], looks, 1 << 24);
+            // One pass through `$g`, at most, but for what is lost before.
+            let most = (1 << 24) + (FAR as u64) + (1 << 24);
+            assert!(told.used > 1 << 24 && told.used < most, "{looks:?}: {}", told.used);
+            assert!(looks == Looks::AtCalls || !told.is_lost);
+        }
+    }
+}
+
+/// Blocks in blocks, with something called in each: whoever looked through all that are open
+/// each time would not come to an end.
+#[test]
+fn many_blocks_take_no_longer_than_they_are_long() {
+    let deep = 300_000;
+    let mut body = vec![0];
+    (0..deep).for_each(|_| body.extend([super::LOOP, super::EMPTY, super::CALL, 0]));
+    body.extend(vec![super::END; deep + 1]);
+    let mut module = b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x02\x01\0".to_vec();
+    let mut code = vec![1];
+    super::function_body(&mut code, &body);
+    super::section(&mut module, super::CODE, &code).expect("short");
+    assert!(counted(&module, Looks::AtCalls).is_ok());
+}
+
+fn tree(deep: usize) -> String {
+    let functions: String = (1..deep).map(|n| format!("(func $f{n} (call $f{0}) (call $f{0}))", n - 1)).collect();
+    format!("(module (func $f0) {functions} (func (export \"run\") (call $f{})))", deep - 1)
+}
+
+/// What begins tells as well: as many instances as there are would have as many slices.
+#[test]
+fn what_runs_when_an_instance_is_made_is_told() {
+    let text =
+        "(module (func $s (local i32) (loop (br_if 0 (i32.lt_u (local.tee 0 (i32.add (local.get 0) (i32.const 1)))
+        (i32.const 2000000))))) (start $s) (func (export \"run\")))";
+    for looks in BOTH {
+        let (_, told) = ours(&module(text), &[], looks, u64::MAX);
+        assert!(told.used >= 2_000_000 * TURN && !told.is_lost, "{looks:?}: {}", told.used);
+    }
+}
+
+/// Instructions that take long, for they are calls of the host.
+#[test]
+fn what_the_host_does_is_looked_at() {
+    for body in [
+        "(drop (memory.grow (i32.const 0)))",
+        "(drop (ref.func $f))",
+        "(elem.drop $e)",
+        "(drop (table.get (i32.const 0)))",
+    ] {
+        let text = format!(
+            "(module (memory 1) (table 1 funcref) (func $f) (elem $e func $f)
+             (func (export \"run\") (loop {body} (br 0))))"
+        );
+        let (_, told) = ours(&module(&text), &[], Looks::AtCalls, 1_000_000);
+        assert!(told.used > 1_000_000 && told.used < 2_000_000, "{body}: {}", told.used);
+    }
+}
+
+#[test]
+fn far_too_long_a_length_is_much_and_not_little() {
+    // Without a bound the count would be above zero again.
+    for length in [-1i64, i64::MIN, i64::MAX, 1 << 40, 1 << 62] {
+        let text = format!(
+            "(module (memory (export \"memory\") i64 1) (func (export \"run\") (local i64) (local.set 0 (i64.const {length}))
+             (memory.fill (i64.const 0) (i32.const 1) (local.get 0))))"
+        );
+        for looks in BOTH {
+            let ((said, _), told) = ours(&module(&text), &[], looks, 1 << 35);
+            assert!(told.used > 1 << 35 && said.contains("stopped"), "{length}: {} {said}", told.used);
+        }
+    }
+}
+
+#[test]
+fn a_table_of_its_own_that_never_grows_says_that_more_was_used() {
+    let text = "(module (table 0 0 funcref) (func (export \"run\") (result i32) (table.grow (ref.null func) (i32.const 5000))))";
+    let (left, told) = ours(&module(text), &[], Looks::AtCalls, u64::MAX);
+    assert!(told.used > 10_000 && !told.is_lost, "{}", told.used);
+    assert!(left.0.contains("-1"), "{}", left.0);
+}
+
+#[test]
+fn what_names_what_it_does_not_declare_is_refused() {
+    let call = |body: &[u8]| {
+        let mut module = b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x02\x01\0\x06\x06\x01\x7e\x01\x42\0\x0b".to_vec();
+        super::section(&mut module, super::CODE, &[&[1, body.len() as u8 + 2, 0], body, &[0x0b]].concat())
+            .expect("short");
+        module
+    };
+    // In a component of its own, as only components come from outside.
+    let component = |module: &[u8]| {
+        let mut component = b"\0asm\x0d\0\x01\0".to_vec();
+        super::section(&mut component, 1, module).expect("short");
+        component
+    };
+    let rewritten = |body: &[u8]| crate::rewrite::rewritten(&component(&call(body)), Looks::AtCalls);
+    assert!(rewritten(&[0x42, 0, 0x24, 0]).is_ok());
+    // The count, the function that tells, the table.
+    for body in [&[0x42, 0, 0x24, 1][..], &[0x42, 0, 0x10, 1, 0x1a], &[0xd0, 0x70, 0x41, 5, 0xfc, 0x0f, 0, 0x1a]] {
+        assert!(counted(&call(body), Looks::AtCalls).is_ok(), "so that it would be possible: {body:x?}");
+        assert!(rewritten(body).is_err(), "{body:x?}");
+    }
+}
+
+#[test]
+fn harm_is_refused() {
+    let text = Writer::new(&[7, 1, 4, 9, 3, 8, 2, 6, 5, 1, 9, 2, 4], true).program();
+    let module = module(&text);
+    for at in 0..module.len() {
+        for bits in [1u8, 0x40, 0xff] {
+            let mut harmed = module.clone();
+            harmed[at] ^= bits;
+            for looks in BOTH {
+                let _ = counted(&harmed, looks);
+            }
+        }
+        let _ = counted(&module[..at], Looks::AtCalls);
+    }
+}

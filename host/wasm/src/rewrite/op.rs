@@ -1,0 +1,30 @@
+//! Numbers of instructions and types, as WebAssembly writes them.
+
+pub(super) const UNREACHABLE: u8 = 0x00;
+pub(super) const LOOP: u8 = 0x03;
+pub(super) const IF: u8 = 0x04;
+pub(super) const END: u8 = 0x0b;
+pub(super) const BR_IF: u8 = 0x0d;
+pub(super) const TABLE_GROW: u8 = 0x0f;
+pub(super) const CALL: u8 = 0x10;
+pub(super) const DROP: u8 = 0x1a;
+pub(super) const SELECT: u8 = 0x1b;
+pub(super) const LOCAL_GET: u8 = 0x20;
+pub(super) const LOCAL_SET: u8 = 0x21;
+pub(super) const LOCAL_TEE: u8 = 0x22;
+pub(super) const GLOBAL_GET: u8 = 0x23;
+pub(super) const GLOBAL_SET: u8 = 0x24;
+pub(super) const EMPTY: u8 = 0x40;
+pub(super) const I32_CONST: u8 = 0x41;
+pub(super) const I64_CONST: u8 = 0x42;
+pub(super) const I64_LT_S: u8 = 0x53;
+pub(super) const I64_LT_U: u8 = 0x54;
+pub(super) const I64_GT_S: u8 = 0x55;
+pub(super) const I64_SUB: u8 = 0x7d;
+pub(super) const I32_WRAP: u8 = 0xa7;
+pub(super) const I64_EXTEND_U: u8 = 0xad;
+pub(super) const REF_NULL: u8 = 0xd0;
+pub(super) const MISC: u8 = 0xfc;
+pub(super) const FUNCREF: u8 = 0x70;
+pub(super) const I64: u8 = 0x7e;
+pub(super) const I32: u8 = 0x7f;
