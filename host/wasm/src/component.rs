@@ -21,7 +21,7 @@ use crate::failure::{emit_failure, failure, is_lost, not_made};
 use crate::limits::Limiter;
 use crate::outcome::{Failure, TaskOutcome};
 use crate::output::OutputField;
-use crate::rewrite::Looks;
+use crate::rewrite::{Looks, is_composed};
 use crate::rounds::{self, Seat};
 use crate::slots::Slot;
 use crate::task::{Data, Running, TaskSpec, TaskState, cut};
@@ -222,10 +222,14 @@ impl Engine {
             let reason = "it does not begin like WebAssembly".to_owned();
             return Err(ComponentError::NotAComponent { reason });
         }
+        let engine = match is_composed(&bytes) {
+            true => self.for_composed().map_err(|error| ComponentError::Link { reason: one_line(&error) })?,
+            false => self.clone(),
+        };
         let origin = Arc::new(Origin { bytes, compiled, everywhere: OnceLock::new() });
-        let code = self.code(&origin, Looks::AtCalls)?;
-        let has_wasi = self.has_wasi(code.pre.component());
-        Ok(Component { digest, engine: self.clone(), code, has_wasi, origin })
+        let code = engine.code(&origin, Looks::AtCalls)?;
+        let has_wasi = engine.has_wasi(code.pre.component());
+        Ok(Component { digest, engine, code, has_wasi, origin })
     }
 
     fn code(&self, origin: &Origin, looks: Looks) -> Result<Code, ComponentError> {
@@ -287,9 +291,9 @@ impl Component {
         deadline: Option<Instant>,
         cancel: &Cancel,
         task: Option<Running>,
+        seat: Option<Seat>,
         looks: Looks,
     ) -> wasmtime::Result<Store<TaskState>> {
-        let seat = task.as_ref().and_then(|task| task.seat.clone());
         let limiter = Limiter::new(limits, deadline, cancel.clone(), seat, looks == Looks::AtCalls);
         let mut wasi = None;
         if self.has_wasi {
@@ -300,6 +304,9 @@ impl Component {
         let mut store = Store::new(&self.engine.inner, TaskState { limiter, task, panic: None, wasi });
         store.limiter(|state| &mut state.limiter);
         store.set_hostcall_fuel(bounds::CALL_BYTES);
+        if self.engine.counts {
+            store.set_fuel(limits.fuel.0)?;
+        }
         Ok(store)
     }
 
@@ -342,7 +349,7 @@ impl Component {
             let asked = Instant::now();
             let code = self.code(looks)?;
             deadline = deadline.and_then(|deadline| deadline.checked_add(asked.elapsed()));
-            let store = self.store(&limits, deadline, &Cancel::default(), None, looks);
+            let store = self.store(&limits, deadline, &Cancel::default(), None, None, looks);
             let mut store = store.map_err(|error| failed(one_line(&error)))?;
             let answer = Self::call(&code.pre, &mut store, function(code), params.clone());
             if looks == Looks::AtCalls && is_lost(&answer) {
@@ -501,8 +508,8 @@ impl Component {
             };
             // That something is compiled is no matter of the task.
             deadline = deadline.and_then(|deadline| deadline.checked_add(asked.elapsed()));
-            let running = Running::new(spec, data.clone(), None);
-            let mut store = match self.store(&limits, deadline, cancel, Some(running), looks) {
+            let running = Running::new(spec, data.clone(), true);
+            let mut store = match self.store(&limits, deadline, cancel, Some(running), None, looks) {
                 Ok(store) => store,
                 Err(error) => return TaskOutcome::failed(Failure::Host { message: one_line(&error) }),
             };
@@ -533,8 +540,8 @@ impl Component {
             return TaskOutcome::failed(Failure::Cancelled);
         }
         let meeting = seat.meeting.clone();
-        let running = Some(Running::new(spec, data, Some(seat)));
-        let mut store = match self.store(&limits, meeting.deadline, cancel, running, looks) {
+        let running = Some(Running::new(spec, data, seat.guest == 0));
+        let mut store = match self.store(&limits, meeting.deadline, cancel, running, Some(seat), looks) {
             Ok(store) => store,
             Err(error) => return TaskOutcome::failed(Failure::Host { message: one_line(&error) }),
         };
@@ -553,6 +560,8 @@ impl Component {
 
 /// What a guest came to.
 fn conclude(store: Store<TaskState>, answer: wasmtime::Result<Result<(), WitFailure>>, limits: &Limits) -> TaskOutcome {
+    // Of components of several: it is the greater, for it counts what was put in.
+    let counted = limits.fuel.0.saturating_sub(store.get_fuel().unwrap_or(limits.fuel.0));
     let TaskState { limiter, task, panic, wasi } = store.into_data();
     let Some(running) = task else {
         let message = "a task lost its state: please report this".to_owned();
@@ -569,7 +578,7 @@ fn conclude(store: Store<TaskState>, answer: wasmtime::Result<Result<(), WitFail
         }
         Err(error) => Err(failure(&error, limits, panic)),
     };
-    let fuel = limiter.fuel_used.min(limits.fuel.0);
+    let fuel = limiter.fuel_used.max(counted).min(limits.fuel.0);
     let cost = Cost { fuel, peak_memory_bytes: limiter.peak, bytes_read, bytes_written, ..Cost::default() };
     TaskOutcome { result, metrics: metrics.into_iter().collect(), log, cost }
 }

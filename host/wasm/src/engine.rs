@@ -2,8 +2,8 @@
 //! bytes on every machine, and so that a guest can be stopped.
 
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use wasmtime::component::Linker;
 use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig, RegallocAlgorithm};
@@ -51,15 +51,20 @@ pub struct Engine {
     pub(crate) linker: Arc<Linker<TaskState>>,
     fingerprint: Arc<str>,
     pub(crate) seats: Arc<Slots>,
+    /// Whether wasmtime counts fuel, too.
+    pub(crate) counts: bool,
+    /// One that does, for components of several: made when there is one.
+    composed: Arc<OnceLock<Option<Engine>>>,
 }
 
-fn config() -> Config {
+fn config(counts: bool) -> Config {
     let mut config = Config::new();
     // The same bits everywhere: relaxed SIMD has one meaning, and that NaNs have one form is
     // written into a component before it is compiled (`rewrite`).
     config.relaxed_simd_deterministic(true);
-    // Fuel is counted by components themselves, which say where they seldom go (`fuel`).
+    // Fuel is counted by components themselves, which say where they seldom go (`rewrite/fuel`).
     config.wasm_branch_hinting(true);
+    config.consume_fuel(counts);
     config.max_wasm_stack(1 << 20);
     config.cranelift_regalloc_algorithm(RegallocAlgorithm::Backtracking);
     config
@@ -98,7 +103,18 @@ impl Engine {
     /// # Errors
     /// When this machine cannot run WebAssembly.
     pub fn new() -> wasmtime::Result<Self> {
-        let mut config = config();
+        Self::made(false, Slots::new(SEATS as usize))
+    }
+
+    /// For a component of several: what is copied between them is code of wasmtime, which only
+    /// wasmtime can count. It costs more than to count in the components, and nobody else pays it.
+    pub(crate) fn for_composed(&self) -> wasmtime::Result<Self> {
+        let made = self.composed.get_or_init(|| Self::made(true, self.seats.clone()).ok());
+        made.clone().ok_or_else(|| wasmtime::format_err!("this machine has no room for another engine"))
+    }
+
+    fn made(counts: bool, seats: Arc<Slots>) -> wasmtime::Result<Self> {
+        let mut config = config(counts);
         // Where so many addresses cannot be had, each guest gets its own. Compiled
         // code is the same for both.
         let inner = wasmtime::Engine::new(config.allocation_strategy(pool()))
@@ -111,7 +127,7 @@ impl Engine {
         crate::rewrite::VERSION.hash(&mut hasher);
         let fingerprint = format!("wasmtime-48-{}-{:016x}", std::env::consts::ARCH, hasher.finish());
         let (linker, fingerprint) = (Arc::new(linker), fingerprint.into());
-        Ok(Self { inner, linker, fingerprint, seats: Slots::new(SEATS as usize) })
+        Ok(Self { inner, linker, fingerprint, seats, counts, composed: Arc::default() })
     }
 
     /// Names the code that this engine makes: another version, target or

@@ -74,6 +74,7 @@ pub(crate) fn failure(error: &wasmtime::Error, limits: &Limits, panic: Option<St
         return Failure::Host { message: data.0.clone() };
     }
     match (error.downcast_ref::<Trap>(), panic) {
+        (Some(Trap::OutOfFuel), _) => Failure::Fuel { limit: limits.fuel, backtrace },
         (_, Some(panic)) => Failure::Trap { message: panic, backtrace },
         (Some(Trap::StackOverflow), None) => {
             Failure::Trap { message: "its stack overflowed, as by a recursion without end".to_owned(), backtrace }

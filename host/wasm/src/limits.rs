@@ -39,8 +39,8 @@ pub(crate) struct Limiter {
     pub(crate) peak: u64,
     pub(crate) cancel: Cancel,
     pub(crate) deadline: Option<Instant>,
-    /// Where the task has several guests.
-    seat: Option<Seat>,
+    /// Where it meets the other guests of its task, if there are others.
+    pub(crate) seat: Option<Seat>,
     /// Whether it may end as lost.
     begins_again: bool,
 }

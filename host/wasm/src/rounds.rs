@@ -29,7 +29,7 @@ use crate::outcome::{Failure, TaskOutcome};
 use crate::output::EmitError;
 use crate::rewrite::Looks;
 use crate::slots::{LOOK, Slot, Slots};
-use crate::task::{Data, InputItem, Running, TablePart, TaskSpec, TaskState};
+use crate::task::{Data, InputItem, TablePart, TaskSpec, TaskState};
 use crate::world::{TaskRep, WitReduction};
 
 /// Guests of a task at most; where there are more parts, a guest has several. Results
@@ -344,7 +344,6 @@ impl Meeting {
 const SOON: Duration = Duration::from_millis(5);
 
 /// What a guest of a task in rounds holds.
-#[derive(Clone)]
 pub(crate) struct Seat {
     pub(crate) meeting: Arc<Meeting>,
     pub(crate) guest: usize,
@@ -371,9 +370,8 @@ pub(crate) fn link(linker: &mut Linker<TaskState>) -> wasmtime::Result<()> {
         "[method]task.all-reduce",
         |cx: StoreContextMut<'_, TaskState>, (_, how, values): (Resource<TaskRep>, WitReduction, Vec<f64>)| {
             Box::new(async move {
-                let TaskState { limiter, task, .. } = cx.data();
-                let Some(Running { seat: Some(seat), .. }) = task else { return Err(alone()) };
-                let Seat { meeting, guest } = seat;
+                let limiter = &cx.data().limiter;
+                let Some(Seat { meeting, guest }) = &limiter.seat else { return Err(alone()) };
                 let number = meeting.arrive(*guest, how.into(), values, limiter.fuel_used)?;
                 let made = poll_fn(|_| match limiter.check() {
                     Ok(()) => meeting.made(*guest, number),

@@ -11,7 +11,6 @@ use millrace_types::{BlobRef, Chunk, Field, Limits, LogLine, PackDigest, Phase, 
 
 use crate::limits::Limiter;
 use crate::output::{OutputPlan, Outputs};
-use crate::rounds::Seat;
 use crate::wasi::Wasi;
 
 /// Something that the host needed for a task did not work.
@@ -172,8 +171,6 @@ pub(crate) struct Running {
     pub(crate) log: Vec<LogLine>,
     pub(crate) bytes_read: u64,
     pub(crate) bytes_written: u64,
-    /// Where it meets the other guests of its task.
-    pub(crate) seat: Option<Seat>,
 }
 
 /// Text of a guest, cut to a length.
@@ -193,10 +190,11 @@ pub(crate) fn cut(mut text: String, most: usize) -> String {
 }
 
 impl Running {
-    pub(crate) fn new(spec: TaskSpec, data: Arc<dyn Data>, seat: Option<Seat>) -> Self {
+    /// Of several guests the first keeps what all of them come to.
+    pub(crate) fn new(spec: TaskSpec, data: Arc<dyn Data>, is_first: bool) -> Self {
         let handles = spec.inputs.iter().enumerate().flat_map(|(i, input)| (0..input.items.len()).map(move |j| (i, j)));
         let handles = handles.collect();
-        let outputs = Outputs::new(&spec, seat.as_ref().is_some_and(|seat| seat.guest > 0));
+        let outputs = Outputs::new(&spec, !is_first);
         Self {
             spec,
             data,
@@ -206,7 +204,6 @@ impl Running {
             log: Vec::new(),
             bytes_read: 0,
             bytes_written: 0,
-            seat,
         }
     }
 

@@ -48,8 +48,31 @@ pub(crate) fn rewritten(component: &[u8], looks: Looks) -> Result<Vec<u8>, Malfo
     part(component, looks, DEPTH)
 }
 
+/// Whether there are components in it that call each other, or may: between them wasmtime
+/// copies, with code that is not in the component and is not written again.
+pub(crate) fn is_composed(component: &[u8]) -> bool {
+    fn has(bytes: &[u8], depth: usize) -> Result<bool, Malformed> {
+        // So deep is none that is taken.
+        if is_module(bytes) || depth == DEPTH {
+            return Ok(false);
+        }
+        for found in sections(bytes)? {
+            match found? {
+                (CANON, _) if depth > 0 => return Ok(true),
+                (COMPONENT, content) if has(content, depth + 1)? => return Ok(true),
+                _ => {}
+            }
+        }
+        Ok(false)
+    }
+    // What is none is told of as it is compiled.
+    has(component, 0).unwrap_or(false)
+}
+
 const CORE_MODULE: u8 = 1;
 const COMPONENT: u8 = 4;
+/// Functions that are lifted from modules, or lowered into them.
+const CANON: u8 = 8;
 
 fn part(bytes: &[u8], looks: Looks, depth: usize) -> Result<Vec<u8>, Malformed> {
     let depth = depth.checked_sub(1).ok_or(Malformed)?;
@@ -192,3 +215,6 @@ fn locals(body: &FunctionBody<'_>, params: &[ValType]) -> Result<Vec<ValType>, M
     }
     Ok(locals)
 }
+
+#[cfg(test)]
+mod tests;
