@@ -53,7 +53,7 @@ const SLICE: i64 = 1 << 18;
 /// As many elements as a table that tells of fuel may have: by that the host knows one.
 pub(crate) const TABLE: usize = 0;
 
-/// What an instance may use beyond a slice in loops that call nothing: mostly 20 ms, and some
+/// What an instance may use beyond a slice in loops that call nothing: mostly 20 ms, and some 20
 /// seconds where each instruction waits for memory.
 const FAR: i64 = 1 << 26;
 
