@@ -198,8 +198,8 @@ impl<'de, T: Pod> Deserialize<'de> for Packed<T> {
                 if !bytes.len().is_multiple_of(size_of::<T>()) {
                     return Err(E::custom("half a number"));
                 }
-                // A copy, so that it lies as numbers must.
-                Ok(Packed(bytemuck::pod_collect_to_vec(bytes)))
+                // A copy, so that they lie as numbers must, into memory that nobody has set to zeroes before.
+                Ok(Packed(bytes.chunks_exact(size_of::<T>()).map(bytemuck::pod_read_unaligned).collect()))
             }
         }
         deserializer.deserialize_bytes(Bytes(PhantomData)).map_err(D::Error::custom)

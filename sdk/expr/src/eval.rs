@@ -194,8 +194,48 @@ impl Vector {
 
 /// FNV-1a with 64 bits (<http://www.isthe.com/chongo/tech/comp/fnv/>), as others who hash
 /// features have it.
-fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |state, byte| (state ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+mod fnv1a {
+    use super::Texts;
+
+    pub(super) const BEGIN: u64 = 0xcbf2_9ce4_8422_2325;
+
+    fn byte(state: u64, byte: u8) -> u64 {
+        (state ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    }
+
+    fn all(state: u64, bytes: &[u8]) -> u64 {
+        bytes.iter().fold(state, |state, next| byte(state, *next))
+    }
+
+    /// Goes on with the text of each row. Each byte waits for the one before it, so four
+    /// rows go side by side, as far as the shortest of them has text.
+    pub(super) fn go_on(states: &mut [u64], texts: &Texts) {
+        let array = match texts {
+            Texts::One(text) => return states.iter_mut().for_each(|state| *state = all(*state, text.as_bytes())),
+            Texts::Many(array) => array,
+        };
+        let text = |row: usize| array.value(row).as_bytes();
+        let (fours, rest) = states.as_chunks_mut::<4>();
+        let first = fours.len() * 4;
+        for (place, four) in fours.iter_mut().enumerate() {
+            let texts: [&[u8]; 4] = std::array::from_fn(|lane| text(place * 4 + lane));
+            let common = texts.iter().map(|text| text.len()).min().unwrap_or(0);
+            let heads = texts.map(|text| &text[..common]);
+            for at in 0..common {
+                (0..4).for_each(|lane| four[lane] = byte(four[lane], heads[lane][at]));
+            }
+            four.iter_mut().zip(texts).for_each(|(state, text)| *state = all(*state, &text[common..]));
+        }
+        rest.iter_mut().zip(first..).for_each(|(state, row)| *state = all(*state, text(row)));
+    }
+}
+
+/// The texts that a text is made of, one behind the other.
+fn pieces<'t>(node: &'t Typed, found: &mut Vec<&'t Typed>) {
+    match &node.op {
+        Op::Call(Function::Concat, texts) => texts.iter().for_each(|text| pieces(text, found)),
+        _ => found.push(node),
+    }
 }
 
 /// A number of characters: none for a negative one, and the same on machines of
@@ -603,6 +643,9 @@ impl Evaluator<'_> {
 
     fn call(&self, function: Function, args: &[Typed], ty: Type, span: Span) -> Result<Vector> {
         use Function as F;
+        if let (F::Bucket, [text, buckets]) = (function, args) {
+            return self.bucket(text, buckets, span);
+        }
         let values = args.iter().map(|arg| self.eval(arg)).collect::<Result<Vec<_>>>()?;
         let mut nulls = None;
         for value in &values {
@@ -649,6 +692,9 @@ impl Evaluator<'_> {
             }
             F::Div => {
                 let (a, b) = (first.int(span)?, values[1].int(span)?);
+                if let Values::One(b @ 1..) = *b {
+                    return Ok(Vector::new(Data::Int(a.map(|a| a.div_euclid(b))), nulls));
+                }
                 let valid = test(self.rows, a, b, |_, b| b != 0);
                 nulls = NullBuffer::union(nulls.as_ref(), Some(&NullBuffer::new(valid)));
                 let floor = |a: i64, b: i64| {
@@ -711,6 +757,32 @@ impl Evaluator<'_> {
         Ok(Vector::new(data, nulls))
     }
 
+    /// The hash of a text modulo a number, without the text where it is made of others.
+    fn bucket(&self, text: &Typed, buckets: &Typed, span: Span) -> Result<Vector> {
+        let mut found = Vec::new();
+        pieces(text, &mut found);
+        let (mut states, mut nulls) = (vec![fnv1a::BEGIN; self.rows], None);
+        for piece in found {
+            let piece = self.eval(piece)?;
+            fnv1a::go_on(&mut states, piece.text(span)?);
+            nulls = NullBuffer::union(nulls.as_ref(), piece.nulls.as_ref());
+        }
+        let buckets = self.eval(buckets)?;
+        nulls = NullBuffer::union(nulls.as_ref(), buckets.nulls.as_ref());
+        let buckets = buckets.int(span)?;
+        let is_valid = |row: usize| nulls.as_ref().is_none_or(|nulls| nulls.is_valid(row));
+        let wrong = (0..self.rows).find(|row| buckets.get(*row) <= 0 && is_valid(*row));
+        if let Some(row) = wrong {
+            let message = "the number of buckets is not positive";
+            return Err(ExprError { row: Some(row), ..ExprError::at(span, message) });
+        }
+        let states = Values::Many(states.iter().map(|state| state.cast_signed()).collect::<Vec<_>>().into());
+        let places = zip(&states, buckets, |state, buckets| {
+            (state.cast_unsigned() % buckets.max(1).cast_unsigned()).cast_signed()
+        });
+        Ok(Vector::new(Data::Int(places), nulls))
+    }
+
     fn text_call(
         &self,
         function: Function,
@@ -750,22 +822,6 @@ impl Evaluator<'_> {
             F::Length => {
                 let lengths: Vec<i64> = (0..self.rows).map(|row| first.get(row).chars().count() as i64).collect();
                 Data::Int(Values::Many(lengths.into()))
-            }
-            F::Bucket => {
-                let buckets = values[1].int(span)?;
-                let mut out = Vec::with_capacity(self.rows);
-                for row in 0..self.rows {
-                    let valid = nulls.as_ref().is_none_or(|nulls| nulls.is_valid(row));
-                    match u64::try_from(buckets.get(row)) {
-                        Ok(buckets) if buckets > 0 => out.push((fnv1a(first.get(row).as_bytes()) % buckets) as i64),
-                        _ if !valid => out.push(0),
-                        _ => {
-                            let message = "the number of buckets is not positive";
-                            return Err(ExprError { row: Some(row), ..ExprError::at(span, message) });
-                        }
-                    }
-                }
-                Data::Int(Values::Many(out.into()))
             }
             F::StartsWith => test(|a, b| a.starts_with(b))?,
             F::EndsWith => test(|a, b| a.ends_with(b))?,
