@@ -220,9 +220,9 @@ mod fnv1a {
         for (place, four) in fours.iter_mut().enumerate() {
             let texts: [&[u8]; 4] = std::array::from_fn(|lane| text(place * 4 + lane));
             let common = texts.iter().map(|text| text.len()).min().unwrap_or(0);
-            let heads = texts.map(|text| &text[..common]);
-            for at in 0..common {
-                (0..4).for_each(|lane| four[lane] = byte(four[lane], heads[lane][at]));
+            let [a, b, c, d] = texts.map(|text| &text[..common]);
+            for (((a, b), c), d) in a.iter().zip(b).zip(c).zip(d) {
+                *four = [byte(four[0], *a), byte(four[1], *b), byte(four[2], *c), byte(four[3], *d)];
             }
             four.iter_mut().zip(texts).for_each(|(state, text)| *state = all(*state, &text[common..]));
         }

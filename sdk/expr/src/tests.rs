@@ -181,6 +181,62 @@ fn integer_division_rounds_down_and_buckets_are_those_of_others() {
     assert!(error("bucket('a', 0)").contains("not positive"));
 }
 
+/// FNV-1a as its authors write it.
+fn fnv1a(text: &str) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325;
+    for byte in text.bytes() {
+        hash ^= u64::from(byte);
+        hash = hash.wrapping_mul(0x0000_0100_0000_01b3);
+    }
+    hash
+}
+
+proptest! {
+    /// A text that is made of others has the bucket of the whole, in any number of rows, and none
+    /// where a part of it is missing.
+    #[test]
+    fn a_text_and_its_pieces_have_one_bucket(
+        rows in prop::collection::vec((prop::option::weighted(0.8, "[a-zé]{0,9}"), prop::option::weighted(0.8, "[a-zé]{0,9}")), 0..14),
+        buckets in prop::option::weighted(0.9, 1i64..5000),
+    ) {
+        let (a, b): (Vec<_>, Vec<_>) = rows.iter().cloned().unzip();
+        let columns: [Column; 2] = [StringArray::from(a).into(), StringArray::from(b).into()];
+        let field = |name| Field::new(name, arrow_schema::DataType::Utf8, true);
+        let schema = Schema::new(vec![field("a"), field("b")]);
+        let buckets_text = buckets.map_or("null".to_owned(), |buckets| buckets.to_string());
+        let expected: Vec<Option<i64>> = rows
+            .iter()
+            .map(|(a, b)| Some((fnv1a(&format!("{}|{}é", a.as_ref()?, b.as_ref()?)) % buckets? as u64) as i64))
+            .collect();
+        for text in ["concat(a, '|', b, 'é')", "a || '|' || b || 'é'", "concat(concat(a, '|'), concat(concat(b), 'é'))"] {
+            let checked = parse(&format!("bucket({text}, {buckets_text})")).unwrap().check(&schema).unwrap();
+            let inputs: Vec<Column> =
+                checked.columns().iter().map(|name| columns[usize::from(name == "b")].clone()).collect();
+            let found = checked.column(&inputs, rows.len()).unwrap();
+            prop_assert_eq!(found.primitive::<Int64Type>().unwrap().iter().collect::<Vec<_>>(), expected.clone());
+        }
+    }
+
+    /// To divide by a constant is to divide by a column of it.
+    #[test]
+    fn division_by_a_constant_is_division(
+        values in prop::collection::vec(prop_oneof![any::<i64>(), -20i64..20, Just(i64::MIN)], 1..9),
+        by in prop_oneof![Just(1i64), 2i64..40, any::<i64>(), Just(0), Just(-1)],
+    ) {
+        let rows = values.len();
+        let columns: [Column; 2] = [Int64Array::from(values).into(), Int64Array::from(vec![by; rows]).into()];
+        let field = |name| Field::new(name, arrow_schema::DataType::Int64, true);
+        let schema = Schema::new(vec![field("a"), field("b")]);
+        let of = |text: &str| -> Result<Vec<Option<i64>>, String> {
+            let checked = parse(text).unwrap().check(&schema).unwrap();
+            let inputs = &columns[..checked.columns().len()];
+            let column = checked.column(inputs, rows).map_err(|error| error.message)?;
+            Ok(column.primitive::<Int64Type>().unwrap().iter().collect())
+        };
+        prop_assert_eq!(of(&format!("div(a, {by})")), of("div(a, b)"));
+    }
+}
+
 /// NaN wins on both sides, and what a guest of 32 bits would cut is clamped.
 #[test]
 fn extremes_and_large_counts_are_the_same_everywhere() {

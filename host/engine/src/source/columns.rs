@@ -18,13 +18,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use millrace_store::Store;
 use millrace_tables::ColumnBytes;
-use millrace_tables::read::{self, ReadError, ReadOptions, ReadPart, Sink, Threads};
+use millrace_tables::pack::{Pack, PackWriter};
+use millrace_tables::read::{self, PartSink, ReadError, ReadOptions, Sink, SinkError, Threads, Whole};
 use millrace_types::action_record::ObjectRef;
 use millrace_types::wire::Kind;
 use millrace_types::{
     Chunk, ColumnDigest, ColumnName, Field, PackDigest, Part, Schema, SourceDigest, StoredChunk, Table, Unread,
 };
-use millrace_wasm::Data;
+use millrace_wasm::{Data, PackFile};
 use serde::{Deserialize, Serialize};
 
 use super::files::{Digested, changed};
@@ -203,23 +204,44 @@ impl Sink for StoreSink<'_> {
         self.need.has(&ColumnName::new(column))
     }
 
-    fn part(
-        &self,
-        place: u64,
-        schema: &Schema,
-        part: ReadPart,
-    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let mut columns = Vec::new();
-        if !part.columns.is_empty() {
-            let data: &dyn Data = self.data;
-            columns.extend(data.put_pack(&schema.fields, &part.columns)?.into_iter().map(Chunk::Stored));
-        }
-        self.parts().insert(place, Arc::new(Part { rows: part.rows as u64, columns }));
-        Ok(())
+    fn begin<'s>(&'s self, place: u64, schema: &Schema, rows: usize) -> Result<Box<dyn PartSink + 's>, SinkError> {
+        let rows = rows as u64;
+        let pack = match schema.fields.as_slice() {
+            [] => None,
+            fields => Some(PackWriter::new(fields, rows, self.data.new_pack()?)),
+        };
+        Ok(Box::new(StorePart { sink: self, place, rows, pack }))
     }
 
     fn restart(&self) {
         self.parts().clear();
+    }
+}
+
+/// A part on its way into the store.
+struct StorePart<'a> {
+    sink: &'a StoreSink<'a>,
+    place: u64,
+    rows: u64,
+    /// None for a part of which no column is needed.
+    pack: Option<PackWriter<Box<dyn PackFile>>>,
+}
+
+impl PartSink for StorePart<'_> {
+    fn column(&mut self, column: ColumnBytes) -> Result<(), SinkError> {
+        self.pack.as_mut().map_or(Ok(()), |pack| Ok(pack.column(&column.as_ref())?))
+    }
+
+    fn end(self: Box<Self>) -> Result<(), SinkError> {
+        let Self { sink, place, rows, pack } = *self;
+        let mut columns = Vec::new();
+        if let Some(pack) = pack {
+            let Pack { digest, chunks, out } = pack.finish()?;
+            out.keep(&digest, &chunks)?;
+            columns.extend(chunks.into_iter().map(Chunk::Stored));
+        }
+        sink.parts().insert(place, Arc::new(Part { rows, columns }));
+        Ok(())
     }
 }
 
@@ -409,14 +431,12 @@ pub(crate) enum Lifted {
 struct Held(Mutex<BTreeMap<u64, (Schema, Vec<ColumnBytes>)>>);
 
 impl Sink for Held {
-    fn part(
-        &self,
-        place: u64,
-        schema: &Schema,
-        part: ReadPart,
-    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(place, (schema.clone(), part.columns));
-        Ok(())
+    fn begin<'s>(&'s self, place: u64, schema: &Schema, _: usize) -> Result<Box<dyn PartSink + 's>, SinkError> {
+        let schema = schema.clone();
+        Ok(Box::new(Whole::new(move |columns| {
+            lock(&self.0).insert(place, (schema, columns));
+            Ok(())
+        })))
     }
 
     fn restart(&self) {}

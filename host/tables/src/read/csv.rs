@@ -20,7 +20,7 @@ use super::predicate::{Batch, named};
 use super::split::{Block, Splitter};
 use super::threads::Threads;
 use super::typed::{NotPlain, Typed, Wanted};
-use super::{PART_ROWS, ReadError, ReadOptions, ReadPart, Shaper, Sink, open::open};
+use super::{PART_ROWS, PartSink, ReadError, ReadOptions, Shaper, Sink, SinkError, Whole, open::open};
 use crate::column::{arrow_type, field_from_arrow};
 
 /// A part is cut early when one of its columns has as much text.
@@ -123,8 +123,8 @@ pub(super) fn peek(path: &Path, options: &ReadOptions) -> Vec<Schema> {
 struct Nowhere;
 
 impl Sink for Nowhere {
-    fn part(&self, _: u64, _: &Schema, _: ReadPart) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        Ok(())
+    fn begin<'s>(&'s self, _: u64, _: &Schema, _: usize) -> Result<Box<dyn PartSink + 's>, SinkError> {
+        Ok(Box::new(Whole::new(|_| Ok(()))))
     }
 
     fn restart(&self) {}
@@ -211,7 +211,7 @@ impl CsvTable<'_> {
         let Some(block) = splitter.next(rows)? else {
             return parser.empty(&self.kinds);
         };
-        let is_known = self.shaper.schema.get().is_some();
+        let is_known = self.shaper.is_known();
         parser.block(&block, &mut self.kinds, is_known)?;
         let kinds = &self.kinds;
         each_block(path, None, &mut splitter, rows, threads, |block| parser.block(block, &mut kinds.to_vec(), true))
@@ -258,7 +258,7 @@ impl Parser<'_> {
     /// A file without rows: its schema alone.
     fn empty(&self, kinds: &[Kind]) -> Result<(), Stop> {
         let part = CsvPart::new(self.header.len());
-        self.emit(0, &part, &mut kinds.to_vec(), self.shaper.schema.get().is_some())
+        self.emit(0, &part, &mut kinds.to_vec(), self.shaper.is_known())
     }
 
     /// Parses a block. Unless the columns are known, it says what they are.

@@ -13,17 +13,16 @@ mod open;
 mod parquet;
 mod predicate;
 mod row_group;
+mod shaper;
 mod shared_file;
 mod split;
 mod threads;
 mod typed;
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use ::arrow::datatypes::{Field as ArrowField, FieldRef};
 use millrace_types::{DataType, Schema};
@@ -32,7 +31,7 @@ use serde::{Deserialize, Serialize};
 use crate::column::{ColumnBytes, ColumnError, field_from_arrow};
 
 pub use infer::MISSING;
-use predicate::Batch;
+use shaper::Shaper;
 pub use threads::Threads;
 
 /// What a source file is.
@@ -155,7 +154,7 @@ pub enum ReadError {
     },
     /// Whoever takes the parts could not.
     #[error(transparent)]
-    Sink(#[from] Box<dyn std::error::Error + Send + Sync>),
+    Sink(#[from] SinkError),
 }
 
 fn place(path: &Path, line: Option<u64>) -> String {
@@ -179,13 +178,8 @@ impl ReadError {
     }
 }
 
-/// A part as it was read.
-pub struct ReadPart {
-    /// Rows in each column.
-    pub rows: usize,
-    /// One for each field of the schema.
-    pub columns: Vec<ColumnBytes>,
-}
+/// What whoever takes the parts may fail with.
+pub type SinkError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Where parts go. Text is read with the types that its beginning suggests; if
 /// a later value says otherwise, reading starts again and so does the sink.
@@ -199,15 +193,55 @@ pub trait Sink: Sync {
         true
     }
 
-    /// Takes a part, with the columns that it wants.
+    /// Begins a part of so many rows, with the columns that it wants.
     ///
     /// # Errors
     /// Whatever stops the reading.
-    fn part(&self, place: u64, schema: &Schema, part: ReadPart)
-    -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
+    fn begin<'s>(&'s self, place: u64, schema: &Schema, rows: usize) -> Result<Box<dyn PartSink + 's>, SinkError>;
 
     /// Forgets all parts so far.
     fn restart(&self);
+}
+
+/// Where the columns of one part go, one by one while each is in a cache, from whichever
+/// thread has read it. Dropped before its end, there is no such part.
+pub trait PartSink: Send {
+    /// Takes the column of the next field.
+    ///
+    /// # Errors
+    /// Whatever stops the reading.
+    fn column(&mut self, column: ColumnBytes) -> Result<(), SinkError>;
+
+    /// All columns are there.
+    ///
+    /// # Errors
+    /// Whatever stops the reading.
+    fn end(self: Box<Self>) -> Result<(), SinkError>;
+}
+
+/// Holds the columns of a part until all are there, for whoever can do nothing with one.
+pub struct Whole<F> {
+    columns: Vec<ColumnBytes>,
+    end: F,
+}
+
+impl<F: FnOnce(Vec<ColumnBytes>) -> Result<(), SinkError> + Send> Whole<F> {
+    /// Gives them to `end`.
+    pub fn new(end: F) -> Self {
+        Self { columns: Vec::new(), end }
+    }
+}
+
+impl<F: FnOnce(Vec<ColumnBytes>) -> Result<(), SinkError> + Send> PartSink for Whole<F> {
+    fn column(&mut self, column: ColumnBytes) -> Result<(), SinkError> {
+        self.columns.push(column);
+        Ok(())
+    }
+
+    fn end(self: Box<Self>) -> Result<(), SinkError> {
+        let Self { columns, end } = *self;
+        end(columns)
+    }
 }
 
 /// Reads files, in this order, as one table, with such threads as are free where the format
@@ -361,94 +395,6 @@ fn by_threads<S>(
         },
     );
     done.map(drop)
-}
-
-/// Arrow arrays to a part: unpacks what does not cross, filters, projects.
-struct Shaper<'a> {
-    options: &'a ReadOptions,
-    /// Of the first part.
-    schema: OnceLock<Schema>,
-    next: AtomicU64,
-}
-
-impl<'a> Shaper<'a> {
-    fn new(options: &'a ReadOptions) -> Self {
-        Self { options, schema: OnceLock::new(), next: AtomicU64::new(0) }
-    }
-
-    fn finish(self, path: Option<&PathBuf>, what: &str) -> Result<Schema, ReadError> {
-        self.schema.into_inner().ok_or_else(|| ReadError::content(&path.cloned().unwrap_or_default(), None, what))
-    }
-
-    /// Takes the arrays of the next part under their schema; one without rows is left out.
-    fn emit(&self, path: &Path, batch: Batch, sink: &dyn Sink) -> Result<(), ReadError> {
-        self.emit_at(self.next.fetch_add(1, Ordering::Relaxed), path, batch, sink)
-    }
-
-    /// Takes the arrays of the part at a place.
-    fn emit_at(&self, place: u64, path: &Path, batch: Batch, sink: &dyn Sink) -> Result<(), ReadError> {
-        let batch = predicate::apply(path, self.options, batch)?;
-        let fields_of = batch.schema.fields();
-        // All of them, or those of these names: there may be thousands.
-        let places: Vec<(&str, Option<usize>)> = match &self.options.columns {
-            Some(names) => {
-                let places: HashMap<&str, usize> =
-                    fields_of.iter().zip(0..).map(|(field, place)| (field.name().as_str(), place)).collect();
-                names.iter().map(|name| (name.as_str(), places.get(name.as_str()).copied())).collect()
-            }
-            None => fields_of.iter().zip(0..).map(|(field, place)| (field.name().as_str(), Some(place))).collect(),
-        };
-        let mut fields = Vec::with_capacity(places.len());
-        let mut kept = Vec::with_capacity(places.len());
-        let mut columns = Vec::with_capacity(places.len());
-        for (name, place) in places {
-            let index = place.ok_or_else(|| ReadError::NoColumn {
-                path: path.to_owned(),
-                name: name.to_owned(),
-                candidates: fields_of.iter().map(|field| field.name().clone()).collect(),
-            })?;
-            let field = &fields_of[index];
-            let fail = |error| ReadError::column(path, name, &error);
-            // Nulls may come in any later part, and a change of nullability
-            // would be a change of everybody's key.
-            let field = field_from_arrow(&field.as_ref().clone().with_nullable(true)).map_err(fail)?;
-            if let Some(array) = batch.arrays[index].as_ref().filter(|_| sink.wants(name)) {
-                kept.push(field.clone());
-                columns.push(ColumnBytes::from_array(&**array).map_err(fail)?);
-            }
-            fields.push(field);
-        }
-        let schema = Schema { fields };
-        match self.schema.get() {
-            None => {
-                let in_file = batch.schema.fields().iter().map(|field| field.name().as_str());
-                for names in [in_file.collect::<Vec<_>>(), schema.fields.iter().map(|f| f.name.as_str()).collect()] {
-                    let mut seen = std::collections::HashSet::new();
-                    if let Some(twice) = names.iter().find(|name| !seen.insert(**name)) {
-                        return Err(ReadError::content(path, None, format!("two columns are called `{twice}`")));
-                    }
-                }
-                self.schema.get_or_init(|| schema.clone());
-            }
-            Some(known) if *known == schema => {}
-            Some(known) => return Err(ReadError::content(path, None, difference(known, &schema))),
-        }
-        if batch.rows > 0 {
-            sink.part(place, &Schema { fields: kept }, ReadPart { rows: batch.rows, columns })?;
-        }
-        Ok(())
-    }
-}
-
-fn difference(known: &Schema, found: &Schema) -> String {
-    let pairs = known.fields.iter().zip(&found.fields);
-    match pairs.into_iter().find(|(a, b)| a != b) {
-        Some((a, b)) if a.name == b.name => {
-            format!("column `{}` is {} here and {} in the files before", a.name, b.data_type, a.data_type)
-        }
-        Some((a, b)) => format!("column `{}` stands where the files before have `{}`", b.name, a.name),
-        None => format!("it has {} columns, and the files before have {}", found.fields.len(), known.fields.len()),
-    }
 }
 
 #[cfg(test)]

@@ -3,13 +3,13 @@
 //! Columns that nobody asked for are not decoded; row groups that the filter
 //! rules out by their statistics are not read; of the others the columns of the
 //! filter are decoded first, and of the rest only the rows that it keeps. Without a filter
-//! the columns of a row group are decoded by all threads that are free ([`RowGroup`]).
+//! the columns of a row group go one by one, by all threads that are free ([`RowGroup`]).
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ::arrow::datatypes::{Field as ArrowField, Schema as ArrowSchema, SchemaRef};
+use ::arrow::datatypes::{Field as ArrowField, Fields, Schema as ArrowSchema, SchemaRef};
 use ::arrow::error::ArrowError;
 use ::parquet::arrow::ProjectionMask;
 use ::parquet::arrow::arrow_reader::{
@@ -21,10 +21,11 @@ use millrace_expr::Column;
 use millrace_types::Schema;
 
 use super::predicate::Batch;
-use super::row_group::{self, RowGroup, Share};
+use super::row_group::{self, RowGroup, Share, Wanted};
+use super::shaper::{self, Kept, Shaper};
 use super::shared_file::SharedFile;
 use super::threads::Threads;
-use super::{ReadError, ReadOptions, Shaper, Sink, by_threads, place_of, predicate};
+use super::{ReadError, ReadOptions, Sink, by_threads, place_of, predicate};
 
 pub(super) fn read(
     files: &[PathBuf],
@@ -92,7 +93,7 @@ fn read_file(
 ) -> Result<(), ReadError> {
     let groups = groups(number, path, options, shaper, sink)?;
     groups.all(threads)?;
-    if shaper.schema.get().is_none() {
+    if !shaper.is_known() {
         // Nothing was kept: the schema alone.
         let fields: Vec<_> = groups.roots.iter().map(|index| groups.meta.schema().field(*index).clone()).collect();
         shaper.emit(path, Batch::empty(Arc::new(ArrowSchema::new(fields))), sink)?;
@@ -137,14 +138,8 @@ impl Groups<'_> {
         // Parts of one size: a last one of few rows would cost as much as a whole one.
         let rows = usize::try_from(meta.metadata().row_group(group).num_rows()).unwrap_or(usize::MAX);
         let batch = rows.max(1).div_ceil(rows.max(1).div_ceil(options.part_rows.max(1)));
-        let emit = |piece: usize, batch: Batch| {
-            self.shaper.emit_at(place_of(self.number, group, piece), path, batch, self.sink)
-        };
         if self.condition.is_none() && self.roots.len() > 1 && rows.saturating_mul(self.roots.len()) >= ALONE {
-            let share = |places: Vec<usize>| self.share(group, batch, places);
-            let shares = row_group::shares(&self.bytes(group)).into_iter().map(share).collect::<Result<_, _>>()?;
-            let fields = self.roots.iter().map(|index| schema.field(*index).clone()).collect();
-            return RowGroup::new(path, fields, rows.div_ceil(batch), shares).read(threads, emit);
+            return self.by_columns(group, rows, batch, threads);
         }
         let mut builder = self.reader(group, batch, self.roots.iter().copied());
         if let Some(condition) = self.condition.clone() {
@@ -164,9 +159,30 @@ impl Groups<'_> {
         }
         let batches = builder.build().map_err(|error| broken(path, &error))?;
         for (piece, batch) in batches.enumerate() {
-            emit(piece, Batch::from(&batch.map_err(|error| broken(path, &error))?))?;
+            let batch = Batch::from(&batch.map_err(|error| broken(path, &error))?);
+            self.shaper.emit_at(place_of(self.number, group, piece), path, batch, self.sink)?;
         }
         Ok(())
+    }
+
+    /// Reads a row group of so many rows in pieces of one size, column by column.
+    fn by_columns(&self, group: usize, rows: usize, batch: usize, threads: &Threads) -> Result<(), ReadError> {
+        let schema = self.meta.schema();
+        let plain = |root: &usize| {
+            let field = schema.field(*root);
+            ArrowField::new(field.name(), predicate::wanted(self.options, field.name(), field.data_type()), true)
+        };
+        let plain: Vec<ArrowField> = self.roots.iter().map(plain).collect();
+        let fields = plain.into();
+        let kept = self.shaper.kept(self.path, &fields, self.sink)?;
+        let wanted = shaper::schema(&kept);
+        let mut kept = kept.into_iter();
+        let share =
+            |columns: std::ops::Range<usize>| self.share(group, batch, &fields, kept.by_ref().take(columns.len()));
+        let shares = row_group::shares(wanted.fields.len()).map(share).collect::<Result<_, _>>()?;
+        let rows = (0..rows).step_by(batch).map(|first| batch.min(rows - first)).collect();
+        RowGroup::new(self.path, rows, shares)
+            .read(threads, |piece, rows| self.sink.begin(place_of(self.number, group, piece), &wanted, rows))
     }
 
     /// Will read some columns of a row group.
@@ -181,23 +197,25 @@ impl Groups<'_> {
         builder.with_row_groups(vec![group]).with_projection(projection).with_batch_size(batch)
     }
 
-    fn share(&self, group: usize, batch: usize, mut places: Vec<usize>) -> Result<Share, ReadError> {
+    fn share(
+        &self,
+        group: usize,
+        batch: usize,
+        fields: &Fields,
+        kept: impl Iterator<Item = Kept>,
+    ) -> Result<Share, ReadError> {
+        let kept: Vec<Kept> = kept.collect();
+        let roots = || kept.iter().map(|kept| self.roots[kept.place]);
+        let reader = self.reader(group, batch, roots()).build().map_err(|error| broken(self.path, &error))?;
         // A reader has them in the order of the file.
-        places.sort_unstable();
-        let reader = self.reader(group, batch, places.iter().map(|place| self.roots[*place]));
-        Ok(Share { places, reader: reader.build().map_err(|error| broken(self.path, &error))? })
-    }
-
-    /// How much the decoding of each wanted column gives, in bytes.
-    fn bytes(&self, group: usize) -> Vec<u64> {
-        let schema = self.meta.metadata().file_metadata().schema_descr();
-        let mut bytes = vec![0u64; self.meta.schema().fields().len()];
-        for (leaf, column) in self.meta.metadata().row_group(group).columns().iter().enumerate() {
-            let size = u64::try_from(column.uncompressed_size()).unwrap_or(0);
-            let root = &mut bytes[schema.get_column_root_idx(leaf)];
-            *root = root.saturating_add(size);
-        }
-        self.roots.iter().map(|root| bytes[*root]).collect()
+        let mut sorted: Vec<usize> = roots().collect();
+        sorted.sort_unstable();
+        let wanted = |kept: Kept| Wanted {
+            place: sorted.partition_point(|root| *root < self.roots[kept.place]),
+            plain: fields[kept.place].data_type().clone(),
+            kept,
+        };
+        Ok(Share { columns: kept.into_iter().map(wanted).collect(), reader })
     }
 }
 

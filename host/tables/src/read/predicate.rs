@@ -89,7 +89,7 @@ fn decimals_fit(array: &dyn Array) -> bool {
 }
 
 /// A column as the type that it is read as.
-fn plain_array(path: &Path, name: &str, array: ArrayRef, to: &ArrowType) -> Result<ArrayRef, ReadError> {
+pub(super) fn plain_array(path: &Path, name: &str, array: ArrayRef, to: &ArrowType) -> Result<ArrayRef, ReadError> {
     if *to == ArrowType::Float64 && !decimals_fit(&array) {
         let message =
             format!("column `{name}` has decimals with more digits than a float holds; leave it out with `columns`");

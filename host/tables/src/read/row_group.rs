@@ -1,172 +1,240 @@
-//! One row group of a Parquet file, decoded by as many threads as are free.
+//! One row group of a Parquet file, decoded and handed on by as many threads as are free.
 //!
-//! Its columns are cut into shares, each with a reader of its own; a thread takes the share
-//! that is furthest behind, and whichever has completed a piece hands it on. What comes out is
-//! what one reader of all columns would give, in any number of threads, errors too.
+//! Its columns are cut into shares, each with a reader of its own. A share of a piece is handed
+//! on, which mostly means hashed and written, as soon as those before it are: while it is in a
+//! cache, and before much else needs memory. A piece takes one share at a time; with more
+//! threads more pieces are begun. What comes out is what one thread gives, which reads one share after the
+//! other of one piece after the other, errors too.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use ::arrow::array::{Array, ArrayRef};
-use ::arrow::datatypes::{Field as ArrowField, Schema as ArrowSchema};
+use ::arrow::datatypes::DataType as ArrowType;
 use ::parquet::arrow::arrow_reader::ParquetRecordBatchReader;
 
 use super::parquet::broken;
-use super::predicate::Batch;
+use super::predicate::plain_array;
+use super::shaper::Kept;
 use super::threads::Threads;
-use super::{ReadError, guarded};
+use super::{PartSink, ReadError, SinkError, guarded};
 
-/// Readers of a row group at most.
-const SHARES: usize = 16;
-/// Pieces that are decoded at a time, before the first of them is handed on.
-const WINDOW: usize = 2;
+/// Readers of a row group at most: each is a while in the making.
+const SHARES: usize = 64;
+/// Bytes for each thread that are decoded and not handed on, before it decodes more.
+const AHEAD: usize = 4 << 20;
 
-/// Cuts columns into shares that take about as long as each other, by how many bytes each is.
-/// Gives the places of the columns of each.
-pub(super) fn shares(bytes: &[u64]) -> Vec<Vec<usize>> {
-    let mut order: Vec<usize> = (0..bytes.len()).collect();
-    order.sort_by_key(|place| std::cmp::Reverse(bytes[*place]));
-    let mut shares = vec![(0u64, Vec::new()); bytes.len().min(SHARES)];
-    for place in order {
-        // Of a column without bytes there is still something to do.
-        let Some(lightest) = shares.iter_mut().min_by_key(|(weight, _)| *weight) else { break };
-        lightest.0 = lightest.0.saturating_add(bytes[place].max(1));
-        lightest.1.push(place);
-    }
-    shares.into_iter().map(|(_, places)| places).collect()
+/// Cuts so many columns into shares, in their order.
+pub(super) fn shares(columns: usize) -> impl Iterator<Item = Range<usize>> {
+    let size = columns.div_ceil(SHARES).max(1);
+    (0..columns).step_by(size).map(move |first| first..columns.min(first + size))
+}
+
+/// A column of a share.
+pub(super) struct Wanted {
+    pub(super) kept: Kept,
+    /// Where it stands in what the reader gives.
+    pub(super) place: usize,
+    /// As what it is read.
+    pub(super) plain: ArrowType,
 }
 
 /// Columns that are read together.
 pub(super) struct Share {
-    /// Where they stand among all, in the order of the reader.
-    pub(super) places: Vec<usize>,
+    pub(super) columns: Vec<Wanted>,
     pub(super) reader: ParquetRecordBatchReader,
 }
 
 /// A row group that is read.
 pub(super) struct RowGroup<'g> {
     path: &'g Path,
-    fields: Vec<ArrowField>,
-    pieces: usize,
-    /// Places of the columns of each share.
-    places: Vec<Vec<usize>>,
-    state: Mutex<State>,
+    /// Of each piece.
+    rows: Vec<usize>,
+    shares: Vec<Vec<Wanted>>,
+    state: Mutex<State<'g>>,
     changed: Condvar,
 }
 
-struct State {
+/// Which share of which piece: in this order one thread takes them.
+type At = (usize, usize);
+
+struct State<'g> {
     /// Of each share the piece that is next, and its reader unless somebody reads with it.
-    shares: Vec<(usize, Option<ParquetRecordBatchReader>)>,
-    /// Columns of the pieces from `first` on.
-    begun: VecDeque<Vec<Option<ArrayRef>>>,
-    /// The first piece that is not handed on.
+    readers: Vec<(usize, Option<ParquetRecordBatchReader>)>,
+    /// The first piece that is not whole.
     first: usize,
-    /// By piece, then share: the handing on of a piece is behind all its shares.
-    failed: Option<((usize, usize), ReadError)>,
+    /// Pieces from `first` on.
+    pieces: VecDeque<Piece<'g>>,
+    /// Bytes that are decoded and not handed on.
+    ahead: usize,
+    /// Threads that work on it.
+    threads: usize,
+    /// What one thread would have failed with, as far as known.
+    failed: Option<(At, ReadError)>,
 }
 
-enum Next {
-    Decode { share: usize, piece: usize, reader: ParquetRecordBatchReader },
-    HandOn { piece: usize, columns: Vec<ArrayRef> },
+/// A piece that is begun.
+struct Piece<'g> {
+    /// The arrays of shares that are decoded.
+    decoded: Vec<Option<Vec<ArrayRef>>>,
+    /// Shares that were handed on.
+    done: usize,
+    /// Where they go, unless somebody hands on just now.
+    to: Option<To<'g>>,
+}
+
+enum To<'g> {
+    /// There was none as yet.
+    Begin,
+    Sink(Box<dyn PartSink + 'g>),
+}
+
+enum Work<'g> {
+    Decode { at: At, reader: ParquetRecordBatchReader },
+    HandOn { at: At, to: To<'g>, arrays: Vec<ArrayRef> },
+}
+
+enum Next<'g> {
+    Do(Work<'g>),
     Wait,
     Nothing,
 }
 
-impl State {
-    fn is_before_failure(&self, at: (usize, usize)) -> bool {
+fn bytes(arrays: &[ArrayRef]) -> usize {
+    arrays.iter().map(|array| array.get_buffer_memory_size()).sum()
+}
+
+impl<'g> State<'g> {
+    fn is_before_failure(&self, at: At) -> bool {
         self.failed.as_ref().is_none_or(|(failed, _)| at < *failed)
     }
 
-    /// The share that is furthest behind, of those that can go on.
-    fn behind(&self, pieces: usize) -> Option<usize> {
-        let can_go_on = |(share, (next, reader)): &(usize, &(usize, Option<_>))| {
-            let in_window = *next < pieces.min(self.first + WINDOW);
-            reader.is_some() && in_window && self.is_before_failure((*next, *share))
+    /// The next share of the first piece that can take one.
+    fn to_hand_on(&self) -> Option<At> {
+        let ready = |(number, piece): (usize, &Piece<'_>)| {
+            let is_ready = piece.to.is_some() && piece.decoded.get(piece.done).is_some_and(Option::is_some);
+            is_ready.then_some((number, piece.done))
         };
-        let shares = self.shares.iter().enumerate().filter(can_go_on);
-        shares.min_by_key(|(share, (next, _))| (*next, *share)).map(|(share, _)| share)
+        (self.first..).zip(&self.pieces).find_map(ready).filter(|at| self.is_before_failure(*at))
     }
 
-    fn next(&mut self, pieces: usize) -> Next {
-        if self.first == pieces {
-            return Next::Nothing;
-        }
-        if self.is_before_failure((self.first, usize::MAX))
-            && let Some(front) = self.begun.front_mut()
-            && front.iter().all(Option::is_some)
-        {
-            let columns = front.drain(..).flatten().collect();
-            self.begun.pop_front();
-            self.first += 1;
-            return Next::HandOn { piece: self.first - 1, columns };
-        }
-        if let Some(share) = self.behind(pieces)
-            && let (piece, reader) = &mut self.shares[share]
-            && let Some(reader) = reader.take()
-        {
-            return Next::Decode { share, piece: *piece, reader };
-        }
-        // After a failure whoever still reads does what is before it.
-        if self.failed.is_none() { Next::Wait } else { Next::Nothing }
+    /// The first share that somebody can decode, unless enough is decoded.
+    fn to_decode(&self, pieces: usize) -> Option<At> {
+        let end = pieces.min(self.first + self.threads);
+        let can_go_on = |(share, (piece, reader)): (usize, &(usize, Option<_>))| {
+            (reader.is_some() && *piece < end).then_some((*piece, share))
+        };
+        let at = self.readers.iter().enumerate().filter_map(can_go_on).min()?;
+        // All others wait for the first that is not handed on.
+        let is_first = at == (self.first, self.pieces.front().map_or(0, |piece| piece.done));
+        let may = is_first || self.ahead < AHEAD * self.threads || self.failed.is_some();
+        (may && self.is_before_failure(at)).then_some(at)
     }
 
-    fn fail(&mut self, at: (usize, usize), error: ReadError) {
+    fn next(&mut self, pieces: usize) -> Next<'g> {
+        if let Some(at) = self.to_hand_on()
+            && let Some(piece) = self.pieces.get_mut(at.0 - self.first)
+            && let Some(to) = piece.to.take()
+            && let Some(arrays) = piece.decoded[at.1].take()
+        {
+            return Next::Do(Work::HandOn { at, to, arrays });
+        }
+        if let Some(at) = self.to_decode(pieces)
+            && let Some(reader) = self.readers[at.1].1.take()
+        {
+            return Next::Do(Work::Decode { at, reader });
+        }
+        // After a failure whoever still works does what is before it.
+        if self.first == pieces || self.failed.is_some() { Next::Nothing } else { Next::Wait }
+    }
+
+    fn fail(&mut self, at: At, error: ReadError) {
         if self.is_before_failure(at) {
             self.failed = Some((at, error));
+        }
+    }
+
+    fn decoded(&mut self, at: At, arrays: Vec<ArrayRef>) {
+        while self.pieces.len() <= at.0 - self.first {
+            let decoded = self.readers.iter().map(|_| None).collect();
+            self.pieces.push_back(Piece { decoded, done: 0, to: Some(To::Begin) });
+        }
+        self.ahead += bytes(&arrays);
+        self.pieces[at.0 - self.first].decoded[at.1] = Some(arrays);
+    }
+
+    fn handed_on(&mut self, at: At, to: To<'g>) {
+        let piece = &mut self.pieces[at.0 - self.first];
+        (piece.done, piece.to) = (at.1 + 1, Some(to));
+        while self.pieces.front().is_some_and(|piece| piece.done == self.readers.len()) {
+            self.pieces.pop_front();
+            self.first += 1;
         }
     }
 }
 
 impl<'g> RowGroup<'g> {
-    /// A group of so many pieces, with its columns' fields.
-    pub(super) fn new(path: &'g Path, fields: Vec<ArrowField>, pieces: usize, shares: Vec<Share>) -> Self {
-        let (places, shares) = shares.into_iter().map(|share| (share.places, (0, Some(share.reader)))).unzip();
-        let state = State { shares, begun: VecDeque::new(), first: 0, failed: None };
-        Self { path, fields, pieces, places, state: Mutex::new(state), changed: Condvar::new() }
+    /// A group of pieces of so many rows.
+    pub(super) fn new(path: &'g Path, rows: Vec<usize>, shares: Vec<Share>) -> Self {
+        let (shares, readers) = shares.into_iter().map(|share| (share.columns, (0, Some(share.reader)))).unzip();
+        let state = State { readers, first: 0, pieces: VecDeque::new(), ahead: 0, threads: 0, failed: None };
+        Self { path, rows, shares, state: Mutex::new(state), changed: Condvar::new() }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, State<'g>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads all of it; each piece is handed on once, in any order.
+    /// Reads all of it; `begin` is asked once for where a piece goes.
     pub(super) fn read(
         self,
         threads: &Threads,
-        hand_on: impl Fn(usize, Batch) -> Result<(), ReadError> + Sync,
+        begin: impl Fn(usize, usize) -> Result<Box<dyn PartSink + 'g>, SinkError> + Sync,
     ) -> Result<(), ReadError> {
-        let schema = Arc::new(ArrowSchema::new(self.fields.clone()));
+        let pieces = self.rows.len();
         threads.work(|help| {
             let mut state = self.state();
+            state.threads += 1;
             loop {
-                let next = state.next(self.pieces);
-                let is_more = state.behind(self.pieces).is_some();
-                if let Next::Wait = next {
-                    state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-                    continue;
-                }
+                let work = match state.next(pieces) {
+                    Next::Do(work) => work,
+                    Next::Wait => {
+                        state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                        continue;
+                    }
+                    Next::Nothing => {
+                        state.threads -= 1;
+                        return;
+                    }
+                };
+                let is_more = state.to_hand_on().is_some() || state.to_decode(pieces).is_some();
                 drop(state);
                 if is_more {
                     help();
                 }
-                state = match next {
-                    Next::Wait | Next::Nothing => return,
-                    Next::HandOn { piece, columns } => {
-                        let batch = Batch::new(schema.clone(), columns);
-                        let done = guarded(Some(self.path), || hand_on(piece, batch));
+                state = match work {
+                    Work::Decode { at, mut reader } => {
+                        let decoded = guarded(Some(self.path), || self.decode(&mut reader, at));
                         let mut state = self.state();
-                        if let Err(error) = done {
-                            state.fail((piece, usize::MAX), error);
+                        match decoded {
+                            Ok(arrays) => {
+                                state.decoded(at, arrays);
+                                state.readers[at.1] = (at.0 + 1, Some(reader));
+                            }
+                            Err(error) => state.fail(at, error),
                         }
                         state
                     }
-                    Next::Decode { share, piece, mut reader } => {
-                        let decoded = guarded(Some(self.path), || self.decode(&mut reader, piece));
+                    Work::HandOn { at, to, arrays } => {
+                        let size = bytes(&arrays);
+                        let done = guarded(Some(self.path), || self.hand_on(at, to, arrays, &begin));
                         let mut state = self.state();
-                        match decoded.and_then(|arrays| self.take(&mut state, share, piece, arrays)) {
-                            Ok(()) => state.shares[share] = (piece + 1, Some(reader)),
-                            Err(error) => state.fail((piece, share), error),
+                        state.ahead -= size;
+                        match done {
+                            Ok(to) => state.handed_on(at, to),
+                            Err(error) => state.fail(at, error),
                         }
                         state
                     }
@@ -180,29 +248,38 @@ impl<'g> RowGroup<'g> {
         }
     }
 
-    fn decode(&self, reader: &mut ParquetRecordBatchReader, piece: usize) -> Result<Vec<ArrayRef>, ReadError> {
+    fn decode(&self, reader: &mut ParquetRecordBatchReader, (piece, share): At) -> Result<Vec<ArrayRef>, ReadError> {
         let unlike = || broken(self.path, &"a row group has not as many rows as its file says");
         let batch = reader.next().ok_or_else(unlike)?.map_err(|error| broken(self.path, &error))?;
-        if piece + 1 == self.pieces && reader.next().is_some() {
+        let is_last = piece + 1 == self.rows.len();
+        if batch.num_rows() != self.rows[piece] || (is_last && reader.next().is_some()) {
             return Err(unlike());
         }
-        Ok(batch.columns().to_vec())
+        let column = |wanted: &Wanted| {
+            let name = wanted.kept.field.name.as_str();
+            plain_array(self.path, name, batch.column(wanted.place).clone(), &wanted.plain)
+        };
+        self.shares[share].iter().map(column).collect()
     }
 
-    /// Puts the columns of a share into their piece.
-    fn take(&self, state: &mut State, share: usize, piece: usize, arrays: Vec<ArrayRef>) -> Result<(), ReadError> {
-        let at = piece - state.first;
-        while state.begun.len() <= at {
-            state.begun.push_back(vec![None; self.fields.len()]);
+    fn hand_on(
+        &self,
+        (piece, share): At,
+        to: To<'g>,
+        arrays: Vec<ArrayRef>,
+        begin: &impl Fn(usize, usize) -> Result<Box<dyn PartSink + 'g>, SinkError>,
+    ) -> Result<To<'g>, ReadError> {
+        let mut sink = match to {
+            To::Begin => begin(piece, self.rows[piece])?,
+            To::Sink(sink) => sink,
+        };
+        for (wanted, array) in self.shares[share].iter().zip(arrays) {
+            sink.column(wanted.kept.column(self.path, &array)?)?;
         }
-        let columns = &mut state.begun[at];
-        let rows = columns.iter().flatten().next().map(|known| known.len());
-        if arrays.iter().any(|array| rows.is_some_and(|rows| rows != array.len())) {
-            return Err(broken(self.path, &"the columns of a row group have not as many rows as each other"));
+        if share + 1 < self.shares.len() {
+            return Ok(To::Sink(sink));
         }
-        for (place, array) in self.places[share].iter().zip(arrays) {
-            columns[*place] = Some(array);
-        }
-        Ok(())
+        sink.end()?;
+        Ok(To::Begin)
     }
 }

@@ -1,4 +1,5 @@
 use std::io::Write;
+use std::sync::atomic::Ordering;
 
 use super::*;
 
@@ -20,15 +21,9 @@ impl Sink for SeeingSome {
         self.1.iter().any(|name| name == column)
     }
 
-    fn part(
-        &self,
-        place: u64,
-        schema: &Schema,
-        part: ReadPart,
-    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    fn begin<'s>(&'s self, place: u64, schema: &Schema, rows: usize) -> Result<Box<dyn PartSink + 's>, SinkError> {
         assert!(schema.fields.iter().all(|field| self.wants(field.name.as_str())));
-        assert_eq!(schema.fields.len(), part.columns.len());
-        self.0.part(place, schema, part)
+        self.0.begin(place, schema, rows)
     }
 
     fn restart(&self) {
@@ -37,15 +32,20 @@ impl Sink for SeeingSome {
 }
 
 impl Sink for Seeing {
-    fn part(&self, place: u64, _: &Schema, part: ReadPart) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let columns = part.columns.iter().map(|column| {
-            let array = column.to_array().unwrap();
-            let text = ::arrow::compute::cast(&array, &::arrow::datatypes::DataType::Utf8).unwrap();
-            let text = ::arrow::array::cast::AsArray::as_string::<i32>(&text).clone();
-            text.iter().map(|value| value.unwrap_or("·").to_owned()).collect::<Vec<_>>().join(" ")
-        });
-        self.0.lock().unwrap().0.insert(place, (part.rows, columns.collect()));
-        Ok(())
+    fn begin<'s>(&'s self, place: u64, schema: &Schema, rows: usize) -> Result<Box<dyn PartSink + 's>, SinkError> {
+        let fields = schema.fields.len();
+        Ok(Box::new(Whole::new(move |columns: Vec<ColumnBytes>| {
+            assert!(columns.len() == fields || fields == 0);
+            let columns = columns.iter().map(|column| {
+                assert_eq!(column.rows, rows);
+                let array = column.to_array().unwrap();
+                let text = ::arrow::compute::cast(&array, &::arrow::datatypes::DataType::Utf8).unwrap();
+                let text = ::arrow::array::cast::AsArray::as_string::<i32>(&text).clone();
+                text.iter().map(|value| value.unwrap_or("·").to_owned()).collect::<Vec<_>>().join(" ")
+            });
+            self.0.lock().unwrap().0.insert(place, (rows, columns.collect()));
+            Ok(())
+        })))
     }
 
     fn restart(&self) {
@@ -206,8 +206,10 @@ fn every_format_reads_back_what_was_exported() {
     {
         struct Export<'a>(std::sync::Mutex<crate::export::Exporter<&'a mut Vec<u8>>>);
         impl Sink for Export<'_> {
-            fn part(&self, _: u64, _: &Schema, part: ReadPart) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-                self.0.lock().unwrap().part(part.rows, &part.columns).map_err(Into::into)
+            fn begin<'s>(&'s self, _: u64, _: &Schema, rows: usize) -> Result<Box<dyn PartSink + 's>, SinkError> {
+                Ok(Box::new(Whole::new(move |columns: Vec<ColumnBytes>| {
+                    Ok(self.0.lock().unwrap().part(rows, &columns)?)
+                })))
             }
             fn restart(&self) {
                 unreachable!("the first part has all types");
@@ -316,8 +318,8 @@ fn arrow_batches_are_cut_and_read_by_all_threads() {
 }
 
 /// A Parquet file of several row groups, with columns of every weight, text, lists and
-/// missing values: `x0` to `x17`, `t`, `l`.
-fn wide_parquet(rows: usize, group: usize) -> Vec<u8> {
+/// missing values: `x0` and so on, `t`, `l`.
+fn wide_parquet(rows: usize, group: usize, numbers: usize) -> Vec<u8> {
     use ::arrow::array::{ArrayRef, Float64Array, Int64Builder, ListBuilder, StringArray};
     use ::arrow::record_batch::RecordBatch;
     use ::parquet::file::properties::WriterProperties;
@@ -327,7 +329,8 @@ fn wide_parquet(rows: usize, group: usize) -> Vec<u8> {
     let floats = |column: usize| -> ArrayRef {
         std::sync::Arc::new((0..rows).map(|row| number(column, row)).collect::<Float64Array>())
     };
-    let mut columns: Vec<(String, ArrayRef)> = (0..18).map(|column| (format!("x{column}"), floats(column))).collect();
+    let mut columns: Vec<(String, ArrayRef)> =
+        (0..numbers).map(|column| (format!("x{column}"), floats(column))).collect();
     let text =
         (0..rows).map(|row| (!row.is_multiple_of(5)).then(|| format!("text {}", row % 300))).collect::<StringArray>();
     columns.push(("t".into(), std::sync::Arc::new(text)));
@@ -363,7 +366,7 @@ fn seen(path: &PathBuf, options: &ReadOptions, threads: usize) -> Result<(String
 fn columns_of_a_row_group_are_read_by_all_threads() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("t.parquet");
-    std::fs::write(&path, wide_parquet(3700, 1500)).unwrap();
+    std::fs::write(&path, wide_parquet(3700, 1500, 18)).unwrap();
     let mut names: Vec<String> = (0..18).rev().map(|column| format!("x{column}")).collect();
     names.insert(7, "t".into());
     let of = |filter: Option<&str>, part_rows| ReadOptions {
@@ -381,12 +384,34 @@ fn columns_of_a_row_group_are_read_by_all_threads() {
     }
 }
 
+/// More columns than readers: those of one reader come in the order that is asked for, too.
+#[test]
+fn many_columns_are_read_in_any_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("t.parquet");
+    std::fs::write(&path, wide_parquet(700, 700, 150)).unwrap();
+    let mut names: Vec<String> = (0..150).map(|column| format!("x{}", column * 77 % 150)).collect();
+    names.insert(100, "t".into());
+    for names in [names.clone(), names[3..140].to_vec(), names[90..101].to_vec()] {
+        let of = |filter: Option<&str>| ReadOptions {
+            columns: Some(names.clone()),
+            filter: filter.map(Into::into),
+            part_rows: 300,
+            ..options(Format::Parquet)
+        };
+        let by_one = seen(&path, &of(Some("x0 < 1e9 or x0 is null")), 1).unwrap();
+        for threads in [1, 3] {
+            assert!(seen(&path, &of(None), threads).unwrap() == by_one, "{} columns", names.len());
+        }
+    }
+}
+
 /// Whatever is wrong with a file, any number of threads says the same, and ends.
 #[test]
 fn a_harmed_row_group_is_the_same_mistake_for_all_threads() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("t.parquet");
-    let good = wide_parquet(1200, 1200);
+    let good = wide_parquet(1200, 1200, 18);
     let of = ReadOptions { part_rows: 300, ..options(Format::Parquet) };
     let columns = (0..18).map(|column| format!("x{column}")).chain(["t".into()]).collect();
     let of = ReadOptions { columns: Some(columns), ..of };
@@ -409,17 +434,84 @@ fn a_harmed_row_group_is_the_same_mistake_for_all_threads() {
     assert!(mistakes > 20, "{mistakes}");
 }
 
+/// Notes what is asked of it, and refuses one column of one part, if any.
+struct Refusing {
+    place: u64,
+    column: usize,
+    seen: std::sync::Mutex<Vec<String>>,
+}
+
+struct RefusingPart<'a> {
+    sink: &'a Refusing,
+    place: u64,
+    next: usize,
+}
+
+impl Refusing {
+    fn note(&self, what: String) {
+        self.seen.lock().unwrap().push(what);
+    }
+}
+
+impl Sink for Refusing {
+    fn begin<'s>(&'s self, place: u64, _: &Schema, _: usize) -> Result<Box<dyn PartSink + 's>, SinkError> {
+        self.note(format!("begin {place}"));
+        Ok(Box::new(RefusingPart { sink: self, place, next: 0 }))
+    }
+
+    fn restart(&self) {}
+}
+
+impl PartSink for RefusingPart<'_> {
+    fn column(&mut self, _: ColumnBytes) -> Result<(), SinkError> {
+        self.next += 1;
+        let is_refused = self.place >= self.sink.place && self.next > self.sink.column;
+        if is_refused { Err(format!("no column {} of {}", self.next, self.place).into()) } else { Ok(()) }
+    }
+
+    fn end(self: Box<Self>) -> Result<(), SinkError> {
+        assert_eq!(self.next, 19);
+        self.sink.note(format!("end {}", self.place));
+        Ok(())
+    }
+}
+
+/// One thread has one part open at a time. What the sink says is wrong is the same for any number of
+/// threads, and of a part that it did not take nothing is ended.
 #[test]
-fn shares_have_every_column_once_and_weigh_about_as_much() {
-    for bytes in [vec![], vec![7], vec![0; 40], (0..100).map(|i| 1 << (i % 20)).collect::<Vec<u64>>()] {
-        let shares = row_group::shares(&bytes);
-        let mut places = shares.concat();
-        places.sort_unstable();
-        assert_eq!(places, (0..bytes.len()).collect::<Vec<_>>());
-        assert!(shares.len() <= 16 && shares.iter().all(|share| !share.is_empty()));
-        let weight = |share: &Vec<usize>| share.iter().map(|place| bytes[*place]).sum::<u64>();
-        let (heaviest, all) = (shares.iter().map(weight).max().unwrap_or(0), bytes.iter().sum::<u64>());
-        assert!(heaviest <= all / 16 + bytes.iter().max().copied().unwrap_or(0), "{heaviest} of {all}");
+fn a_sink_that_refuses_a_column_stops_all_threads_at_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("t.parquet");
+    std::fs::write(&path, wide_parquet(1200, 1200, 18)).unwrap();
+    let columns = (0..18).map(|column| format!("x{column}")).chain(["t".into()]).collect();
+    let of = ReadOptions { part_rows: 300, columns: Some(columns), ..options(Format::Parquet) };
+    let read = |threads, place, column| {
+        let sink = Refusing { place, column, seen: std::sync::Mutex::default() };
+        let read = read(std::slice::from_ref(&path), &of, &Threads::new(threads), &sink);
+        (read.map(drop).map_err(|error| error.to_string()), sink.seen.into_inner().unwrap())
+    };
+    let (all, seen) = read(1, 4, 0);
+    assert_eq!(all, Ok(()));
+    assert_eq!(
+        seen.join(", "),
+        (0..4).map(|place| format!("begin {place}, end {place}")).collect::<Vec<_>>().join(", ")
+    );
+    for threads in [1, 2, 3, 8] {
+        for (place, column) in [(0, 0), (0, 18), (1, 3), (2, 18), (3, 7)] {
+            let (result, seen) = read(threads, place, column);
+            assert_eq!(result, Err(format!("no column {} of {place}", column + 1)), "{threads} threads");
+            let ended: Vec<&String> = seen.iter().filter(|what| what.starts_with("end")).collect();
+            assert_eq!(ended.len() as u64, place, "{threads} threads: {seen:?}");
+        }
+    }
+}
+
+#[test]
+fn shares_have_every_column_once_in_order() {
+    for columns in [0, 1, 63, 64, 65, 128, 10_000] {
+        let shares: Vec<_> = row_group::shares(columns).collect();
+        assert!(shares.len() <= 64 && shares.iter().all(|share| !share.is_empty()));
+        assert!(shares.into_iter().flatten().eq(0..columns));
     }
 }
 

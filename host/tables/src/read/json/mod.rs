@@ -419,7 +419,7 @@ impl Table<'_> {
         if fields.is_empty() {
             return Err(ReadError::content(&path, None, "there is no object with a value in it"));
         }
-        if self.shaper.schema.get().is_none() {
+        if !self.shaper.is_known() {
             let wanted = fields.iter().filter(|field| field.is_wanted);
             let arrow = |field: &Field| field.given.clone().unwrap_or_else(|| field.kind.arrow());
             let wanted: Vec<_> = wanted.map(|field| ArrowField::new(&field.name, arrow(field), true)).collect();

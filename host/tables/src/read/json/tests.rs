@@ -10,7 +10,6 @@ use super::super::tests::{Seeing, SeeingSome, options, types};
 use super::super::{Format, ReadError, ReadOptions, Sink, Threads, read};
 use super::*;
 use crate::ColumnBytes;
-use crate::read::ReadPart;
 use millrace_types::DataType;
 
 type Parts = BTreeMap<u64, (usize, Vec<String>)>;
@@ -55,9 +54,10 @@ fn by_arrow(text: &[u8]) -> Result<(String, Parts), String> {
     let reader = ReaderBuilder::new(Arc::new(ArrowSchema::new(fields))).with_batch_size(3);
     for (number, batch) in (0..).zip(reader.build(text).map_err(|error| fail(&error))?) {
         let batch = batch.map_err(|error| fail(&error))?;
-        let columns = batch.columns().iter().map(|array| ColumnBytes::from_array(&**array).unwrap()).collect();
-        let part = ReadPart { rows: batch.num_rows(), columns };
-        seeing.part(place_of(0, number, 0), &Schema { fields: Vec::new() }, part).unwrap();
+        let mut part = seeing.begin(place_of(0, number, 0), &Schema { fields: Vec::new() }, batch.num_rows()).unwrap();
+        let columns = batch.columns().iter().map(|array| ColumnBytes::from_array(&**array).unwrap());
+        columns.for_each(|column| part.column(column).unwrap());
+        part.end().unwrap();
     }
     Ok((types(&Schema { fields: ours }), seeing.0.into_inner().unwrap().0))
 }

@@ -1,0 +1,145 @@
+//! What was read, in the shape of a part: the columns that are asked for, in their order,
+//! unpacked and filtered, under one schema for all parts. It knows Arrow's arrays and nothing
+//! of the files that they come from.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ::arrow::array::ArrayRef;
+use ::arrow::datatypes::Fields;
+use millrace_types::{Field, Schema};
+
+use super::predicate::{self, Batch};
+use super::{ReadError, ReadOptions, Sink};
+use crate::column::{ColumnBytes, field_from_arrow};
+
+/// Makes parts, which have one schema.
+pub(super) struct Shaper<'a> {
+    pub(super) options: &'a ReadOptions,
+    /// Of the first part.
+    schema: OnceLock<Schema>,
+    next: AtomicU64,
+}
+
+/// A column that the sink wants.
+pub(super) struct Kept {
+    /// Where it stands in what was read.
+    pub(super) place: usize,
+    pub(super) field: Field,
+}
+
+impl Kept {
+    /// The column of an array that was unpacked.
+    pub(super) fn column(&self, path: &Path, array: &ArrayRef) -> Result<ColumnBytes, ReadError> {
+        ColumnBytes::from_array(&**array).map_err(|error| ReadError::column(path, self.field.name.as_str(), &error))
+    }
+}
+
+impl<'a> Shaper<'a> {
+    pub(super) fn new(options: &'a ReadOptions) -> Self {
+        Self { options, schema: OnceLock::new(), next: AtomicU64::new(0) }
+    }
+
+    /// Whether there was a part.
+    pub(super) fn is_known(&self) -> bool {
+        self.schema.get().is_some()
+    }
+
+    pub(super) fn finish(self, path: Option<&PathBuf>, what: &str) -> Result<Schema, ReadError> {
+        self.schema.into_inner().ok_or_else(|| ReadError::content(&path.cloned().unwrap_or_default(), None, what))
+    }
+
+    /// Takes the arrays of the next part under their schema; one without rows is left out.
+    pub(super) fn emit(&self, path: &Path, batch: Batch, sink: &dyn Sink) -> Result<(), ReadError> {
+        self.emit_at(self.next.fetch_add(1, Ordering::Relaxed), path, batch, sink)
+    }
+
+    /// Takes the arrays of the part at a place.
+    pub(super) fn emit_at(&self, place: u64, path: &Path, batch: Batch, sink: &dyn Sink) -> Result<(), ReadError> {
+        let mut batch = predicate::apply(path, self.options, batch)?;
+        let mut kept = self.kept(path, batch.schema.fields(), sink)?;
+        kept.retain(|kept| batch.arrays[kept.place].is_some());
+        if batch.rows == 0 {
+            return Ok(());
+        }
+        let mut part = sink.begin(place, &schema(&kept), batch.rows)?;
+        for kept in &kept {
+            if let Some(array) = batch.arrays[kept.place].take() {
+                part.column(kept.column(path, &array)?)?;
+            }
+        }
+        Ok(part.end()?)
+    }
+
+    /// Of these fields, as they are unpacked, the columns that the sink wants of all that are
+    /// asked for.
+    pub(super) fn kept(&self, path: &Path, fields: &Fields, sink: &dyn Sink) -> Result<Vec<Kept>, ReadError> {
+        // All of them, or those of these names: there may be thousands.
+        let places: Vec<(&str, Option<usize>)> = match &self.options.columns {
+            Some(names) => {
+                let places: HashMap<&str, usize> =
+                    fields.iter().zip(0..).map(|(field, place)| (field.name().as_str(), place)).collect();
+                names.iter().map(|name| (name.as_str(), places.get(name.as_str()).copied())).collect()
+            }
+            None => fields.iter().zip(0..).map(|(field, place)| (field.name().as_str(), Some(place))).collect(),
+        };
+        let (mut all, mut kept) = (Vec::with_capacity(places.len()), Vec::with_capacity(places.len()));
+        for (name, place) in places {
+            let place = place.ok_or_else(|| ReadError::NoColumn {
+                path: path.to_owned(),
+                name: name.to_owned(),
+                candidates: fields.iter().map(|field| field.name().clone()).collect(),
+            })?;
+            // Nulls may come in any later part, and a change of nullability
+            // would be a change of everybody's key.
+            let field = field_from_arrow(&fields[place].as_ref().clone().with_nullable(true))
+                .map_err(|error| ReadError::column(path, name, &error))?;
+            if sink.wants(name) {
+                kept.push(Kept { place, field: field.clone() });
+            }
+            all.push(field);
+        }
+        self.fits(path, fields, Schema { fields: all })?;
+        Ok(kept)
+    }
+
+    /// That a part has the schema of the first.
+    fn fits(&self, path: &Path, read: &Fields, found: Schema) -> Result<(), ReadError> {
+        match self.schema.get() {
+            None => {
+                let in_file = read.iter().map(|field| field.name().as_str());
+                for names in [in_file.collect::<Vec<_>>(), found.names().collect()] {
+                    let mut seen = HashSet::new();
+                    if let Some(twice) = names.iter().find(|name| !seen.insert(**name)) {
+                        return Err(ReadError::content(path, None, format!("two columns are called `{twice}`")));
+                    }
+                }
+                // Another thread may have been first.
+                match self.schema.get_or_init(|| found.clone()) {
+                    first if *first == found => Ok(()),
+                    first => Err(ReadError::content(path, None, difference(first, &found))),
+                }
+            }
+            Some(first) if *first == found => Ok(()),
+            Some(first) => Err(ReadError::content(path, None, difference(first, &found))),
+        }
+    }
+}
+
+/// Of the columns that are kept.
+pub(super) fn schema(kept: &[Kept]) -> Schema {
+    Schema { fields: kept.iter().map(|kept| kept.field.clone()).collect() }
+}
+
+fn difference(known: &Schema, found: &Schema) -> String {
+    let pairs = known.fields.iter().zip(&found.fields);
+    match pairs.into_iter().find(|(a, b)| a != b) {
+        Some((a, b)) if a.name == b.name => {
+            format!("column `{}` is {} here and {} in the files before", a.name, b.data_type, a.data_type)
+        }
+        Some((a, b)) => format!("column `{}` stands where the files before have `{}`", b.name, a.name),
+        None => format!("it has {} columns, and the files before have {}", found.fields.len(), known.fields.len()),
+    }
+}
