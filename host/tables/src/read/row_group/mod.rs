@@ -283,3 +283,6 @@ impl<'g> RowGroup<'g> {
         Ok(To::Begin)
     }
 }
+
+#[cfg(test)]
+mod tests;
