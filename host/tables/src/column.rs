@@ -180,9 +180,14 @@ impl ColumnBytes {
                 } else {
                     let (first, last) = (offsets[0], offsets[rows]);
                     let values = data.buffers()[1].slice_with_length(first as usize, (last - first) as usize);
-                    let rebased: Vec<u8> =
-                        offsets[..=rows].iter().flat_map(|offset| (offset - first).to_le_bytes()).collect();
-                    (Some(Bytes::from(rebased)), from_buffer(values))
+                    let offsets = match first {
+                        0 => data.buffers()[0]
+                            .slice_with_length(offset * size_of::<i32>(), (rows + 1) * size_of::<i32>()),
+                        _ => {
+                            Buffer::from_vec(offsets[..=rows].iter().map(|offset| offset - first).collect::<Vec<i32>>())
+                        }
+                    };
+                    (Some(from_buffer(offsets)), from_buffer(values))
                 }
             }
             other => {

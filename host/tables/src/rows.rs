@@ -1,8 +1,10 @@
 //! The rows that a selection picks.
 
-use arrow::array::{Array, ArrayRef, cast::AsArray};
+use arrow::array::{Array, ArrayRef, BooleanArray, cast::AsArray};
+use arrow::buffer::{BooleanBuffer, Buffer};
 use arrow::compute::{concat, filter, take};
 use arrow::datatypes::UInt32Type;
+use bytes::Bytes;
 use millrace_types::{DataType, Selection};
 
 use crate::check::count_ones;
@@ -25,7 +27,11 @@ pub fn is_identity(indices: &ColumnBytes) -> bool {
 /// When selection and sources do not fit, or the result would not fit 32-bit
 /// offsets.
 pub fn gather(kind: Selection, selection: &ColumnBytes, sources: &[ColumnBytes]) -> Result<ColumnBytes, ColumnError> {
-    let wrong = |what: &str| ColumnError::Buffers(what.to_owned());
+    if let (Selection::Mask, [source]) = (kind, sources)
+        && source.data_type.is_variable()
+    {
+        return masked(mask_of(&selection.to_array()?, source.rows)?, source);
+    }
     let arrays = sources.iter().map(ColumnBytes::to_array).collect::<Result<Vec<_>, _>>()?;
     let source: ArrayRef = match arrays.as_slice() {
         [] => return Err(wrong("a selection from nothing")),
@@ -41,13 +47,7 @@ pub fn gather(kind: Selection, selection: &ColumnBytes, sources: &[ColumnBytes])
     };
     let selection = selection.to_array()?;
     let picked = match kind {
-        Selection::Mask => {
-            let mask = selection.as_boolean_opt().ok_or_else(|| wrong("a mask that is not boolean"))?;
-            if mask.len() != source.len() || mask.null_count() > 0 {
-                return Err(wrong("a mask of another length than its column, or with nulls"));
-            }
-            filter(&source, mask)
-        }
+        Selection::Mask => filter(&source, mask_of(&selection, source.len())?),
         Selection::Take => {
             let indices =
                 selection.as_primitive_opt::<UInt32Type>().ok_or_else(|| wrong("indices that are not uint32"))?;
@@ -68,11 +68,58 @@ pub fn gather(kind: Selection, selection: &ColumnBytes, sources: &[ColumnBytes])
     ColumnBytes::from_array(&*picked.map_err(|error| ColumnError::Buffers(error.to_string()))?)
 }
 
+fn wrong(what: &str) -> ColumnError {
+    ColumnError::Buffers(what.to_owned())
+}
+
+fn mask_of(selection: &ArrayRef, rows: usize) -> Result<&BooleanArray, ColumnError> {
+    let mask = selection.as_boolean_opt().ok_or_else(|| wrong("a mask that is not boolean"))?;
+    if mask.len() != rows || mask.null_count() > 0 {
+        return Err(wrong("a mask of another length than its column, or with nulls"));
+    }
+    Ok(mask)
+}
+
+/// Of values of any size those that a mask keeps, run after run. Their bytes are moved and not
+/// looked at: as an array of Arrow they would be, each by itself, and are by whoever makes one of the result.
+fn masked(mask: &BooleanArray, source: &ColumnBytes) -> Result<ColumnBytes, ColumnError> {
+    let harmed = || wrong("offsets that do not fit their values");
+    let (offsets, _) = source.offsets.as_deref().unwrap_or_default().as_chunks();
+    let rows = mask.true_count();
+    let mut ends = Vec::with_capacity(rows + 1);
+    let mut values = Vec::with_capacity(source.values.len());
+    ends.push(0);
+    for (from, to) in mask.values().set_slices() {
+        let run = offsets.get(from..=to).ok_or_else(harmed)?;
+        let at = |place: usize| i32::from_le_bytes(run[place]);
+        let (first, last) = (at(0), at(to - from));
+        // No longer than what it comes from.
+        let shift = (values.len() as i32).wrapping_sub(first);
+        let bytes = usize::try_from(first).ok().zip(usize::try_from(last).ok());
+        let bytes = bytes.and_then(|(first, last)| source.values.get(first..last)).ok_or_else(harmed)?;
+        values.extend_from_slice(bytes);
+        ends.extend(run[1..].iter().map(|end| i32::from_le_bytes(*end).wrapping_add(shift)));
+    }
+    let (mut validity, mut null_count) = (None, 0);
+    if let Some(bits) = &source.validity {
+        if bits.len() < source.rows.div_ceil(8) {
+            return Err(wrong("a validity buffer that is too short"));
+        }
+        let bits = BooleanBuffer::new(Buffer::from(bits.clone()), 0, source.rows);
+        let kept = filter(&BooleanArray::new(bits, None), mask).map_err(|error| wrong(&error.to_string()))?;
+        null_count = rows - kept.as_boolean().true_count();
+        validity = (null_count > 0).then(|| ColumnBytes::from_array(&*kept)).transpose()?.map(|kept| kept.values);
+    }
+    values.shrink_to_fit();
+    let offsets = Some(Bytes::from_owner(Buffer::from_vec(ends)));
+    Ok(ColumnBytes { data_type: source.data_type.clone(), rows, null_count, validity, offsets, values: values.into() })
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use arrow::array::{BooleanArray, Int64Array, StringArray, UInt32Array};
+    use arrow::array::{Int64Array, StringArray, UInt32Array};
     use proptest::prelude::*;
 
     use super::*;
@@ -118,5 +165,33 @@ mod tests {
         let indices = column(&UInt32Array::from(vec![2]));
         assert!(gather(Selection::Take, &indices, &source).is_err());
         assert!(gather(Selection::Take, &mask, &source).is_err());
+    }
+
+    #[test]
+    fn harmed_columns_of_text_are_errors_and_not_panics() {
+        let good = column(&StringArray::from(vec![Some("ab"), None, Some("cde"), Some("")]));
+        let mask = column(&BooleanArray::from(vec![true, false, true, true]));
+        let offsets = |offsets: &[i32]| ColumnBytes {
+            offsets: Some(offsets.iter().flat_map(|offset| offset.to_le_bytes()).collect::<Vec<u8>>().into()),
+            ..good.clone()
+        };
+        let all = gather(Selection::Mask, &mask, std::slice::from_ref(&good)).unwrap();
+        assert_eq!((all.rows(), all.null_count(), &all.values()[..]), (3, 0, &b"abcde"[..]));
+        let harmed = [
+            offsets(&[0, 2, 2, 6, 6]),
+            offsets(&[0, 2, 2, i32::MIN, i32::MAX]),
+            offsets(&[-1, 2, 2, 5, 5]),
+            offsets(&[3, 2, 2, 5, 5]),
+            offsets(&[0, 2, 2]),
+            offsets(&[]),
+            ColumnBytes { offsets: None, ..good.clone() },
+            ColumnBytes { validity: Some(Bytes::new()), ..good.clone() },
+            ColumnBytes { values: Bytes::new(), ..good },
+        ];
+        for (number, harmed) in harmed.into_iter().enumerate() {
+            assert!(gather(Selection::Mask, &mask, &[harmed]).is_err(), "{number}");
+        }
+        let short = column(&BooleanArray::from(vec![true]));
+        assert!(gather(Selection::Mask, &short, &[column(&StringArray::from(vec!["a", "b"]))]).is_err());
     }
 }
