@@ -82,6 +82,13 @@ fn a_guest_may_be_long_in_a_loop_that_calls_nothing() {
 }
 
 #[test]
+fn a_plan_may_be_long_in_a_loop_that_calls_nothing() {
+    let sandbox = sandbox("plan takes long");
+    assert_eq!(sandbox.run(&[]).ran(), 1);
+    assert_eq!(sandbox.read("out.csv"), "n,t\n0,a\n0,b\n0,c\n");
+}
+
+#[test]
 fn a_guest_that_never_calls_anything_is_stopped_by_time() {
     let sandbox = sandbox("loops");
     with_limits(&sandbox, "500G", "1s");

@@ -80,6 +80,12 @@ impl Guest for Evil {
             "plan loops" => loop {
                 opaque(());
             },
+            // Some 200 million of fuel in a loop that calls nothing.
+            "plan takes long" => {
+                let last =
+                    (0..opaque(30_000_000u64)).fold(opaque(1u64), |x, i| (x ^ i).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+                columns.extend((last == 0).then(|| "never".to_owned()));
+            }
             "plan reads what is not there" => columns.push("zzz".to_owned()),
             "plan passes what is not there" => {
                 fields.push(wit::OutputField { field: field("q", wit::DataType::Utf8), source: source("zzz") });
