@@ -69,6 +69,11 @@ pub(super) fn broken(path: &Path, error: &dyn std::fmt::Display) -> ReadError {
     ReadError::content(path, None, format!("not usable as Parquet: {error}"))
 }
 
+/// Of a row group.
+pub(super) fn unlike(path: &Path) -> ReadError {
+    broken(path, &"a row group has not as many rows as its file says")
+}
+
 /// Reads one row group.
 pub(super) fn read_one(
     number: u64,
@@ -158,11 +163,17 @@ impl Groups<'_> {
             builder = builder.with_row_filter(RowFilter::new(vec![Box::new(test)]));
         }
         let batches = builder.build().map_err(|error| broken(path, &error))?;
+        let mut read = 0;
         for (piece, batch) in batches.enumerate() {
             let batch = Batch::from(&batch.map_err(|error| broken(path, &error))?);
+            read += batch.rows;
+            if read > rows {
+                return Err(unlike(path));
+            }
             self.shaper.emit_at(place_of(self.number, group, piece), path, batch, self.sink)?;
         }
-        Ok(())
+        // How many a filter keeps nobody says before.
+        if read == rows || self.condition.is_some() { Ok(()) } else { Err(unlike(path)) }
     }
 
     /// Reads a row group of so many rows in pieces of one size, column by column.

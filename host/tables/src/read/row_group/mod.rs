@@ -15,7 +15,7 @@ use ::arrow::array::{Array, ArrayRef};
 use ::arrow::datatypes::DataType as ArrowType;
 use ::parquet::arrow::arrow_reader::ParquetRecordBatchReader;
 
-use super::parquet::broken;
+use super::parquet::{broken, unlike};
 use super::predicate::plain_array;
 use super::shaper::Kept;
 use super::threads::Threads;
@@ -249,11 +249,10 @@ impl<'g> RowGroup<'g> {
     }
 
     fn decode(&self, reader: &mut ParquetRecordBatchReader, (piece, share): At) -> Result<Vec<ArrayRef>, ReadError> {
-        let unlike = || broken(self.path, &"a row group has not as many rows as its file says");
-        let batch = reader.next().ok_or_else(unlike)?.map_err(|error| broken(self.path, &error))?;
+        let batch = reader.next().ok_or_else(|| unlike(self.path))?.map_err(|error| broken(self.path, &error))?;
         let is_last = piece + 1 == self.rows.len();
         if batch.num_rows() != self.rows[piece] || (is_last && reader.next().is_some()) {
-            return Err(unlike());
+            return Err(unlike(self.path));
         }
         let column = |wanted: &Wanted| {
             let name = wanted.kept.field.name.as_str();

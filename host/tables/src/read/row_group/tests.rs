@@ -97,6 +97,32 @@ fn many_columns_are_read_in_any_order() {
     }
 }
 
+/// What the end of a file says of its rows is a claim.
+#[test]
+fn a_row_group_of_other_rows_than_it_says_is_a_mistake() {
+    use ::parquet::file::metadata::{ParquetMetaDataReader, ParquetMetaDataWriter};
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("t.parquet");
+    let good = wide_parquet(1200, 1200, 18);
+    let length = u32::from_le_bytes(*good[..good.len() - 4].last_chunk().unwrap()) as usize;
+    let columns = (0..18).map(|column| format!("x{column}")).collect();
+    let of = ReadOptions { part_rows: 300, columns: Some(columns), ..options(Format::Parquet) };
+    for claimed in [1, 899, 1199, 1201, 1300, 2400, 100_000] {
+        let meta = ParquetMetaDataReader::new().parse_and_finish(&bytes::Bytes::from(good.clone())).unwrap();
+        let group = meta.row_group(0).clone().into_builder().set_num_rows(claimed).build().unwrap();
+        let meta = meta.into_builder().set_row_groups(vec![group]).build();
+        let mut bytes = good[..good.len() - 8 - length].to_vec();
+        ParquetMetaDataWriter::new(&mut bytes, &meta).finish().unwrap();
+        std::fs::write(&path, &bytes).unwrap();
+        let by_one = seen(&path, &of, 1);
+        assert!(by_one.as_ref().is_err_and(|error| error.contains("not as many rows")), "{claimed}");
+        for threads in [2, 5] {
+            assert!(seen(&path, &of, threads) == by_one, "{claimed}");
+        }
+    }
+}
+
 /// Whatever is wrong with a file, any number of threads says the same, and ends.
 #[test]
 fn a_harmed_row_group_is_the_same_mistake_for_all_threads() {
