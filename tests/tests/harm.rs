@@ -271,6 +271,19 @@ fn a_table_that_cannot_be_shown_is_made_again() {
     harm(&sandbox, "tables", |bytes| *bytes.last_mut().expect("bytes") ^= 1);
     assert_eq!(sandbox.run(&[]).ran(), 0);
     assert_eq!(sandbox.host(&["show", "derived"]).stdout, shown.stdout);
+    // What a table is made of may be lost, too, or cut.
+    let losses: [&dyn Fn(&std::path::Path); 2] =
+        [&|pack| fs::remove_file(pack).unwrap(), &|pack| fs::write(pack, b"ARROW1").unwrap()];
+    for loss in losses {
+        files(&sandbox, "packs").iter().for_each(|pack| loss(pack));
+        for words in [&["show", "derived"][..], &["show", "derived", "--export", "d.csv"]] {
+            let broken = sandbox.host(words);
+            assert_eq!(broken.code, 1);
+            assert!(broken.stderr.contains("run the pipeline again"), "{}", broken.stderr);
+        }
+        sandbox.run(&[]);
+        assert_eq!(sandbox.host(&["show", "derived"]).stdout, shown.stdout);
+    }
 }
 
 /// What a copy of a store easily loses, or somebody puts into the place of its files.

@@ -74,6 +74,11 @@ fn error(error: impl std::fmt::Display) -> DataError {
     DataError(error.to_string())
 }
 
+/// Of an object that is not there, or not whole.
+fn lost(error: impl std::fmt::Display) -> DataError {
+    DataError(format!("{error}; run the pipeline again, and what the store has lost is made anew"))
+}
+
 impl StoreData {
     pub(crate) fn new(store: Store) -> Self {
         let verifier = Verifier::new(store.clone());
@@ -89,7 +94,7 @@ impl StoreData {
         let bytes = match known {
             Some(bytes) => bytes,
             None => {
-                let bytes = self.store.pack(&chunk.pack, chunk.pack_bytes).map_err(error)?;
+                let bytes = self.store.pack(&chunk.pack, chunk.pack_bytes).map_err(lost)?;
                 lock(&self.mapped).put(chunk.pack, bytes.clone(), bytes.len());
                 bytes
             }
@@ -185,7 +190,7 @@ impl Data for StoreData {
     }
 
     fn blob(&self, blob: &BlobRef) -> Result<Bytes, DataError> {
-        let bytes = self.store.blob(blob).map_err(error)?;
+        let bytes = self.store.blob(blob).map_err(lost)?;
         self.verifier.blob(blob, &bytes)?;
         Ok(bytes)
     }
