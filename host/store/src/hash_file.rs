@@ -51,7 +51,9 @@ fn digest_by(file: &File, len: u64, piece: u64, threads: usize) -> io::Result<Ha
         }
     };
     std::thread::scope(|scope| {
-        let others: Vec<_> = (1..threads.min(count as usize)).map(|_| scope.spawn(work)).collect();
+        // Where the system has no more threads, those that are there do all.
+        let helper = |_| std::thread::Builder::new().spawn_scoped(scope, work).ok();
+        let others: Vec<_> = (1..threads.min(count as usize)).filter_map(helper).collect();
         let first = work();
         let lost = || Err(io::Error::other("a thread that read it was lost"));
         others.into_iter().map(|other| other.join().unwrap_or_else(|_| lost())).fold(first, io::Result::and)

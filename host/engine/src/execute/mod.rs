@@ -6,6 +6,7 @@
 //! outputs of a task are functions of its inputs.
 
 mod finish;
+mod helper;
 mod key;
 mod needs;
 mod outputs;
@@ -38,6 +39,7 @@ use crate::graph::{self, Graph};
 use crate::history::{self, History, RunRecord};
 use crate::pipeline::{self, Overrides, Pipeline};
 use crate::source::{self, Found, Need, Read};
+use helper::helper;
 use screen::Emit;
 use trace::{SourceSeen, Trace};
 
@@ -160,7 +162,10 @@ pub fn execute(options: &Options, emit: &mut (dyn FnMut(Event) + Send)) -> Resul
         let record = RunRecord::new(id, pipeline, &finished.summary, std::mem::take(&mut finished.tasks));
         std::thread::scope(|scope| {
             // A copy: not to have it is no failure.
-            scope.spawn(|| options.store.keep_index());
+            let keep = || options.store.keep_index();
+            if helper(scope, keep).is_none() {
+                let _ = keep();
+            }
             record.write(&options.store).map_err(system)?;
             let trace = exported.and_then(|exports| Trace::of(options, &loaded, seen, finished, exports, record));
             if let Some(trace) = ManuallyDrop::new(trace).as_ref() {

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use millrace_types::{Artifact, PortName, Table, TableDigest};
 
+use super::helper::{helper, joined};
+
 /// Nodes that a thread takes at a time.
 const AT_ONCE: usize = 256;
 
@@ -23,10 +25,10 @@ pub(super) fn named(nodes: &[Vec<(PortName, Artifact)>], threads: usize) -> Vec<
     std::thread::scope(|scope| {
         let mut pieces = nodes.chunks(nodes.len().div_ceil(threads.max(1)).max(AT_ONCE));
         let first = pieces.next().unwrap_or_default();
-        let others: Vec<_> = pieces.map(|piece| (piece, scope.spawn(|| of_piece(piece)))).collect();
+        let others: Vec<_> = pieces.map(|piece| (piece, helper(scope, || of_piece(piece)))).collect();
         let mut all = of_piece(first);
         // A thread that was lost has its part done here.
-        all.extend(others.into_iter().flat_map(|(piece, other)| other.join().unwrap_or_else(|_| of_piece(piece))));
+        all.extend(others.into_iter().flat_map(|(piece, other)| joined(other).unwrap_or_else(|| of_piece(piece))));
         all
     })
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use millrace_types::{Schema, Table};
 use millrace_wasm::{PlanInput, PortKind, StepPlan};
 
+use super::helper::{helper, joined};
 use super::run::Run;
 use super::say::explain;
 use super::screen::Emit;
@@ -112,10 +113,10 @@ impl Run<'_> {
         let answers: Vec<Answer> = std::thread::scope(|scope| {
             let mut pieces = questions.chunks(size);
             let first = pieces.next().unwrap_or_default();
-            let others: Vec<_> = pieces.map(|piece| (piece, scope.spawn(|| ask(piece)))).collect();
+            let others: Vec<_> = pieces.map(|piece| (piece, helper(scope, || ask(piece)))).collect();
             let mut answers = ask(first);
             // A thread that was lost has its part done here.
-            answers.extend(others.into_iter().flat_map(|(piece, other)| other.join().unwrap_or_else(|_| ask(piece))));
+            answers.extend(others.into_iter().flat_map(|(piece, other)| joined(other).unwrap_or_else(|| ask(piece))));
             answers
         });
         let mut errors = Vec::new();

@@ -29,6 +29,7 @@ use millrace_types::{BlobRef, ComponentDigest, LogLine};
 use serde::{Deserialize, Serialize};
 
 use super::finish::Finished;
+use super::helper::{helper, joined};
 use super::{Loaded, Mode, Options, RunError};
 use crate::components::Components;
 use crate::event::{Counts, Event, Status, Summary};
@@ -232,9 +233,10 @@ fn all<T: Sync>(items: &[T], threads: usize, is_so: impl Fn(&T) -> bool + Sync) 
     let first = pieces.next().unwrap_or_default();
     std::thread::scope(|scope| {
         let is_so = &is_so;
-        let others: Vec<_> = pieces.map(|piece| scope.spawn(move || piece.iter().all(is_so))).collect();
-        let first = first.iter().all(is_so);
-        others.into_iter().fold(first, |all, other| other.join().unwrap_or(false) && all)
+        let of_piece = move |piece: &[T]| piece.iter().all(is_so);
+        let others: Vec<_> = pieces.map(|piece| (piece, helper(scope, move || of_piece(piece)))).collect();
+        let first = of_piece(first);
+        others.into_iter().fold(first, |all, (piece, other)| joined(other).unwrap_or_else(|| of_piece(piece)) && all)
     })
 }
 

@@ -15,10 +15,11 @@ use millrace_types::wire::Kind;
 use millrace_types::{ActionKey, ActionRecord, Cost, KeyParts, LogLine};
 use millrace_wasm::{Cancel, Data, Failure, Produced, Slots, TaskOutcome, TaskSpec};
 
+use super::helper::helper;
 use super::run::Run;
 use super::screen::{Emit, Screen};
 use crate::components::{Components, Used};
-use crate::data::StoreData;
+use crate::data::{StoreData, lock};
 use crate::event::Event;
 use crate::grants::Granted;
 
@@ -138,9 +139,16 @@ pub(super) fn work_off(run: &mut Run<'_>, data: &Arc<StoreData>) {
     let slots = Slots::new(run.options.jobs);
     let screen = Screen::new(std::mem::replace(&mut run.emit, Emit::Later(Vec::new())));
     let shared = Shared { run: Mutex::new((run, staff)), changed: Condvar::new(), screen, data, slots };
+    let job = Mutex::new(Some(job));
     std::thread::scope(|scope| {
-        let first = &shared;
-        scope.spawn(move || work(first, scope, to_screen, Some(job)));
+        let (first, job) = (&shared, &job);
+        let begin = move |to_screen| work(first, scope, to_screen, lock(job).take());
+        let sender = to_screen.clone();
+        match helper(scope, move || begin(sender)) {
+            Some(_) => drop(to_screen),
+            // Nobody else is there to do it: what it tells is shown at the end.
+            None => begin(to_screen),
+        }
         // Until the last worker has dropped its end.
         for event in progress {
             shared.screen.put(vec![event]);
@@ -194,9 +202,10 @@ fn work<'scope, 's, 'a>(
             if staff.waiting > 0 {
                 shared.changed.notify_one();
             } else if staff.hired < options.jobs {
-                staff.hired += 1;
                 let to_screen = to_screen.clone();
-                scope.spawn(move || work(shared, scope, to_screen, None));
+                let hired = move || work(shared, scope, to_screen, None);
+                // Where the system has no more threads, those that are there do all.
+                staff.hired += usize::from(helper(scope, hired).is_some());
             }
         }
         drop(guard);

@@ -47,7 +47,7 @@ impl Threads {
     /// file and wait for it, as many compute as there are.
     pub(super) fn work_and_one_more(&self, work: impl Fn(Help<'_>) + Sync) {
         std::thread::scope(|scope| {
-            scope.spawn(|| begin(self, scope, &work));
+            started(scope, || begin(self, scope, &work));
             begin(self, scope, &work);
         });
     }
@@ -103,10 +103,15 @@ impl Threads {
 fn begin<'scope>(threads: &'scope Threads, scope: &'scope Scope<'scope, '_>, work: &'scope (impl Fn(Help<'_>) + Sync)) {
     work(&|| {
         if let Some(taken) = threads.take() {
-            scope.spawn(move || {
+            started(scope, move || {
                 let _taken = taken;
                 begin(threads, scope, work);
             });
         }
     });
+}
+
+/// Starts a thread. Where the system has none more, those that are there do all.
+fn started<'scope>(scope: &'scope Scope<'scope, '_>, work: impl FnOnce() + Send + 'scope) {
+    let _ = std::thread::Builder::new().spawn_scoped(scope, work);
 }
