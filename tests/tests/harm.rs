@@ -256,6 +256,35 @@ fn nobody_panics_at_harmed_packs() {
     }
 }
 
+/// Where texts lie is not believed either, and harm is told of as harm by whoever meets it first.
+#[test]
+fn offsets_that_lead_nowhere_are_harm() {
+    let sandbox = Sandbox::new();
+    sandbox.write("rows.csv", "t\na\nb\nc\nd\n");
+    sandbox.write(
+        "pipeline.toml",
+        "[sources.rows]\npath = \"rows.csv\"\n[steps.kept]\nuses = \"std:select\"\ninput = \"rows\"\n",
+    );
+    let first = sandbox.run(&[]);
+    let shown = sandbox.host(&["show", "kept"]).stdout;
+    let offsets: Vec<u8> = (0..5i32).flat_map(i32::to_le_bytes).collect();
+    for words in [&["show", "kept"][..], &["show", "kept", "--export", "k.csv"]] {
+        let harmed = std::cell::Cell::new(0);
+        harm(&sandbox, "packs", |bytes| {
+            if let Some(at) = bytes.windows(offsets.len()).position(|found| found == offsets) {
+                bytes[at + 11] ^= 0x40;
+                harmed.set(harmed.get() + 1);
+            }
+        });
+        assert_eq!(harmed.get(), 1);
+        let broken = sandbox.host(words);
+        assert_eq!(broken.code, 1);
+        assert!(broken.stderr.contains("was damaged") && broken.stderr.contains("run again"), "{}", broken.stderr);
+        assert_eq!(sandbox.run(&[]).last["outputs"], first.last["outputs"]);
+        assert_eq!(sandbox.host(&["show", "kept"]).stdout, shown);
+    }
+}
+
 #[test]
 fn a_table_that_cannot_be_shown_is_made_again() {
     let sandbox = sandbox();

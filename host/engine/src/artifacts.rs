@@ -141,6 +141,14 @@ impl Artifacts {
     pub fn head(&self, table: &Table, rows: usize) -> Result<Head, ShowError> {
         let data = StoreData::new(self.store.clone());
         let unreadable = |error: &dyn std::fmt::Display| ShowError::Unreadable(error.to_string());
+        let head = Self::rows(&data, table, rows);
+        // That the store is harmed says more than what came of it.
+        data.settle().map_err(|error| unreadable(&error))?;
+        Ok(Head { schema: table.schema.clone(), rows: table.rows(), parts: table.parts.len(), head: head? })
+    }
+
+    fn rows(data: &StoreData, table: &Table, rows: usize) -> Result<Vec<Vec<Option<String>>>, ShowError> {
+        let unreadable = |error: &dyn std::fmt::Display| ShowError::Unreadable(error.to_string());
         let mut head: Vec<Vec<Option<String>>> = Vec::new();
         data.want(table);
         for part in &table.parts {
@@ -163,8 +171,7 @@ impl Artifacts {
                 head.push(columns.iter().map(cell).collect());
             }
         }
-        data.settle().map_err(|error| unreadable(&error))?;
-        Ok(Head { schema: table.schema.clone(), rows: table.rows(), parts: table.parts.len(), head })
+        Ok(head)
     }
 
     /// The bytes of a blob.

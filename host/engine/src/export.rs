@@ -40,25 +40,26 @@ fn write(data: &StoreData, artifact: &Artifact, path: &Path, cancel: &Cancel) ->
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).map_err(text)?;
     let mut file = tempfile::Builder::new().prefix(".millrace-").tempfile_in(folder).map_err(text)?;
-    match artifact {
+    let written = match artifact {
         Artifact::Blob(blob) => {
-            let bytes = data.blob(blob).map_err(|error| error.to_string())?;
-            file.write_all(&bytes).map_err(text)?;
+            data.blob(blob).map_err(|error| error.to_string()).and_then(|bytes| file.write_all(&bytes).map_err(text))
         }
         Artifact::Table(table) => {
             let format = Format::of(path)
                 .filter(|_| !is_packed(path))
                 .ok_or_else(|| "its name does not tell the format: use .parquet, .csv, .arrow or .ndjson".to_owned())?;
-            write_table(data, table, format, io::BufWriter::with_capacity(256 << 10, file.as_file_mut()), cancel)?;
+            write_table(data, table, format, io::BufWriter::with_capacity(256 << 10, file.as_file_mut()), cancel)
         }
-    }
+    };
+    // That the store is harmed says more than what came of it.
+    data.settle().map_err(|error| error.to_string())?;
+    written?;
     // As a file that a program writes usually is, and not only for this user.
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
         let _ = file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644));
     }
-    data.settle().map_err(|error| error.to_string())?;
     let file = file.persist(path).map_err(|error| error.error.to_string())?;
     file.metadata().map(|meta| FileStamp::new(&meta)).map_err(text)
 }
