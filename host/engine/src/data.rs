@@ -214,7 +214,12 @@ struct NewPack {
 
 impl Write for NewPack {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.file().write(bytes)
+        // Whoever reads a source must not look for room where that lies.
+        let full = |error: io::Error| {
+            let root = self.store.root().display().to_string();
+            io::Error::new(error.kind(), format!("cannot write to the store `{root}`: {error}"))
+        };
+        self.file.file().write(bytes).map_err(full)
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bytes::Bytes;
 use millrace_types::action_record::ObjectRef;
@@ -18,6 +19,9 @@ pub enum ObjectName {
     /// A blob.
     Blob(BlobDigest),
 }
+
+/// So long after its last byte a file that was never named is nobody's.
+const UNFINISHED: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A file that is being written and has no name yet. Dropped, it is gone.
 pub struct NewFile {
@@ -64,6 +68,19 @@ impl Store {
             .tempfile_in(&folder)
             .map_err(|e| StoreError::new("write in", &folder, e))?;
         Ok(NewFile { file })
+    }
+
+    /// Removes the files that processes which were killed have left half written: those that
+    /// nobody has written to for a day.
+    pub fn clear_unfinished(&self) {
+        let is_old = |meta: &std::fs::Metadata| {
+            meta.is_file() && meta.modified().is_ok_and(|at| at.elapsed().is_ok_and(|age| age > UNFINISHED))
+        };
+        for entry in std::fs::read_dir(self.root.join("tmp")).into_iter().flatten().flatten() {
+            if entry.metadata().is_ok_and(|meta| is_old(&meta)) {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
     }
 
     /// Writes a whole file at once: it has its old content or the new one.
@@ -231,4 +248,25 @@ fn map_immutable(file: &File) -> io::Result<memmap2::Mmap> {
     // edits files inside the store by hand while a run reads them is outside of what can be
     // promised.
     unsafe { memmap2::Mmap::map(file) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_never_named_goes_after_a_day() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let tmp = folder.path().join("tmp");
+        for (name, hours) in [("new", 0), ("yesterday", 23), ("left", 25), ("long", 24 * 300)] {
+            let file = File::create(tmp.join(name)).unwrap();
+            file.set_modified(std::time::SystemTime::now() - Duration::from_secs(hours * 60 * 60)).unwrap();
+        }
+        std::fs::create_dir(tmp.join("folder")).unwrap();
+        store.clear_unfinished();
+        let mut left: Vec<_> = std::fs::read_dir(&tmp).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["folder", "new", "yesterday"]);
+    }
 }

@@ -573,7 +573,13 @@ impl Checker<'_> {
                 let least = if *texts == usize::MAX { 1 } else { texts + usize::from(*integers > 0) };
                 let most = texts.saturating_add(*integers);
                 if !(least..=most).contains(&args.len()) {
-                    return wrong("another number of values");
+                    return wrong(match (least, most) {
+                        (1, 1) => "one value",
+                        (2, 2) => "two values",
+                        (3, 3) => "three values",
+                        (2, 3) => "two or three values",
+                        _ => "one value or more",
+                    });
                 }
                 let nodes = args
                     .iter()

@@ -773,7 +773,7 @@ impl Evaluator<'_> {
         let is_valid = |row: usize| nulls.as_ref().is_none_or(|nulls| nulls.is_valid(row));
         let wrong = (0..self.rows).find(|row| buckets.get(*row) <= 0 && is_valid(*row));
         if let Some(row) = wrong {
-            let message = "the number of buckets is not positive";
+            let message = format!("the number of buckets is {}, and must be positive", buckets.get(row));
             return Err(ExprError { row: Some(row), ..ExprError::at(span, message) });
         }
         let states = Values::Many(states.iter().map(|state| state.cast_signed()).collect::<Vec<_>>().into());

@@ -178,7 +178,9 @@ fn integer_division_rounds_down_and_buckets_are_those_of_others() {
     // The test vector of the algorithm's authors for "foobar".
     assert_eq!(ints("bucket(t, 1)"), [Some(0), Some(0), None, Some(0)]);
     assert_eq!(ints("bucket('foobar', 1000000007)")[0], Some((0x8594_4171_f739_67e8_u64 % 1_000_000_007) as i64));
-    assert!(error("bucket('a', 0)").contains("not positive"));
+    assert!(error("bucket('a', 0)").contains("the number of buckets is 0, and must be positive"));
+    assert!(error("bucket('a')").contains("takes two values, and there are 1"), "{}", error("bucket('a')"));
+    assert!(error("concat()").contains("takes one value or more, and there are 0"), "{}", error("concat()"));
 }
 
 /// FNV-1a as its authors write it.

@@ -162,9 +162,12 @@ pub fn execute(options: &Options, emit: &mut (dyn FnMut(Event) + Send)) -> Resul
         let record = RunRecord::new(id, pipeline, &finished.summary, std::mem::take(&mut finished.tasks));
         std::thread::scope(|scope| {
             // A copy: not to have it is no failure.
-            let keep = || options.store.keep_index();
+            let keep = || {
+                let _ = options.store.keep_index();
+                options.store.clear_unfinished();
+            };
             if helper(scope, keep).is_none() {
-                let _ = keep();
+                keep();
             }
             record.write(&options.store).map_err(system)?;
             let trace = exported.and_then(|exports| Trace::of(options, &loaded, seen, finished, exports, record));

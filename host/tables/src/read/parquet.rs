@@ -6,6 +6,7 @@
 //! the columns of a row group go one by one, by all threads that are free ([`RowGroup`]).
 
 use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -66,12 +67,41 @@ struct Groups<'a> {
 }
 
 pub(super) fn broken(path: &Path, error: &dyn std::fmt::Display) -> ReadError {
-    ReadError::content(path, None, format!("not usable as Parquet: {error}"))
+    ReadError::content(path, None, format!("not usable as Parquet: {}", plain(&error.to_string())))
+}
+
+/// What the reader says, without which of its parts says so.
+fn plain(error: &str) -> String {
+    let mut text = error;
+    while let Some(rest) = ["Parquet argument error: ", "Parquet error: ", "External: ", "EOF: ", "Arrow: "]
+        .iter()
+        .find_map(|part| text.strip_prefix(part))
+    {
+        text = rest;
+    }
+    match text.strip_prefix("Disabled feature at compile time: ") {
+        Some(codec) => format!("it is packed with {codec}; what can be unpacked is snappy, gzip and zstd"),
+        None => text.to_owned(),
+    }
+}
+
+/// What is wrong in a row group, and in which column, where that is known.
+pub(super) fn broken_in(path: &Path, group: usize, column: Option<&str>, error: &dyn std::fmt::Display) -> ReadError {
+    let column = column.map_or_else(String::new, |name| format!(", column `{name}`"));
+    let error = plain(&error.to_string());
+    ReadError::content(path, None, format!("not usable as Parquet: row group {group}{column}: {error}"))
 }
 
 /// Of a row group.
 pub(super) fn unlike(path: &Path) -> ReadError {
     broken(path, &"a row group has not as many rows as its file says")
+}
+
+/// Whether a file begins as Parquet does.
+fn begins(path: &Path) -> bool {
+    let mut begin = [0; 4];
+    let is_read = File::open(path).is_ok_and(|mut file| file.read_exact(&mut begin).is_ok());
+    is_read && matches!(&begin, b"PAR1" | b"PARE")
 }
 
 /// Reads one row group.
@@ -114,7 +144,10 @@ fn groups<'a>(
     sink: &'a dyn Sink,
 ) -> Result<Groups<'a>, ReadError> {
     let file = File::open(path).and_then(SharedFile::new).map_err(ReadError::io(path))?;
-    let meta = ArrowReaderMetadata::load(&file, ArrowReaderOptions::default()).map_err(|error| broken(path, &error))?;
+    let meta = ArrowReaderMetadata::load(&file, ArrowReaderOptions::default()).map_err(|error| {
+        let what = "this is no Parquet file: it does not begin with `PAR1`";
+        if begins(path) { broken(path, &error) } else { ReadError::content(path, None, what) }
+    })?;
     let schema = meta.schema().clone();
     let condition = condition(path, options, &schema)?;
     super::check_names(path, options, &schema)?;
@@ -165,7 +198,7 @@ impl Groups<'_> {
         let batches = builder.build().map_err(|error| broken(path, &error))?;
         let mut read = 0;
         for (piece, batch) in batches.enumerate() {
-            let batch = Batch::from(&batch.map_err(|error| broken(path, &error))?);
+            let batch = Batch::from(&batch.map_err(|error| broken_in(path, group, None, &error))?);
             read += batch.rows;
             if read > rows {
                 return Err(unlike(path));
@@ -192,7 +225,7 @@ impl Groups<'_> {
             |columns: std::ops::Range<usize>| self.share(group, batch, &fields, kept.by_ref().take(columns.len()));
         let shares = row_group::shares(wanted.fields.len()).map(share).collect::<Result<_, _>>()?;
         let rows = (0..rows).step_by(batch).map(|first| batch.min(rows - first)).collect();
-        RowGroup::new(self.path, rows, shares)
+        RowGroup::new(self.path, group, rows, shares)
             .read(threads, |piece, rows| self.sink.begin(place_of(self.number, group, piece), &wanted, rows))
     }
 

@@ -109,12 +109,11 @@ impl<'a> Shaper<'a> {
     fn fits(&self, path: &Path, read: &Fields, found: Schema) -> Result<(), ReadError> {
         match self.schema.get() {
             None => {
-                let in_file = read.iter().map(|field| field.name().as_str());
-                for names in [in_file.collect::<Vec<_>>(), found.names().collect()] {
-                    let mut seen = HashSet::new();
-                    if let Some(twice) = names.iter().find(|name| !seen.insert(**name)) {
-                        return Err(ReadError::content(path, None, format!("two columns are called `{twice}`")));
-                    }
+                if let Some(twice) = twice(read.iter().map(|field| field.name().as_str())) {
+                    return Err(ReadError::content(path, None, format!("two columns are called `{twice}`")));
+                }
+                if let Some(twice) = twice(found.names()) {
+                    return Err(ReadError::content(path, None, format!("`columns` names `{twice}` twice")));
                 }
                 // Another thread may have been first.
                 match self.schema.get_or_init(|| found.clone()) {
@@ -128,12 +127,25 @@ impl<'a> Shaper<'a> {
     }
 }
 
+/// The first name that was there before.
+fn twice<'n>(mut names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+    let mut seen = HashSet::new();
+    names.find(|name| !seen.insert(*name))
+}
+
 /// Of the columns that are kept.
 pub(super) fn schema(kept: &[Kept]) -> Schema {
     Schema { fields: kept.iter().map(|kept| kept.field.clone()).collect() }
 }
 
 fn difference(known: &Schema, found: &Schema) -> String {
+    let lacks = |schema: &Schema, field: &Field| schema.find(field.name.as_str()).is_none();
+    if let Some(gone) = known.fields.iter().find(|field| lacks(found, field)) {
+        return format!("there is no column `{}`, which the files before have", gone.name);
+    }
+    if let Some(new) = found.fields.iter().find(|field| lacks(known, field)) {
+        return format!("there is a column `{}`, which the files before do not have", new.name);
+    }
     let pairs = known.fields.iter().zip(&found.fields);
     match pairs.into_iter().find(|(a, b)| a != b) {
         Some((a, b)) if a.name == b.name => {

@@ -15,7 +15,7 @@ use ::arrow::array::{Array, ArrayRef};
 use ::arrow::datatypes::DataType as ArrowType;
 use ::parquet::arrow::arrow_reader::ParquetRecordBatchReader;
 
-use super::parquet::{broken, unlike};
+use super::parquet::{broken_in, unlike};
 use super::predicate::plain_array;
 use super::shaper::Kept;
 use super::threads::Threads;
@@ -50,6 +50,8 @@ pub(super) struct Share {
 /// A row group that is read.
 pub(super) struct RowGroup<'g> {
     path: &'g Path,
+    /// Which of its file.
+    number: usize,
     /// Of each piece.
     rows: Vec<usize>,
     shares: Vec<Vec<Wanted>>,
@@ -177,10 +179,10 @@ impl<'g> State<'g> {
 
 impl<'g> RowGroup<'g> {
     /// A group of pieces of so many rows.
-    pub(super) fn new(path: &'g Path, rows: Vec<usize>, shares: Vec<Share>) -> Self {
+    pub(super) fn new(path: &'g Path, number: usize, rows: Vec<usize>, shares: Vec<Share>) -> Self {
         let (shares, readers) = shares.into_iter().map(|share| (share.columns, (0, Some(share.reader)))).unzip();
         let state = State { readers, first: 0, pieces: VecDeque::new(), ahead: 0, threads: 0, failed: None };
-        Self { path, rows, shares, state: Mutex::new(state), changed: Condvar::new() }
+        Self { path, number, rows, shares, state: Mutex::new(state), changed: Condvar::new() }
     }
 
     fn state(&self) -> MutexGuard<'_, State<'g>> {
@@ -249,7 +251,12 @@ impl<'g> RowGroup<'g> {
     }
 
     fn decode(&self, reader: &mut ParquetRecordBatchReader, (piece, share): At) -> Result<Vec<ArrayRef>, ReadError> {
-        let batch = reader.next().ok_or_else(|| unlike(self.path))?.map_err(|error| broken(self.path, &error))?;
+        let column = match self.shares[share].as_slice() {
+            [one] => Some(one.kept.field.name.as_str()),
+            _ => None,
+        };
+        let broken = |error| broken_in(self.path, self.number, column, &error);
+        let batch = reader.next().ok_or_else(|| unlike(self.path))?.map_err(broken)?;
         let is_last = piece + 1 == self.rows.len();
         if batch.num_rows() != self.rows[piece] || (is_last && reader.next().is_some()) {
             return Err(unlike(self.path));
