@@ -124,7 +124,7 @@ fn a_source_that_is_no_file_and_columns_of_one_name_are_refused() {
     assert!(sandbox.refused().contains("not a regular file"));
     sandbox.write("pipeline.toml", "[sources.s]\npath = \"in.csv\"\ncolumns = [\"a\", \"a\"]\n");
     sandbox.write("in.csv", "a,b\n1,2\n");
-    assert!(sandbox.refused().contains("two columns are called `a`"));
+    assert!(sandbox.refused().contains("`columns` names `a` twice"));
 }
 
 #[test]
