@@ -26,4 +26,4 @@ pub use engine::{Cancel, Engine, SLOTS};
 pub use outcome::{Failure, Produced, TaskOutcome};
 pub use output::{OutputField, OutputPlan};
 pub use slots::{Slot, Slots};
-pub use task::{Data, DataError, Grants, InputItem, PackFile, Progress, TablePart, TaskInput, TaskSpec};
+pub use task::{Data, DataError, Grants, InputItem, PackFile, Progress, TablePart, TaskInput, TaskSpec, keep_pack};

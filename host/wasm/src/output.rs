@@ -1,7 +1,7 @@
 //! What a task emits: the order of calls, and whether it fits the plan.
 
 use millrace_tables::check::{ClaimError, Unchecked};
-use millrace_tables::pack::{Pack, PackWriter};
+use millrace_tables::pack::PackWriter;
 use millrace_tables::{ColumnBytes, ColumnRef, rows};
 use millrace_types::action_record::Declared;
 use millrace_types::{
@@ -9,7 +9,7 @@ use millrace_types::{
 };
 
 use crate::outcome::Produced;
-use crate::task::{Data, DataError, InputItem, PackFile, StoredSelection, TaskSpec};
+use crate::task::{Data, DataError, InputItem, PackFile, StoredSelection, TaskSpec, keep_pack};
 
 /// A column of an output table.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -281,11 +281,7 @@ impl Outputs {
         }
         let chunks = match pack {
             None => Vec::new(),
-            Some(pack) => {
-                let Pack { digest, chunks, out } = pack.finish().map_err(|error| DataError(error.to_string()))?;
-                out.keep(&digest, &chunks)?;
-                chunks
-            }
+            Some(pack) => keep_pack(pack.finish().map_err(|error| DataError(error.to_string()))?)?,
         };
         let mut selection = |column: ColumnBytes| -> Result<StoredSelection, EmitError> {
             bytes += column.bytes();
@@ -485,8 +481,7 @@ mod tests {
                 open.column(&fields[place], &claims.check_in_place(&DataType::Int32, false).unwrap()).unwrap();
             }
             assert_eq!((open.bytes, open.emitted.len(), open.waiting.len()), (4 * 4 * 50_000, 4, 0), "{order:?}");
-            let Pack { digest, chunks, out } = open.pack.unwrap().finish().unwrap();
-            out.keep(&digest, &chunks).unwrap();
+            keep_pack(open.pack.unwrap().finish().unwrap()).unwrap();
             kept.lock().unwrap().pop().unwrap()
         };
         let planned = packed([0, 1, 2, 3]);

@@ -60,11 +60,19 @@ impl dyn Data + '_ {
     /// # Errors
     /// When it cannot be written.
     pub fn put_pack(&self, fields: &[Field], columns: &[ColumnBytes]) -> Result<Vec<Arc<StoredChunk>>, DataError> {
-        let error = |error: std::io::Error| DataError(error.to_string());
-        let Pack { digest, chunks, out } = pack::write(fields, columns, self.new_pack()?).map_err(error)?;
-        out.keep(&digest, &chunks)?;
-        Ok(chunks)
+        let pack = pack::write(fields, columns, self.new_pack()?);
+        keep_pack(pack.map_err(|error| DataError(error.to_string()))?)
     }
+}
+
+/// Keeps a pack that was written.
+///
+/// # Errors
+/// When it cannot be kept.
+pub fn keep_pack(pack: Pack<Box<dyn PackFile>>) -> Result<Vec<Arc<StoredChunk>>, DataError> {
+    let Pack { digest, chunks, out } = pack;
+    out.keep(&digest, &chunks)?;
+    Ok(chunks)
 }
 
 /// Hears how far a task is.

@@ -18,14 +18,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use millrace_store::Store;
 use millrace_tables::ColumnBytes;
-use millrace_tables::pack::{Pack, PackWriter};
+use millrace_tables::pack::PackWriter;
 use millrace_tables::read::{self, PartSink, ReadError, ReadOptions, Sink, SinkError, Threads, Whole};
 use millrace_types::action_record::ObjectRef;
 use millrace_types::wire::Kind;
 use millrace_types::{
     Chunk, ColumnDigest, ColumnName, Field, PackDigest, Part, Schema, SourceDigest, StoredChunk, Table, Unread,
 };
-use millrace_wasm::{Data, PackFile};
+use millrace_wasm::{Data, PackFile, keep_pack};
 use serde::{Deserialize, Serialize};
 
 use super::files::{Digested, changed};
@@ -236,9 +236,7 @@ impl PartSink for StorePart<'_> {
         let Self { sink, place, rows, pack } = *self;
         let mut columns = Vec::new();
         if let Some(pack) = pack {
-            let Pack { digest, chunks, out } = pack.finish()?;
-            out.keep(&digest, &chunks)?;
-            columns.extend(chunks.into_iter().map(Chunk::Stored));
+            columns.extend(keep_pack(pack.finish()?)?.into_iter().map(Chunk::Stored));
         }
         sink.parts().insert(place, Arc::new(Part { rows, columns }));
         Ok(())
