@@ -77,7 +77,7 @@ pub struct RunArgs {
     /// The pipeline.
     #[command(flatten)]
     pub pipeline: PipelineArgs,
-    /// Tasks that run at a time [default: the processors there are].
+    /// Tasks that run, and threads that read, at a time [default: the processors there are].
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub jobs: Option<u16>,
     /// Memory that all guests may have together, such as 4GiB [default: 80 % of the machine's].
@@ -205,13 +205,18 @@ impl PipelineArgs {
             store,
             pipeline: self.pipeline.clone(),
             overrides: self.overrides()?,
-            jobs: 1,
+            jobs: default_jobs(),
             memory: u64::MAX,
             fail_fast: false,
             mode,
             cancel: Cancel::default(),
         })
     }
+}
+
+/// As many as the machine runs at a time.
+pub fn default_jobs() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// 80 % of what the machine has, or the control group that this runs in.

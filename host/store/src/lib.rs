@@ -33,6 +33,7 @@ mod source;
 mod tables;
 
 use std::io;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -71,6 +72,7 @@ pub struct Store {
     root: PathBuf,
     index: Option<Arc<index::Index>>,
     claims: claim::Claims,
+    threads: Option<NonZero<usize>>,
 }
 
 /// What a folder that is already there is refused for.
@@ -161,7 +163,7 @@ impl Store {
     /// When the folder belongs to something else or cannot be written.
     pub fn open(root: &Path) -> Result<Self, OpenError> {
         let marker = root.join("LAYOUT");
-        let store = Self { root: root.to_owned(), index: None, claims: claim::Claims::default() };
+        let store = Self { root: root.to_owned(), index: None, claims: claim::Claims::default(), threads: None };
         let found = read_file(&marker, 1 << 10);
         let had_mark = !matches!(&found, Err(error) if error.kind() == io::ErrorKind::NotFound);
         match found.as_deref().map(std::str::from_utf8) {
@@ -197,6 +199,18 @@ impl Store {
         store.make_folders()?;
         store.write_file(&marker, LAYOUT.as_bytes())?;
         Ok(store)
+    }
+
+    /// This store, for somebody who uses so many threads: one at least.
+    #[must_use]
+    pub fn with_threads(self, threads: usize) -> Self {
+        Self { threads: NonZero::new(threads.max(1)), ..self }
+    }
+
+    /// Threads that may read and digest at once: all that this machine runs at a time, if
+    /// nobody said how many.
+    pub fn threads(&self) -> usize {
+        self.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from)
     }
 
     /// Where it lies.

@@ -2,6 +2,7 @@
 //! a file that did not change costs a `stat`, however large it is.
 
 use std::fs::Metadata;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -83,30 +84,77 @@ impl Store {
     /// # Errors
     /// When it cannot be read.
     pub fn source(&self, path: &Path) -> Result<(SourceDigest, FileStamp)> {
+        self.sources(&[path]).map(|mut one| one.swap_remove(0))
+    }
+
+    /// The same of several files, in their order. Those that are not known are read by as
+    /// many threads as the store may use.
+    ///
+    /// # Errors
+    /// When one cannot be read.
+    pub fn sources(&self, paths: &[impl AsRef<Path>]) -> Result<Vec<(SourceDigest, FileStamp)>> {
+        let mut known = Vec::with_capacity(paths.len());
+        let mut unknown = Vec::new();
+        for (place, path) in paths.iter().enumerate() {
+            let file = Looked::at(path.as_ref())?;
+            known.push(self.known(&file).map(|digest| (digest, file.stamp)));
+            if known[place].is_none() {
+                unknown.push((place, file));
+            }
+        }
+        let size = |(_, file): &(usize, Looked<'_>)| file.stamp.size;
+        let open = |(_, file): &(usize, Looked<'_>)| crate::open_file(file.path);
+        let done = |(place, file): &(usize, Looked<'_>), hash: io::Result<blake3::Hash>| {
+            let digest = hash.map_err(|error| StoreError::new("read", file.path, error))?.into();
+            self.remember(file, digest).map(|()| (*place, (digest, file.stamp)))
+        };
+        for found in hash_file::digests(&unknown, self.threads(), size, open, done) {
+            let (place, found) = found?;
+            known[place] = Some(found);
+        }
+        Ok(known.into_iter().flatten().collect())
+    }
+
+    /// What a file's digest was when it had this stamp.
+    fn known(&self, file: &Looked<'_>) -> Option<SourceDigest> {
+        let memo = self.record::<Memo>(Kind::Memo, &file.name())?;
+        (memo.stamp == file.stamp && memo.path == file.absolute).then_some(memo.digest)
+    }
+
+    /// A file that changes while it is read must not be remembered.
+    fn remember(&self, file: &Looked<'_>, digest: SourceDigest) -> Result<()> {
+        let Looked { path, absolute, stamp, at } = file;
+        let after = std::fs::metadata(path).map_err(|error| StoreError::new("read", path, error))?;
+        if FileStamp::new(&after) != *stamp || stamp.is_racy(*at) {
+            return Ok(());
+        }
+        self.put_record(Kind::Memo, &file.name(), &Memo { path: absolute.clone(), stamp: *stamp, digest })
+    }
+}
+
+/// A file, of which only a stat is known.
+struct Looked<'p> {
+    path: &'p Path,
+    absolute: PathBuf,
+    stamp: FileStamp,
+    at: SystemTime,
+}
+
+impl<'p> Looked<'p> {
+    fn at(path: &'p Path) -> Result<Self> {
         let read = |source| StoreError::new("read", path, source);
         let absolute = std::path::absolute(path).map_err(read)?;
-        let name = *blake3::hash(absolute.as_os_str().as_encoded_bytes()).as_bytes();
         let meta = std::fs::metadata(path).map_err(read)?;
         if !meta.is_file() {
             // A pipe has no content to hold a result against, and may never end.
-            return Err(read(std::io::Error::other("it is not a regular file")));
+            return Err(read(io::Error::other("it is not a regular file")));
         }
-        let stamp = FileStamp::new(&meta);
-        if let Some(memo) = self.record::<Memo>(Kind::Memo, &name)
-            && memo.stamp == stamp
-            && memo.path == absolute
-        {
-            return Ok((memo.digest, stamp));
-        }
-        let before = SystemTime::now();
-        let file = crate::open_file(path).map_err(read)?;
-        let digest: SourceDigest = hash_file::digest(&file, stamp.size).map_err(read)?.into();
-        // A file that changes while it is read must not be remembered.
-        let after = FileStamp::new(&std::fs::metadata(path).map_err(read)?);
-        if after == stamp && !stamp.is_racy(before) {
-            self.put_record(Kind::Memo, &name, &Memo { path: absolute, stamp, digest })?;
-        }
-        Ok((digest, stamp))
+        Ok(Self { path, absolute, stamp: FileStamp::new(&meta), at: SystemTime::now() })
+    }
+
+    /// What its memo is called.
+    fn name(&self) -> [u8; 32] {
+        *blake3::hash(self.absolute.as_os_str().as_encoded_bytes()).as_bytes()
     }
 }
 

@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 
 use millrace_engine::{Cancel, Event, ExecuteMode, Options, Summary, execute};
 
-use crate::args::{RunArgs, default_memory};
+use crate::args::{RunArgs, default_jobs, default_memory};
 use crate::render::{self, diagnostic, json, plain, terminal};
 use crate::{commands, exit};
 
@@ -54,7 +54,7 @@ pub fn run(args: &RunArgs) -> u8 {
         }
         stop.cancel();
     });
-    let jobs = args.jobs.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
+    let jobs = args.jobs.map_or_else(default_jobs, usize::from);
     let options = Options {
         store,
         pipeline: args.pipeline.pipeline.clone(),

@@ -61,7 +61,7 @@ pub struct Options {
     pub pipeline: PathBuf,
     /// What is set from outside.
     pub overrides: Overrides,
-    /// Tasks that run at a time.
+    /// Tasks that run, and threads that read, at a time.
     pub jobs: usize,
     /// Bytes that the guests may have together.
     pub memory: u64,
@@ -113,6 +113,11 @@ pub fn load(options: &Options) -> Result<Loaded, RunError> {
 /// that not all is well.
 pub fn execute(options: &Options, emit: &mut (dyn FnMut(Event) + Send)) -> Result<Summary, RunError> {
     let started = Instant::now();
+    let jobs = options.jobs.clamp(1, millrace_wasm::SLOTS as usize - 1);
+    let store = options.store.clone().with_threads(jobs);
+    // Not given back piece by piece, as what is loaded and made below: there are thousands
+    // of pieces, and a process runs one pipeline.
+    let options = &mut *ManuallyDrop::new(Options { store, jobs, ..options.clone() });
     if options.mode == Mode::Run
         && let Some(told) = trace::replay(options, started, emit)
     {
@@ -121,11 +126,9 @@ pub fn execute(options: &Options, emit: &mut (dyn FnMut(Event) + Send)) -> Resul
     // The records that this pipeline's last run used, in one read.
     let path = std::path::absolute(&options.pipeline).unwrap_or_else(|_| options.pipeline.clone());
     let mut name = blake3::Hasher::new_derive_key("millrace 2026-11 index of a pipeline");
-    let store = options.store.with_index(name.update(path.as_os_str().as_encoded_bytes()).finalize().as_bytes());
-    let jobs = options.jobs.clamp(1, millrace_wasm::SLOTS as usize - 1);
-    // Not given back piece by piece, as what is loaded and made below: there are thousands
-    // of pieces, and a process runs one pipeline.
-    let options = &*ManuallyDrop::new(Options { store, jobs, ..options.clone() });
+    name.update(path.as_os_str().as_encoded_bytes());
+    options.store = options.store.with_index(name.finalize().as_bytes());
+    let options = &*options;
     let loaded = ManuallyDrop::new(load(options)?);
     let Loaded { pipeline, graph, .. } = &*loaded;
     let data = StoreData::shared(&options.store);

@@ -103,10 +103,7 @@ impl Known {
 
     /// Files that still have this content, and what a stat says of them.
     fn files(&self, store: &Store) -> Option<(Vec<PathBuf>, Vec<Digested>)> {
-        let look = |names: &Vec<PathBuf>| {
-            let digested = names.iter().map(|name| store.source(name).ok()).collect::<Option<Vec<Digested>>>()?;
-            Some((names.clone(), digested))
-        };
+        let look = |names: &Vec<PathBuf>| Some((names.clone(), store.sources(names).ok()?));
         let is_same = |(_, found): &(_, Vec<Digested>)| found.iter().map(|(digest, _)| digest).eq(&self.digests);
         self.names.iter().filter_map(look).find(is_same)
     }
@@ -578,7 +575,7 @@ fn decode_columns(data: &StoreData, source: [u8; 32], names: &BTreeSet<ColumnNam
     if key(&files, &digests, &options) != source {
         return Err(gone(&named, &format!("`{}` is not as it was", files[0].display())));
     }
-    let threads = Threads::new(std::thread::available_parallelism().map_or(1, usize::from));
+    let threads = Threads::new(store.threads());
     let need = Need::These(names.clone());
     let files = Files { store, data, files: &files, digests: &digests, options: &options, need: &need };
     files.table(&threads).map(drop).map_err(|failed| match failed {

@@ -103,9 +103,7 @@ pub(super) type Digested = (SourceDigest, FileStamp);
 
 /// The digests of files, in their order.
 pub(super) fn digests(store: &Store, files: &[PathBuf], place: &Place) -> Result<Vec<Digested>, Diagnostic> {
-    let digest = |file: &PathBuf| store.source(file);
-    let digests: Result<_, _> = files.iter().map(digest).collect();
-    digests.map_err(|error| Diagnostic::new(error.to_string()).at(place, "this file"))
+    store.sources(files).map_err(|error| Diagnostic::new(error.to_string()).at(place, "this file"))
 }
 
 /// The first file that is not as it was.
