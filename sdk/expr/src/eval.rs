@@ -12,6 +12,7 @@ use arrow_schema::{DataType, TimeUnit};
 use crate::ExprError;
 use crate::check::{Checked, Function, Op, Type, Typed, days_to_micros};
 use crate::column::{Column, Values as Stored};
+use crate::hash;
 use crate::math;
 use crate::parse::{Arith, Compare, Literal, Span};
 use crate::time::{DAY_US, civil, parse_date, parse_timestamp};
@@ -192,44 +193,6 @@ impl Vector {
     }
 }
 
-/// FNV-1a with 64 bits (<http://www.isthe.com/chongo/tech/comp/fnv/>), as others who hash
-/// features have it.
-mod fnv1a {
-    use super::Texts;
-
-    pub(super) const BEGIN: u64 = 0xcbf2_9ce4_8422_2325;
-
-    fn byte(state: u64, byte: u8) -> u64 {
-        (state ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    }
-
-    fn all(state: u64, bytes: &[u8]) -> u64 {
-        bytes.iter().fold(state, |state, next| byte(state, *next))
-    }
-
-    /// Goes on with the text of each row. Each byte waits for the one before it, so four
-    /// rows go side by side, as far as the shortest of them has text.
-    pub(super) fn go_on(states: &mut [u64], texts: &Texts) {
-        let array = match texts {
-            Texts::One(text) => return states.iter_mut().for_each(|state| *state = all(*state, text.as_bytes())),
-            Texts::Many(array) => array,
-        };
-        let text = |row: usize| array.value(row).as_bytes();
-        let (fours, rest) = states.as_chunks_mut::<4>();
-        let first = fours.len() * 4;
-        for (place, four) in fours.iter_mut().enumerate() {
-            let texts: [&[u8]; 4] = std::array::from_fn(|lane| text(place * 4 + lane));
-            let common = texts.iter().map(|text| text.len()).min().unwrap_or(0);
-            let [a, b, c, d] = texts.map(|text| &text[..common]);
-            for (((a, b), c), d) in a.iter().zip(b).zip(c).zip(d) {
-                *four = [byte(four[0], *a), byte(four[1], *b), byte(four[2], *c), byte(four[3], *d)];
-            }
-            four.iter_mut().zip(texts).for_each(|(state, text)| *state = all(*state, &text[common..]));
-        }
-        rest.iter_mut().zip(first..).for_each(|(state, row)| *state = all(*state, text(row)));
-    }
-}
-
 /// The texts that a text is made of, one behind the other.
 fn pieces<'t>(node: &'t Typed, found: &mut Vec<&'t Typed>) {
     match &node.op {
@@ -269,7 +232,7 @@ impl Checked {
     /// A value that has no result, with its row: integer overflow, a text that
     /// is no number.
     pub fn column(&self, columns: &[Column], rows: usize) -> Result<Column> {
-        let evaluator = Evaluator { columns, rows };
+        let evaluator = Evaluator { columns, rows, asked: None };
         evaluator.eval(&self.root)?.into_column(self.root.ty, rows, self.root.span)
     }
 
@@ -282,7 +245,7 @@ impl Checked {
             let message = format!("a condition is needed here, and this is {}", self.root.ty);
             return Err(ExprError::at(self.root.span, message));
         }
-        let vector = Evaluator { columns, rows }.eval(&self.root)?;
+        let vector = Evaluator { columns, rows, asked: None }.eval(&self.root)?;
         let values = vector.bool(self.root.span)?;
         Ok(BooleanArray::new(valid_and(values, vector.nulls.as_ref()), None))
     }
@@ -298,14 +261,28 @@ fn valid_and(values: &BooleanBuffer, nulls: Option<&NullBuffer>) -> BooleanBuffe
 struct Evaluator<'a> {
     columns: &'a [Column],
     rows: usize,
+    /// Rows whose result somebody sees. All are computed, but of the others none fails:
+    /// what a condition guards may be wrong where the condition does not hold.
+    asked: Option<BooleanBuffer>,
 }
 
 impl Evaluator<'_> {
+    /// The same, where only these of its rows are asked for.
+    fn over(&self, rows: &BooleanBuffer) -> Self {
+        let asked = self.asked.as_ref().map_or_else(|| rows.clone(), |asked| asked & rows);
+        Self { asked: Some(asked), ..*self }
+    }
+
+    /// Whether somebody sees the result of a row that has a value.
+    fn is_asked(&self, row: usize, nulls: Option<&NullBuffer>) -> bool {
+        nulls.is_none_or(|nulls| nulls.is_valid(row)) && self.asked.as_ref().is_none_or(|asked| asked.value(row))
+    }
+
     fn eval(&self, node: &Typed) -> Result<Vector> {
         let span = node.span;
         match &node.op {
             Op::Column(index) => match self.columns.get(*index) {
-                Some(array) if array.len() == self.rows => load(array, span),
+                Some(array) if array.len() == self.rows => self.load(array, span),
                 _ => Err(ExprError::at(span, "the column is missing or has another number of rows")),
             },
             Op::Const(literal) => Ok(self.constant(literal, node.ty)),
@@ -379,7 +356,7 @@ impl Evaluator<'_> {
         for row in 0..self.rows {
             match f(a.get(row), b.get(row)) {
                 Some(value) => out.push(value),
-                None if nulls.as_ref().is_some_and(|nulls| nulls.is_null(row)) => out.push(0),
+                None if !self.is_asked(row, nulls.as_ref()) => out.push(0),
                 None => {
                     let (a, b) = (a.get(row), b.get(row));
                     let message = format!("the result does not fit 64 bits (values {a} and {b})");
@@ -462,8 +439,16 @@ impl Evaluator<'_> {
 
     /// Three-valued: false wins in `and`, true in `or`, else null wins.
     fn logic(&self, a: &Typed, b: &Typed, and: bool) -> Result<Vector> {
-        let (left, right) = (self.eval(a)?, self.eval(b)?);
-        let (x, y) = (left.bool(a.span)?, right.bool(b.span)?);
+        let left = self.eval(a)?;
+        let x = left.bool(a.span)?;
+        // Where the left side decides alone nobody sees the right one.
+        let undecided = if and { x.clone() } else { !x };
+        let undecided = match &left.nulls {
+            Some(nulls) => &undecided | &!nulls.inner(),
+            None => undecided,
+        };
+        let right = self.over(&undecided).eval(b)?;
+        let y = right.bool(b.span)?;
         if left.nulls.is_none() && right.nulls.is_none() {
             return Ok(Vector::new(Data::Bool(if and { x & y } else { x | y }), None));
         }
@@ -508,7 +493,7 @@ impl Evaluator<'_> {
                     // Truncates; 2^63 itself does not fit.
                     if (-TWO_63..TWO_63).contains(&value) {
                         out.push(value as i64);
-                    } else if inner.is_null(row) {
+                    } else if !self.is_asked(row, inner.nulls.as_ref()) {
                         out.push(0);
                     } else {
                         return fail(row, format!("the value {value}"));
@@ -524,34 +509,34 @@ impl Evaluator<'_> {
     }
 
     fn parse_texts(&self, texts: &Texts, inner: &Vector, to: Type, span: Span) -> Result<Vector> {
-        fn each<T>(
-            rows: usize,
+        fn each<T: Copy>(
+            of: &Evaluator<'_>,
             inner: &Vector,
             texts: &Texts,
             empty: T,
             parse: impl Fn(&str) -> Option<T>,
-        ) -> std::result::Result<Vec<T>, usize>
-        where
-            T: Copy,
-        {
-            (0..rows)
-                .map(|row| if inner.is_null(row) { Ok(empty) } else { parse(texts.get(row).trim()).ok_or(row) })
-                .collect()
+        ) -> std::result::Result<Vec<T>, usize> {
+            let one = |row| match parse(texts.get(row).trim()) {
+                _ if inner.is_null(row) => Ok(empty),
+                Some(value) => Ok(value),
+                None if of.is_asked(row, None) => Err(row),
+                None => Ok(empty),
+            };
+            (0..of.rows).map(one).collect()
         }
-        let rows = self.rows;
         let data = match to {
-            Type::Bool => each(rows, inner, texts, false, |text| match text.to_ascii_lowercase().as_str() {
+            Type::Bool => each(self, inner, texts, false, |text| match text.to_ascii_lowercase().as_str() {
                 "true" | "t" | "yes" | "1" => Some(true),
                 "false" | "f" | "no" | "0" => Some(false),
                 _ => None,
             })
             .map(|values| Data::Bool(values.into())),
-            Type::Int => each(rows, inner, texts, 0, |t| t.parse().ok()).map(|v| Data::Int(Values::Many(v.into()))),
+            Type::Int => each(self, inner, texts, 0, |t| t.parse().ok()).map(|v| Data::Int(Values::Many(v.into()))),
             Type::Float => {
-                each(rows, inner, texts, 0.0, |t| t.parse().ok()).map(|v| Data::Float(Values::Many(v.into())))
+                each(self, inner, texts, 0.0, |t| t.parse().ok()).map(|v| Data::Float(Values::Many(v.into())))
             }
-            Type::Date => each(rows, inner, texts, 0, parse_date).map(|v| Data::Int(Values::Many(v.into()))),
-            Type::Time => each(rows, inner, texts, 0, |t| parse_timestamp(t).map(|(micros, _)| micros))
+            Type::Date => each(self, inner, texts, 0, parse_date).map(|v| Data::Int(Values::Many(v.into()))),
+            Type::Time => each(self, inner, texts, 0, |t| parse_timestamp(t).map(|(micros, _)| micros))
                 .map(|v| Data::Int(Values::Many(v.into()))),
             Type::Text => return Err(wrong_kind(span)),
         };
@@ -601,12 +586,15 @@ impl Evaluator<'_> {
     fn case(&self, arms: &[(Typed, Typed)], otherwise: &Typed, ty: Type, span: Span) -> Result<Vector> {
         let mut masks = Vec::with_capacity(arms.len());
         let mut values = Vec::with_capacity(arms.len() + 1);
+        let mut rest = constant(true, self.rows);
         for (condition, value) in arms {
-            let vector = self.eval(condition)?;
-            masks.push(valid_and(vector.bool(condition.span)?, vector.nulls.as_ref()));
-            values.push(self.eval(value)?);
+            let vector = self.over(&rest).eval(condition)?;
+            let mask = &rest & &valid_and(vector.bool(condition.span)?, vector.nulls.as_ref());
+            values.push(self.over(&mask).eval(value)?);
+            rest = &rest & &!&mask;
+            masks.push(mask);
         }
-        values.push(self.eval(otherwise)?);
+        values.push(self.over(&rest).eval(otherwise)?);
         let chosen: Vec<usize> =
             (0..self.rows).map(|row| masks.iter().position(|mask| mask.value(row)).unwrap_or(arms.len())).collect();
         self.choose(&values, &chosen, ty, span)
@@ -645,6 +633,9 @@ impl Evaluator<'_> {
         use Function as F;
         if let (F::Bucket, [text, buckets]) = (function, args) {
             return self.bucket(text, buckets, span);
+        }
+        if function == F::Coalesce {
+            return self.coalesce(args, ty, span);
         }
         let values = args.iter().map(|arg| self.eval(arg)).collect::<Result<Vec<_>>>()?;
         let mut nulls = None;
@@ -713,13 +704,6 @@ impl Evaluator<'_> {
             F::Weekday => Ok(Data::Int(first.int(span)?.map(|micros| (micros.div_euclid(DAY_US) + 3).rem_euclid(7)))),
             F::Epoch => Ok(Data::Int(first.int(span)?.map(|micros| micros.div_euclid(1_000_000)))),
             F::Least | F::Greatest => return self.extreme(&values, function == F::Greatest, nulls, span),
-            F::Coalesce => {
-                let last = values.len() - 1;
-                let chosen: Vec<usize> = (0..self.rows)
-                    .map(|row| values.iter().position(|value| !value.is_null(row)).unwrap_or(last))
-                    .collect();
-                return self.choose(&values, &chosen, ty, span);
-            }
             F::NullIf => {
                 let equal = self.compare(Compare::Eq, &args[0], &args[1], span)?;
                 let equal = valid_and(equal.bool(span)?, equal.nulls.as_ref());
@@ -731,6 +715,23 @@ impl Evaluator<'_> {
             _ => return self.text_call(function, &values, nulls, span),
         };
         Ok(Vector::new(data?, nulls))
+    }
+
+    fn coalesce(&self, args: &[Typed], ty: Type, span: Span) -> Result<Vector> {
+        let mut values: Vec<Vector> = Vec::with_capacity(args.len());
+        let mut rest = constant(true, self.rows);
+        for arg in args {
+            let value = self.over(&rest).eval(arg)?;
+            rest = match &value.nulls {
+                Some(nulls) => &rest & &!nulls.inner(),
+                None => constant(false, self.rows),
+            };
+            values.push(value);
+        }
+        let last = values.len() - 1;
+        let first_valid = |row| values.iter().position(|value| !value.is_null(row)).unwrap_or(last);
+        let chosen: Vec<usize> = (0..self.rows).map(first_valid).collect();
+        self.choose(&values, &chosen, ty, span)
     }
 
     fn extreme(&self, values: &[Vector], greatest: bool, nulls: Option<NullBuffer>, span: Span) -> Result<Vector> {
@@ -761,17 +762,19 @@ impl Evaluator<'_> {
     fn bucket(&self, text: &Typed, buckets: &Typed, span: Span) -> Result<Vector> {
         let mut found = Vec::new();
         pieces(text, &mut found);
-        let (mut states, mut nulls) = (vec![fnv1a::BEGIN; self.rows], None);
+        let (mut states, mut nulls) = (vec![hash::BEGIN; self.rows], None);
         for piece in found {
             let piece = self.eval(piece)?;
-            fnv1a::go_on(&mut states, piece.text(span)?);
+            match piece.text(span)? {
+                Texts::One(text) => states.iter_mut().for_each(|state| *state = hash::all(*state, text.as_bytes())),
+                Texts::Many(array) => hash::rows(&mut states, |row| array.value(row).as_bytes()),
+            }
             nulls = NullBuffer::union(nulls.as_ref(), piece.nulls.as_ref());
         }
         let buckets = self.eval(buckets)?;
         nulls = NullBuffer::union(nulls.as_ref(), buckets.nulls.as_ref());
         let buckets = buckets.int(span)?;
-        let is_valid = |row: usize| nulls.as_ref().is_none_or(|nulls| nulls.is_valid(row));
-        let wrong = (0..self.rows).find(|row| buckets.get(*row) <= 0 && is_valid(*row));
+        let wrong = (0..self.rows).find(|row| buckets.get(*row) <= 0 && self.is_asked(*row, nulls.as_ref()));
         if let Some(row) = wrong {
             let message = format!("the number of buckets is {}, and must be positive", buckets.get(row));
             return Err(ExprError { row: Some(row), ..ExprError::at(span, message) });
@@ -829,70 +832,72 @@ impl Evaluator<'_> {
         };
         Ok(Vector::new(data, nulls))
     }
-}
 
-fn load(column: &Column, span: Span) -> Result<Vector> {
-    fn scalars<T: ArrowNativeType>(column: &Column, span: Span) -> Result<ScalarBuffer<T>> {
-        column.scalars().ok_or_else(|| wrong_kind(span))
-    }
-    fn wide<T: ArrowNativeType + Into<i64>>(column: &Column, span: Span) -> Result<Data> {
-        let values = scalars::<T>(column, span)?;
-        Ok(Data::Int(Values::Many(values.iter().map(|value| (*value).into()).collect::<Vec<_>>().into())))
-    }
-    let micros = |scale: i64| -> Result<Data> {
-        let values = scalars::<i64>(column, span)?;
-        let mut out = Vec::with_capacity(values.len());
-        for (row, value) in values.iter().enumerate() {
-            match value.checked_mul(scale) {
-                Some(value) => out.push(value),
-                None if !column.is_valid(row) => out.push(0),
-                None => {
-                    let message = "a timestamp does not fit 64 bits of microseconds";
-                    return Err(ExprError { row: Some(row), ..ExprError::at(span, message) });
+    fn load(&self, column: &Column, span: Span) -> Result<Vector> {
+        fn scalars<T: ArrowNativeType>(column: &Column, span: Span) -> Result<ScalarBuffer<T>> {
+            column.scalars().ok_or_else(|| wrong_kind(span))
+        }
+        fn wide<T: ArrowNativeType + Into<i64>>(column: &Column, span: Span) -> Result<Data> {
+            let values = scalars::<T>(column, span)?;
+            Ok(Data::Int(Values::Many(values.iter().map(|value| (*value).into()).collect::<Vec<_>>().into())))
+        }
+        let micros = |scale: i64| -> Result<Data> {
+            let values = scalars::<i64>(column, span)?;
+            let mut out = Vec::with_capacity(values.len());
+            for (row, value) in values.iter().enumerate() {
+                match value.checked_mul(scale) {
+                    Some(value) => out.push(value),
+                    None if !self.is_asked(row, column.nulls()) => out.push(0),
+                    None => {
+                        let message = "a timestamp does not fit 64 bits of microseconds";
+                        return Err(ExprError { row: Some(row), ..ExprError::at(span, message) });
+                    }
                 }
             }
-        }
-        Ok(Data::Int(Values::Many(out.into())))
-    };
-    let data = match column.data_type() {
-        DataType::Boolean => match column.values() {
-            Stored::Bits(bits) => Data::Bool(bits.clone()),
-            _ => return Err(wrong_kind(span)),
-        },
-        DataType::Int8 => wide::<i8>(column, span)?,
-        DataType::Int16 => wide::<i16>(column, span)?,
-        DataType::Int32 | DataType::Date32 => wide::<i32>(column, span)?,
-        DataType::Int64 => Data::Int(Values::Many(scalars(column, span)?)),
-        DataType::UInt8 => wide::<u8>(column, span)?,
-        DataType::UInt16 => wide::<u16>(column, span)?,
-        DataType::UInt32 => wide::<u32>(column, span)?,
-        DataType::UInt64 => {
-            let values = scalars::<u64>(column, span)?;
-            let large =
-                values.iter().enumerate().find(|(row, value)| i64::try_from(**value).is_err() && column.is_valid(*row));
-            if let Some((row, value)) = large {
-                let message = format!("{value} does not fit a signed 64-bit integer");
-                return Err(ExprError { row: Some(row), ..ExprError::at(span, message) });
+            Ok(Data::Int(Values::Many(out.into())))
+        };
+        let data = match column.data_type() {
+            DataType::Boolean => match column.values() {
+                Stored::Bits(bits) => Data::Bool(bits.clone()),
+                _ => return Err(wrong_kind(span)),
+            },
+            DataType::Int8 => wide::<i8>(column, span)?,
+            DataType::Int16 => wide::<i16>(column, span)?,
+            DataType::Int32 | DataType::Date32 => wide::<i32>(column, span)?,
+            DataType::Int64 => Data::Int(Values::Many(scalars(column, span)?)),
+            DataType::UInt8 => wide::<u8>(column, span)?,
+            DataType::UInt16 => wide::<u16>(column, span)?,
+            DataType::UInt32 => wide::<u32>(column, span)?,
+            DataType::UInt64 => {
+                let values = scalars::<u64>(column, span)?;
+                let large = values
+                    .iter()
+                    .enumerate()
+                    .find(|(row, value)| i64::try_from(**value).is_err() && self.is_asked(*row, column.nulls()));
+                if let Some((row, value)) = large {
+                    let message = format!("{value} does not fit a signed 64-bit integer");
+                    return Err(ExprError { row: Some(row), ..ExprError::at(span, message) });
+                }
+                Data::Int(Values::Many(values.iter().map(|value| *value as i64).collect::<Vec<_>>().into()))
             }
-            Data::Int(Values::Many(values.iter().map(|value| *value as i64).collect::<Vec<_>>().into()))
-        }
-        DataType::Float32 => {
-            let values = scalars::<f32>(column, span)?;
-            Data::Float(Values::Many(values.iter().map(|value| f64::from(*value)).collect::<Vec<_>>().into()))
-        }
-        DataType::Float64 => Data::Float(Values::Many(scalars(column, span)?)),
-        DataType::Utf8 => Data::Text(Texts::Many(column.text().ok_or_else(|| wrong_kind(span))?)),
-        DataType::Timestamp(unit, _) => match unit {
-            TimeUnit::Second => micros(1_000_000)?,
-            TimeUnit::Millisecond => micros(1_000)?,
-            TimeUnit::Microsecond => Data::Int(Values::Many(scalars(column, span)?)),
-            TimeUnit::Nanosecond => {
-                let values = scalars::<i64>(column, span)?;
-                let micros: Vec<i64> = values.iter().map(|value| value.div_euclid(1_000)).collect();
-                Data::Int(Values::Many(micros.into()))
+            DataType::Float32 => {
+                let values = scalars::<f32>(column, span)?;
+                Data::Float(Values::Many(values.iter().map(|value| f64::from(*value)).collect::<Vec<_>>().into()))
             }
-        },
-        _ => return Err(ExprError::at(span, "a column of this type cannot be used")),
-    };
-    Ok(Vector::new(data, column.nulls().cloned()))
+            DataType::Float64 => Data::Float(Values::Many(scalars(column, span)?)),
+            DataType::Utf8 => Data::Text(Texts::Many(column.text().ok_or_else(|| wrong_kind(span))?)),
+            DataType::Timestamp(unit, _) => match unit {
+                TimeUnit::Second => micros(1_000_000)?,
+                TimeUnit::Millisecond => micros(1_000)?,
+                TimeUnit::Microsecond => Data::Int(Values::Many(scalars(column, span)?)),
+                TimeUnit::Nanosecond => {
+                    let values = scalars::<i64>(column, span)?;
+                    let micros: Vec<i64> = values.iter().map(|value| value.div_euclid(1_000)).collect();
+                    Data::Int(Values::Many(micros.into()))
+                }
+            },
+            _ => return Err(ExprError::at(span, "a column of this type cannot be used")),
+        };
+        Ok(Vector::new(data, column.nulls().cloned()))
+    }
 }

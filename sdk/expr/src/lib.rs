@@ -26,6 +26,9 @@
 //! | time | `year month day hour minute second weekday epoch`, in UTC whatever the zone |
 //! | types | `cast(x as int64)`: boolean, int64, float64, utf8, date32, timestamp |
 //!
+//! From left to right: a value that has no result is a mistake only in rows where it is asked
+//! for. `if(n > 0, bucket(t, n), 0)` and `n > 0 and bucket(t, n) = 3` are as good as they look.
+//!
 //! A computed column is boolean, int64, float64, utf8, date32 or a timestamp in
 //! microseconds. The functions of numbers come from [`math`] and `libm` on every
 //! platform, not from the system: a guest and the host agree to the bit.
@@ -34,6 +37,7 @@ mod bounds;
 mod check;
 mod column;
 mod eval;
+mod hash;
 pub mod math;
 mod parse;
 mod text;

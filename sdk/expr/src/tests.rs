@@ -91,6 +91,36 @@ fn choices_take_the_first_that_holds() {
     assert_eq!(bools("s not between 0 and 5"), vec![Some(true), Some(false), Some(false), Some(true)]);
 }
 
+/// What has no result is a mistake only where somebody asks for it.
+#[test]
+fn a_condition_guards_what_it_excludes() {
+    assert_eq!(ints("if(s > 0, bucket('foobar', s), -1)")[1..], [Some(-1), Some(0), Some(-1)]);
+    assert_eq!(ints("if(i < 5, i + 1, -1)"), [Some(2), Some(-1), Some(-1), Some(-1)]);
+    assert_eq!(ints("case when i > 5 then 0 when s = 0 then -1 else i + 1 end"), [Some(2), Some(-1), None, Some(0)]);
+    assert_eq!(
+        ints("case when t >= '' then 1 when cast(t as int64) > 0 then 2 end"),
+        [Some(1), Some(1), None, Some(1)]
+    );
+    assert_eq!(ints("coalesce(nullif(s, -1), i - 1)"), [Some(7), Some(0), Some(3), Some(i64::MAX - 1)]);
+    assert_eq!(ints("if(f < 1, cast(f as int64), 0)"), [Some(0), Some(0), Some(-1), Some(0)]);
+    assert_eq!(bools("s > 5 and i + 1 > 0"), [Some(true), Some(false), Some(false), Some(false)]);
+    assert_eq!(bools("s <= 5 or i + 1 > 0")[..2], [Some(true), Some(true)]);
+    assert_eq!(ints("if(s > 5, if(i > 0, i + 1, 0), 0)"), [Some(2), Some(0), Some(0), Some(0)]);
+    // Where it is asked for it is one, also behind a condition that is null.
+    assert_eq!(
+        error("if(s < 0, i + 1, 0)"),
+        "10..15 row 3: the result does not fit 64 bits (values 9223372036854775807 and 1)"
+    );
+    assert_eq!(
+        error("if(s < 7, if(s > 5, 0, i + 1), 0)"),
+        "23..28 row 3: the result does not fit 64 bits (values 9223372036854775807 and 1)"
+    );
+    assert!(error("b and i + 1 > 0").contains("row 3"));
+    assert!(error("b or i + 1 > 0").contains("row 3"));
+    assert!(error("cast(t as int64) > 0 or s > 0").contains("row 0"));
+    assert!(error("coalesce(nullif(s, -1), i + 1)").contains("row 3"));
+}
+
 #[test]
 fn text_functions_work_on_characters() {
     assert_eq!(texts("upper(t) || '!'"), vec![Some("ADA!".into()), Some("!".into()), None, Some("BLUE SKY!".into())]);
@@ -193,6 +223,8 @@ fn fnv1a(text: &str) -> u64 {
     hash
 }
 
+type Row = (String, i64, Option<bool>);
+
 proptest! {
     /// A text that is made of others has the bucket of the whole, in any number of rows, and none
     /// where a part of it is missing.
@@ -216,6 +248,53 @@ proptest! {
                 checked.columns().iter().map(|name| columns[usize::from(name == "b")].clone()).collect();
             let found = checked.column(&inputs, rows.len()).unwrap();
             prop_assert_eq!(found.primitive::<Int64Type>().unwrap().iter().collect::<Vec<_>>(), expected.clone());
+        }
+    }
+
+    /// An arm of a choice is as it is over those of its rows alone, its first mistake too.
+    #[test]
+    fn arms_are_computed_where_they_are_chosen(
+        rows in prop::collection::vec(("(1|22|x|)", prop_oneof![Just(i64::MAX), -3i64..4], prop::option::of(any::<bool>())), 1..140),
+    ) {
+        let arm = "bucket(t, n) + cast(t as int64) * n - cast(cast(n as float64) / n as int64)";
+        let other = "n + 1 + length(t)";
+        let field = |name, ty| Field::new(name, ty, true);
+        use arrow_schema::DataType as Ty;
+        let schema = Schema::new(vec![field("t", Ty::Utf8), field("n", Ty::Int64), field("c", Ty::Boolean)]);
+        let of = |text: &str, rows: &[Row]| -> Result<Vec<Option<i64>>, usize> {
+            let columns: [Column; 3] = [
+                StringArray::from_iter_values(rows.iter().map(|row| &row.0)).into(),
+                Int64Array::from_iter_values(rows.iter().map(|row| row.1)).into(),
+                BooleanArray::from_iter(rows.iter().map(|row| row.2)).into(),
+            ];
+            let checked = parse(text).unwrap().check(&schema).unwrap();
+            let inputs: Vec<Column> =
+                checked.columns().iter().map(|name| columns[["t", "n", "c"].iter().position(|known| known == name).unwrap()].clone()).collect();
+            let column = checked.column(&inputs, rows.len()).map_err(|error| error.row.unwrap())?;
+            Ok(column.primitive::<Int64Type>().unwrap().iter().collect())
+        };
+        let guarded = "c and 0 < n and n < 9 and t <> 'x' and t <> ''";
+        let forms: [(String, fn(&Row) -> bool); 3] = [
+            (format!("if(c, {arm}, {other})"), |row| row.2 == Some(true)),
+            (
+                format!("case when not c then {other} when c is null then {other} else {arm} end"),
+                |row| row.2 == Some(true),
+            ),
+            (format!("if({guarded}, {arm}, if(n < 9, {other}, 0 - n))"), |row| {
+                row.2 == Some(true) && (1..9).contains(&row.1) && row.0 != "x" && !row.0.is_empty()
+            }),
+        ];
+        for (place, (text, is_arm)) in forms.into_iter().enumerate() {
+            let alone = |row: &Row| match (is_arm(row), row.1) {
+                (false, 9..) if place == 2 => Ok(Some(-row.1)),
+                (is_arm, _) => of(if is_arm { arm } else { other }, std::slice::from_ref(row)).map(|found| found[0]),
+            };
+            let expected: Vec<Result<Option<i64>, usize>> = rows.iter().map(alone).collect();
+            match of(&text, &rows) {
+                Ok(found) => prop_assert_eq!(found.into_iter().map(Ok).collect::<Vec<_>>(), expected),
+                // Of several that fail, the first of the operation that is computed first.
+                Err(row) => prop_assert!(place < 2 && expected[row].is_err()),
+            }
         }
     }
 
