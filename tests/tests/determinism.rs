@@ -21,3 +21,58 @@ fn every_artifact_of_churn_is_the_same_with_one_job_and_with_two() {
     }
     assert!(seen.iter().all(|other| *other == seen[0]), "a run differs from the first");
 }
+
+/// A pipeline whose file is read, whose guests run and whose code is compiled by several
+/// threads, where there are some.
+#[cfg(target_os = "linux")]
+#[test]
+fn where_the_system_has_no_more_threads_a_run_does_with_those_there_are() {
+    use std::fmt::Write;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    use std::os::unix::process::CommandExt;
+
+    const PIPELINE: &str = r#"
+[sources.rows]
+path = "*.csv"
+[steps.kept]
+uses = "std:filter"
+input = "rows"
+params = { where = "a > 10" }
+[steps.model]
+uses = "std:train-logistic"
+input = "kept"
+params = { label = "y", features = ["a", "b"], epochs = 3, validation = 0.0 }
+"#;
+    let mut rows = String::from("a,b,y\n");
+    for row in 0..200_000u32 {
+        let mixed = row.wrapping_mul(2_654_435_761);
+        writeln!(rows, "{},{},{}", mixed % 1000, mixed >> 12, mixed >> 31).unwrap();
+    }
+    let project = || {
+        let sandbox = Sandbox::with(PIPELINE);
+        sandbox.write("one.csv", &rows).write("two.csv", &rows);
+        sandbox
+    };
+    let expected = project().run(&[]);
+    for limit in [1, 2, 4] {
+        let sandbox = project();
+        let open = |path: &Path, mode| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+        open(&sandbox.path(""), 0o777);
+        // Where it was built not everybody may look.
+        std::fs::copy(crate::sandbox::host(), sandbox.path("host")).unwrap();
+        open(&sandbox.path("host"), 0o755);
+        let mut command = std::process::Command::new("prlimit");
+        command.arg(format!("--nproc={limit}")).arg(sandbox.path("host")).args(["run", "--json"]);
+        command.arg("--jobs=3").arg("--store").arg(sandbox.path("store")).current_dir(sandbox.path(""));
+        if std::fs::metadata("/proc/self").unwrap().uid() == 0 {
+            // There is no such limit for root.
+            command.uid(65_534).gid(65_534);
+        }
+        let output = command.output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        let (stdout, stderr) = (text(output.stdout), text(output.stderr));
+        assert_eq!(output.status.code(), Some(0), "{limit}: {stdout}{stderr}");
+        let run = crate::sandbox::Run::of(&crate::sandbox::Outcome { code: 0, stdout, stderr });
+        assert_eq!((&run.last["outputs"], run.ran()), (&expected.last["outputs"], expected.ran()), "{limit}");
+    }
+}

@@ -14,6 +14,7 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use millrace_types::wire::{self, Kind};
 use wasmtime::component::Component as Compiled;
@@ -44,9 +45,21 @@ pub(crate) fn load_or_compile(
     Ok(compiled)
 }
 
+/// Sees to the threads that wasmtime compiles with. Where the system has none, the thread that
+/// asks compiles by itself: rayon, which is asked for them, would panic.
+fn have_threads() {
+    static ARE_THERE: OnceLock<bool> = OnceLock::new();
+    let all = || rayon_core::ThreadPoolBuilder::new().build_global().is_ok();
+    if !*ARE_THERE.get_or_init(all) {
+        // Of a thread that is in one already there is none. It is for as long as the thread is.
+        std::mem::forget(rayon_core::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build());
+    }
+}
+
 /// Compiles a component as it is written again. Another is never run: what cannot be written
 /// again is compiled as it is only to be told what is wrong with it.
 fn compile(engine: &Engine, bytes: &[u8], looks: Looks) -> wasmtime::Result<Compiled> {
+    have_threads();
     let rewritten = rewrite::rewritten(bytes, looks);
     let compiled = rewritten.ok().map(|rewritten| Compiled::from_binary(&engine.inner, &rewritten));
     match compiled {
