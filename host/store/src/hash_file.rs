@@ -12,8 +12,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use blake3::hazmat::{ChainingValue, HasherExt, Mode, left_subtree_len, merge_subtrees_non_root, merge_subtrees_root};
 use blake3::{Hash, Hasher};
 
-/// Bytes that a thread takes at a time: a power of two, as a subtree of the hash must be.
+/// Bytes that a thread takes at a time, of all but very large files: a power of two, as a
+/// subtree of the hash must be.
 const PIECE: u64 = 1 << 20;
+/// Pieces of a file at most: a value of each is kept until all are there, and a file of holes
+/// may say that it is as large as it likes.
+const PIECES: u64 = 1 << 16;
 /// Bytes that are read at a time, and are then still in the cache of their processor.
 const BUFFER: u64 = 256 << 10;
 
@@ -26,82 +30,115 @@ const BUFFER: u64 = 256 << 10;
 pub(crate) fn digests<F: Sync, T: Send>(
     files: &[F],
     threads: usize,
-    len: impl Fn(&F) -> u64 + Sync,
+    len: impl Fn(&F) -> u64,
     open: impl Fn(&F) -> io::Result<File> + Sync,
     done: impl Fn(&F, io::Result<Hash>) -> T + Sync,
 ) -> Vec<T> {
     digests_by(PIECE, files, threads, len, open, done)
 }
 
-/// What there is of a digest.
-struct Found {
+/// A file that several threads read.
+struct Shared {
+    len: u64,
+    /// Bytes of a piece, and how many there are.
+    piece: u64,
+    count: usize,
+    state: Mutex<State>,
+}
+
+struct State {
     file: Option<Arc<File>>,
-    pieces: Vec<ChainingValue>,
+    values: Vec<ChainingValue>,
     missing: usize,
-    result: io::Result<()>,
+    failed: Option<io::Error>,
+}
+
+impl Shared {
+    fn new(len: u64, least: u64) -> Self {
+        let piece = least.max((len / PIECES).next_power_of_two());
+        let count = len.div_ceil(piece).max(1) as usize;
+        let state = State { file: None, values: Vec::new(), missing: count, failed: None };
+        Self { len, piece, count, state: Mutex::new(state) }
+    }
+
+    /// The file, unless something is wrong with it.
+    fn file(&self, open: impl Fn() -> io::Result<File>) -> Option<Arc<File>> {
+        let mut state = lock(&self.state);
+        if state.file.is_none() && state.failed.is_none() {
+            match open() {
+                Ok(file) => state.file = Some(Arc::new(file)),
+                Err(error) => state.failed = Some(error),
+            }
+            state.values.resize(self.count, ChainingValue::default());
+        }
+        state.file.clone()
+    }
+
+    /// Reads a piece. The last one that was missing makes the digest.
+    fn read(
+        &self,
+        number: usize,
+        open: impl Fn() -> io::Result<File>,
+        buffer: &mut Vec<u8>,
+    ) -> Option<io::Result<Hash>> {
+        let start = number as u64 * self.piece;
+        let mut hasher = Hasher::new();
+        let done = self.file(open).map_or(Ok(()), |file| {
+            hasher.set_input_offset(start);
+            read(&file, start, self.piece.min(self.len - start), buffer, &mut hasher)
+        });
+        let mut state = lock(&self.state);
+        state.missing -= 1;
+        match done {
+            Err(error) => (state.file, state.failed) = (None, Some(error)),
+            Ok(()) if self.count > 1 && state.failed.is_none() => state.values[number] = hasher.finalize_non_root(),
+            Ok(()) => {}
+        }
+        if state.missing > 0 {
+            return None;
+        }
+        state.file = None;
+        let values = std::mem::take(&mut state.values);
+        let failed = state.failed.take();
+        drop(state);
+        Some(match failed {
+            Some(error) => Err(error),
+            None if self.count == 1 => Ok(hasher.finalize()),
+            None => Ok(root(&values, self.len, self.piece)),
+        })
+    }
 }
 
 fn digests_by<F: Sync, T: Send>(
-    piece: u64,
+    least: u64,
     files: &[F],
     threads: usize,
-    len: impl Fn(&F) -> u64 + Sync,
+    len: impl Fn(&F) -> u64,
     open: impl Fn(&F) -> io::Result<File> + Sync,
     done: impl Fn(&F, io::Result<Hash>) -> T + Sync,
 ) -> Vec<T> {
-    let counts: Vec<usize> = files.iter().map(|file| len(file).div_ceil(piece).max(1) as usize).collect();
-    let none = |&missing: &usize| Mutex::new(Found { file: None, pieces: Vec::new(), missing, result: Ok(()) });
-    let found: Vec<Mutex<Found>> = counts.iter().map(none).collect();
+    let shared: Vec<Shared> = files.iter().map(|file| Shared::new(len(file), least)).collect();
     let results: Vec<Mutex<Option<T>>> = files.iter().map(|_| Mutex::default()).collect();
     let next = Mutex::new((0, 0));
     let take = || {
         let mut next = lock(&next);
         let (index, number) = *next;
-        let count = *counts.get(index)?;
+        let count = shared.get(index)?.count;
         *next = if number + 1 < count { (index, number + 1) } else { (index + 1, 0) };
         Some((index, number))
     };
     let work = || {
         let mut buffer = Vec::new();
         while let Some((index, number)) = take() {
-            let (file, count) = (&files[index], counts[index]);
-            let len = len(file);
-            let start = number as u64 * piece;
-            let opened = {
-                let mut found = lock(&found[index]);
-                if found.file.is_none() && found.result.is_ok() {
-                    found.pieces.resize(count, ChainingValue::default());
-                    match open(file) {
-                        Ok(file) => found.file = Some(Arc::new(file)),
-                        Err(error) => found.result = Err(error),
-                    }
-                }
-                found.file.clone()
-            };
-            let mut hasher = Hasher::new();
-            let read = opened.map_or(Ok(()), |file| {
-                hasher.set_input_offset(start);
-                read(&file, start, piece.min(len - start), &mut buffer, &mut hasher)
-            });
-            let mut found = lock(&found[index]);
-            found.missing -= 1;
-            if let Err(error) = read {
-                (found.file, found.result) = (None, Err(error));
-            } else if count > 1 && found.result.is_ok() {
-                found.pieces[number] = hasher.finalize_non_root();
+            let file = &files[index];
+            if let Some(hash) = shared[index].read(number, || open(file), &mut buffer) {
+                *lock(&results[index]) = Some(done(file, hash));
             }
-            if found.missing > 0 {
-                continue;
-            }
-            let (pieces, result) = (std::mem::take(&mut found.pieces), std::mem::replace(&mut found.result, Ok(())));
-            found.file = None;
-            drop(found);
-            let hash = result.map(|()| if count == 1 { hasher.finalize() } else { root(&pieces, len, piece) });
-            *lock(&results[index]) = Some(done(file, hash));
         }
     };
+    let pieces = shared.iter().map(|file| file.count).sum();
     std::thread::scope(|scope| {
-        for _ in 1..threads.min(counts.iter().sum()) {
+        for _ in 1..threads.min(pieces) {
             // Where the system has no more threads, those that are there do all.
             if std::thread::Builder::new().spawn_scoped(scope, work).is_err() {
                 break;
@@ -109,11 +146,8 @@ fn digests_by<F: Sync, T: Send>(
         }
         work();
     });
-    let lost = || io::Error::other("the thread that read it was lost");
-    let result = |(file, result): (&F, Mutex<Option<T>>)| {
-        result.into_inner().unwrap_or_else(PoisonError::into_inner).unwrap_or_else(|| done(file, Err(lost())))
-    };
-    files.iter().zip(results).map(result).collect()
+    // A thread that panics takes this one with it: each file has its result.
+    results.into_iter().filter_map(|result| result.into_inner().unwrap_or_else(PoisonError::into_inner)).collect()
 }
 
 fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -197,6 +231,22 @@ mod tests {
         let who = digests_by(1024, &lens, 1, |len| *len, |_| file.try_clone(), |_, _| std::thread::current().id());
         assert!(who.into_iter().all(|who| who == me));
         assert!(digests(&[0u64; 0], 2, |len| *len, |_| file.try_clone(), |_, hash| hash).is_empty());
+    }
+
+    #[test]
+    fn pieces_are_few_whatever_a_file_says() {
+        for len in [0, 1, PIECE * PIECES, PIECE * PIECES + 1, 3 << 40, u64::MAX] {
+            let Shared { piece, count, .. } = Shared::new(len, PIECE);
+            assert!(piece.is_power_of_two() && count as u64 <= 2 * PIECES, "{len}");
+            assert!(u128::from(piece) * count as u128 >= u128::from(len), "{len}");
+        }
+        // A file of holes, in pieces that are larger than the least.
+        let (file, len) = (tempfile::tempfile().unwrap(), 3 * 1024 * PIECES + 5);
+        file.set_len(len).unwrap();
+        let found = digests_by(1024, &[len], 2, |len| *len, |_| file.try_clone(), |_, hash| hash.unwrap());
+        let mut expected = Hasher::new();
+        io::copy(&mut io::Read::take(io::repeat(0), len), &mut expected).unwrap();
+        assert_eq!(found, [expected.finalize()]);
     }
 
     #[test]
