@@ -317,7 +317,7 @@ impl Evaluator<'_> {
                 Ok(Vector::new(Data::Bool(data), inner.nulls))
             }
             Op::Arith(op, a, b) => self.arith(*op, a, b, span),
-            Op::Compare(op, a, b) => self.compare(*op, a, b, span),
+            Op::Compare(op, a, b) => self.compare(*op, &self.eval(a)?, &self.eval(b)?, span),
             Op::Cast(inner) => self.cast(inner, node.ty, span),
             Op::Case(arms, otherwise) => self.case(arms, otherwise, node.ty, span),
             Op::Call(function, args) => self.call(*function, args, node.ty, span),
@@ -396,7 +396,7 @@ impl Evaluator<'_> {
         Ok(Vector::new(data, nulls))
     }
 
-    fn compare(&self, op: Compare, a: &Typed, b: &Typed, span: Span) -> Result<Vector> {
+    fn compare(&self, op: Compare, a: &Vector, b: &Vector, span: Span) -> Result<Vector> {
         fn by<T: PartialOrd + ArrowNativeType>(
             rows: usize,
             op: Compare,
@@ -423,7 +423,6 @@ impl Evaluator<'_> {
                 Compare::Ge => a >= b,
             }
         }
-        let (a, b) = (self.eval(a)?, self.eval(b)?);
         let rows = self.rows;
         let data = match (&a.data, &b.data) {
             (Data::Int(a), Data::Int(b)) => by(rows, op, a, b),
@@ -579,7 +578,10 @@ impl Evaluator<'_> {
 
     /// A text for each row, written one behind the other.
     fn texts(&self, nulls: Option<NullBuffer>, span: Span, write: impl FnMut(usize, &mut String)) -> Result<Vector> {
-        let array = texts(self.rows, nulls.as_ref(), span, write)?;
+        // Of rows that nobody asks for there is none: they may be many, and long.
+        let asked = self.asked.clone().map(NullBuffer::new);
+        let written = NullBuffer::union(nulls.as_ref(), asked.as_ref());
+        let array = texts(self.rows, written.as_ref(), span, write)?;
         Ok(Vector::new(Data::Text(Texts::Many(array)), nulls))
     }
 
@@ -705,7 +707,7 @@ impl Evaluator<'_> {
             F::Epoch => Ok(Data::Int(first.int(span)?.map(|micros| micros.div_euclid(1_000_000)))),
             F::Least | F::Greatest => return self.extreme(&values, function == F::Greatest, nulls, span),
             F::NullIf => {
-                let equal = self.compare(Compare::Eq, &args[0], &args[1], span)?;
+                let equal = self.compare(Compare::Eq, first, &values[1], span)?;
                 let equal = valid_and(equal.bool(span)?, equal.nulls.as_ref());
                 let keep = NullBuffer::new(!&equal);
                 let nulls = NullBuffer::union(first.nulls.as_ref(), Some(&keep));
