@@ -7,6 +7,7 @@
 
 use std::fs::File;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use blake3::hazmat::{ChainingValue, HasherExt, Mode, left_subtree_len, merge_subtrees_non_root, merge_subtrees_root};
@@ -21,20 +22,36 @@ const PIECES: u64 = 1 << 16;
 /// Bytes that are read at a time, and are then still in the cache of their processor.
 const BUFFER: u64 = 256 << 10;
 
+/// Threads at most: each has a file open, and a process may not have many.
+const AT_ONCE: usize = 16;
+
+/// Who reads.
+pub(crate) struct Readers<'s> {
+    pub(crate) threads: usize,
+    /// Whether to stop, before the next piece.
+    pub(crate) stop: &'s AtomicBool,
+}
+
+impl Readers<'_> {
+    fn go_on(&self) -> io::Result<()> {
+        if self.stop.load(Ordering::Relaxed) { Err(io::Error::other("stopped")) } else { Ok(()) }
+    }
+}
+
 /// The digests of the first `len` bytes of files, each opened when it is its turn, and
 /// closed when its digest is there: then `done` makes of it what is given back, on the
 /// thread that read the last of it.
 ///
 /// # Errors
-/// `done` is given those of the system; and one when there are fewer bytes.
+/// `done` is given those of the system; and one when there are fewer bytes, or readers stop.
 pub(crate) fn digests<F: Sync, T: Send>(
     files: &[F],
-    threads: usize,
+    by: &Readers<'_>,
     len: impl Fn(&F) -> u64,
     open: impl Fn(&F) -> io::Result<File> + Sync,
     done: impl Fn(&F, io::Result<Hash>) -> T + Sync,
 ) -> Vec<T> {
-    digests_by(PIECE, files, threads, len, open, done)
+    digests_by(PIECE, files, by, len, open, done)
 }
 
 /// A file that several threads read.
@@ -78,12 +95,14 @@ impl Shared {
     fn read(
         &self,
         number: usize,
+        may: impl Fn() -> io::Result<()>,
         open: impl Fn() -> io::Result<File>,
         buffer: &mut Vec<u8>,
     ) -> Option<io::Result<Hash>> {
         let start = number as u64 * self.piece;
         let mut hasher = Hasher::new();
         let done = self.file(open).map_or(Ok(()), |file| {
+            may()?;
             hasher.set_input_offset(start);
             read(&file, start, self.piece.min(self.len - start), buffer, &mut hasher)
         });
@@ -112,7 +131,7 @@ impl Shared {
 fn digests_by<F: Sync, T: Send>(
     least: u64,
     files: &[F],
-    threads: usize,
+    by: &Readers<'_>,
     len: impl Fn(&F) -> u64,
     open: impl Fn(&F) -> io::Result<File> + Sync,
     done: impl Fn(&F, io::Result<Hash>) -> T + Sync,
@@ -131,14 +150,14 @@ fn digests_by<F: Sync, T: Send>(
         let mut buffer = Vec::new();
         while let Some((index, number)) = take() {
             let file = &files[index];
-            if let Some(hash) = shared[index].read(number, || open(file), &mut buffer) {
+            if let Some(hash) = shared[index].read(number, || by.go_on(), || open(file), &mut buffer) {
                 *lock(&results[index]) = Some(done(file, hash));
             }
         }
     };
     let pieces = shared.iter().map(|file| file.count).sum();
     std::thread::scope(|scope| {
-        for _ in 1..threads.min(pieces) {
+        for _ in 1..by.threads.min(pieces).min(AT_ONCE) {
             // Where the system has no more threads, those that are there do all.
             if std::thread::Builder::new().spawn_scoped(scope, work).is_err() {
                 break;
@@ -208,6 +227,12 @@ mod tests {
 
     use super::*;
 
+    static GO_ON: AtomicBool = AtomicBool::new(false);
+
+    fn by(threads: usize) -> Readers<'static> {
+        Readers { threads, stop: &GO_ON }
+    }
+
     fn bytes() -> (File, Vec<u8>) {
         let bytes: Vec<u8> = (0..70_000u32).map(|i| (i * 31 % 251) as u8).collect();
         let mut file = tempfile::tempfile().unwrap();
@@ -221,16 +246,16 @@ mod tests {
         let lens = [0, 1, 1023, 1024, 1025, 2048, 4096, 4097, 8192, 12_289, 65_536, 65_537, 70_000];
         for (piece, threads) in [(1024, 1), (1024, 3), (4096, 2), (1 << 20, 2), (1 << 20, 40)] {
             let open = |_: &u64| file.try_clone();
-            let found = digests_by(piece, &lens, threads, |len| *len, open, |len, hash| (*len, hash.unwrap()));
+            let found = digests_by(piece, &lens, &by(threads), |len| *len, open, |len, hash| (*len, hash.unwrap()));
             for ((len, hash), expected) in found.into_iter().zip(lens) {
                 assert_eq!((len, hash), (expected, blake3::hash(&bytes[..len as usize])), "{len} by {piece}");
             }
         }
         // Who asks for one thread has no other.
         let me = std::thread::current().id();
-        let who = digests_by(1024, &lens, 1, |len| *len, |_| file.try_clone(), |_, _| std::thread::current().id());
+        let who = digests_by(1024, &lens, &by(1), |len| *len, |_| file.try_clone(), |_, _| std::thread::current().id());
         assert!(who.into_iter().all(|who| who == me));
-        assert!(digests(&[0u64; 0], 2, |len| *len, |_| file.try_clone(), |_, hash| hash).is_empty());
+        assert!(digests(&[0u64; 0], &by(2), |len| *len, |_| file.try_clone(), |_, hash| hash).is_empty());
     }
 
     #[test]
@@ -243,7 +268,7 @@ mod tests {
         // A file of holes, in pieces that are larger than the least.
         let (file, len) = (tempfile::tempfile().unwrap(), 3 * 1024 * PIECES + 5);
         file.set_len(len).unwrap();
-        let found = digests_by(1024, &[len], 2, |len| *len, |_| file.try_clone(), |_, hash| hash.unwrap());
+        let found = digests_by(1024, &[len], &by(2), |len| *len, |_| file.try_clone(), |_, hash| hash.unwrap());
         let mut expected = Hasher::new();
         io::copy(&mut io::Read::take(io::repeat(0), len), &mut expected).unwrap();
         assert_eq!(found, [expected.finalize()]);
@@ -255,11 +280,28 @@ mod tests {
         let files = [70_000, 70_001, 5000, 1_000_000, 70_000];
         let open = |len: &u64| if *len == 5000 { Err(io::ErrorKind::NotFound.into()) } else { file.try_clone() };
         for threads in [1, 2, 5] {
-            let found = digests_by(4096, &files, threads, |len| *len, open, |_, hash| hash);
+            let found = digests_by(4096, &files, &by(threads), |len| *len, open, |_, hash| hash);
             let kinds: Vec<_> = found.iter().map(|hash| hash.as_ref().err().map(io::Error::kind)).collect();
             let (cut, none) = (Some(io::ErrorKind::UnexpectedEof), Some(io::ErrorKind::NotFound));
             assert_eq!(kinds, [None, cut, none, cut, None], "{threads}");
             assert_eq!(*found[4].as_ref().unwrap(), blake3::hash(&bytes));
+        }
+    }
+
+    #[test]
+    fn readers_stop_before_the_next_piece() {
+        let (file, _) = bytes();
+        for threads in [1, 3] {
+            let (stop, opened) = (AtomicBool::new(false), std::sync::atomic::AtomicUsize::new(0));
+            let open = |_: &u64| {
+                opened.fetch_add(1, Ordering::Relaxed);
+                stop.store(true, Ordering::Relaxed);
+                file.try_clone()
+            };
+            let by = Readers { threads, stop: &stop };
+            let found = digests_by(4096, &[70_000; 9], &by, |len| *len, open, |_, hash| hash);
+            assert!(found.len() == 9 && found.iter().all(Result::is_err));
+            assert!(opened.into_inner() <= 9);
         }
     }
 }

@@ -36,6 +36,7 @@ use std::io;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use claim::Claim;
 pub use object::{NewFile, ObjectName};
@@ -73,6 +74,7 @@ pub struct Store {
     index: Option<Arc<index::Index>>,
     claims: claim::Claims,
     threads: Option<NonZero<usize>>,
+    stop: Arc<AtomicBool>,
 }
 
 /// What a folder that is already there is refused for.
@@ -163,7 +165,13 @@ impl Store {
     /// When the folder belongs to something else or cannot be written.
     pub fn open(root: &Path) -> Result<Self, OpenError> {
         let marker = root.join("LAYOUT");
-        let store = Self { root: root.to_owned(), index: None, claims: claim::Claims::default(), threads: None };
+        let store = Self {
+            root: root.to_owned(),
+            index: None,
+            claims: claim::Claims::default(),
+            threads: None,
+            stop: Arc::default(),
+        };
         let found = read_file(&marker, 1 << 10);
         let had_mark = !matches!(&found, Err(error) if error.kind() == io::ErrorKind::NotFound);
         match found.as_deref().map(std::str::from_utf8) {
@@ -201,10 +209,16 @@ impl Store {
         Ok(store)
     }
 
-    /// This store, for somebody who uses so many threads: one at least.
+    /// This store, for somebody who uses so many threads, one at least, and stops what takes
+    /// long when `stop` is set.
     #[must_use]
-    pub fn with_threads(self, threads: usize) -> Self {
-        Self { threads: NonZero::new(threads.max(1)), ..self }
+    pub fn used_by(self, threads: usize, stop: Arc<AtomicBool>) -> Self {
+        Self { threads: NonZero::new(threads.max(1)), stop, ..self }
+    }
+
+    /// Whether whoever uses it wishes to stop.
+    pub fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
     }
 
     /// Threads that may read and digest at once: all that this machine runs at a time, if

@@ -91,7 +91,7 @@ impl Store {
     /// many threads as the store may use.
     ///
     /// # Errors
-    /// When one cannot be read.
+    /// When one cannot be read, or is told to stop.
     pub fn sources(&self, paths: &[impl AsRef<Path>]) -> Result<Vec<(SourceDigest, FileStamp)>> {
         let mut known = Vec::with_capacity(paths.len());
         let mut unknown = Vec::new();
@@ -105,10 +105,15 @@ impl Store {
         let size = |(_, file): &(usize, Looked<'_>)| file.stamp.size;
         let open = |(_, file): &(usize, Looked<'_>)| crate::open_file(file.path);
         let done = |(place, file): &(usize, Looked<'_>), hash: io::Result<blake3::Hash>| {
-            let digest = hash.map_err(|error| StoreError::new("read", file.path, error))?.into();
+            let what = |error: io::Error| match error.kind() {
+                io::ErrorKind::UnexpectedEof => io::Error::other("it changed while it was read: run again"),
+                _ => error,
+            };
+            let digest = hash.map_err(|error| StoreError::new("read", file.path, what(error)))?.into();
             self.remember(file, digest).map(|()| (*place, (digest, file.stamp)))
         };
-        for found in hash_file::digests(&unknown, self.threads(), size, open, done) {
+        let by = hash_file::Readers { threads: self.threads(), stop: &self.stop };
+        for found in hash_file::digests(&unknown, &by, size, open, done) {
             let (place, found) = found?;
             known[place] = Some(found);
         }

@@ -114,7 +114,7 @@ pub fn load(options: &Options) -> Result<Loaded, RunError> {
 pub fn execute(options: &Options, emit: &mut (dyn FnMut(Event) + Send)) -> Result<Summary, RunError> {
     let started = Instant::now();
     let jobs = options.jobs.clamp(1, millrace_wasm::SLOTS as usize - 1);
-    let store = options.store.clone().with_threads(jobs);
+    let store = options.store.clone().used_by(jobs, options.cancel.flag());
     // Not given back piece by piece, as what is loaded and made below: there are thousands
     // of pieces, and a process runs one pipeline.
     let options = &mut *ManuallyDrop::new(Options { store, jobs, ..options.clone() });
@@ -135,7 +135,10 @@ pub fn execute(options: &Options, emit: &mut (dyn FnMut(Event) + Send)) -> Resul
     let id = history::new_id();
     emit(Event::RunStarted { run: id.clone(), pipeline: pipeline.name.clone(), instances: graph.nodes.len() });
     graph.sources.iter().for_each(|source| emit(Event::SourceStarted { source: source.name.to_string() }));
-    let found = find_sources(options, graph)?;
+    let found = match find_sources(options, graph) {
+        Err(_) if options.cancel.is_cancelled() => return Ok(stopped(started, emit)),
+        found => found?,
+    };
     let mut schemas: Vec<Option<Schema>> = found.iter().map(Found::schema).collect();
     if found.iter().any(Found::is_guess) {
         // What is certainly wrong is told of before anything is read.
@@ -149,7 +152,11 @@ pub fn execute(options: &Options, emit: &mut (dyn FnMut(Event) + Send)) -> Resul
         Mode::Plan => History::open(&options.store).last_of(&pipeline.file.path),
         Mode::Run => None,
     };
-    let (mut run, seen) = begin(options, &loaded, &Sources { found, schemas }, &data, last, emit)?;
+    let sources = Sources { found, schemas };
+    let (mut run, seen) = match begin(options, &loaded, &sources, &data, last, emit) {
+        Err(_) if options.cancel.is_cancelled() => return Ok(stopped(started, emit)),
+        begun => begun?,
+    };
     worker::work_off(&mut run, &data);
     let system = |error: StoreError| RunError::System(error.to_string());
     let mut finished = ManuallyDrop::new(run.finish().map_err(system)?);
@@ -185,6 +192,14 @@ pub fn execute(options: &Options, emit: &mut (dyn FnMut(Event) + Send)) -> Resul
     finished.summary.wall_ms = started.elapsed().as_secs_f64() * 1000.0;
     finished.emit.tell(Event::RunFinished(finished.summary.clone()));
     Ok(finished.summary.clone())
+}
+
+/// The end of a run that was stopped before there was a task.
+fn stopped(started: Instant, emit: &mut (dyn FnMut(Event) + Send)) -> Summary {
+    let wall_ms = started.elapsed().as_secs_f64() * 1000.0;
+    let summary = Summary { interrupted: true, wall_ms, ..Summary::default() };
+    emit(Event::RunFinished(summary.clone()));
+    summary
 }
 
 /// Looks for all sources; what is wrong with any of them comes together.

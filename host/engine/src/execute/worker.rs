@@ -92,6 +92,10 @@ pub(super) fn compute(
         return Outcome::Failed { failure: Failure::Host { message }, cost, log };
     }
     match result {
+        // What it would have read was no longer read.
+        Err(Failure::Host { .. }) if cancel.is_cancelled() => {
+            Outcome::Failed { failure: Failure::Cancelled, cost, log }
+        }
         Err(failure) => Outcome::Failed { failure, cost, log },
         Ok(Produced { outputs, partial }) => {
             let record = ActionRecord { key, parts, outputs, partial, metrics, log, cost, finished_at: now() };

@@ -202,6 +202,9 @@ impl Sink for StoreSink<'_> {
     }
 
     fn begin<'s>(&'s self, place: u64, schema: &Schema, rows: usize) -> Result<Box<dyn PartSink + 's>, SinkError> {
+        if self.data.store().is_stopped() {
+            return Err("stopped".into());
+        }
         let rows = rows as u64;
         let pack = match schema.fields.as_slice() {
             [] => None,

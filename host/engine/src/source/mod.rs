@@ -294,6 +294,29 @@ mod tests {
         assert!(find(&store, source).unwrap().known.is_some());
     }
 
+    /// Whoever wishes to stop does not wait until all is read, and nothing of it is kept.
+    #[test]
+    fn a_source_is_read_until_somebody_stops_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let stop = std::sync::Arc::<std::sync::atomic::AtomicBool>::default();
+        let store = Store::open(&path("store")).unwrap().used_by(2, stop.clone());
+        let data = StoreData::shared(&store);
+        std::fs::write(path("p.toml"), "[sources.s]\npath = \"*.csv\"\n").unwrap();
+        std::fs::write(path("rows.csv"), "x\n1\n").unwrap();
+        let pipeline = crate::pipeline::read(&path("p.toml")).unwrap();
+        let source = &pipeline.sources[0];
+        let set = |to| stop.store(to, std::sync::atomic::Ordering::Relaxed);
+        set(true);
+        assert!(find(&store, source).is_err());
+        set(false);
+        let found = find(&store, source).unwrap_or_else(|_| panic!("it is found"));
+        set(true);
+        assert!(read(&data, source, &found, &Need::All, &Threads::new(1)).is_err());
+        set(false);
+        assert!(read(&data, source, &found, &Need::All, &Threads::new(1)).is_ok_and(|read| !read.cached));
+    }
+
     /// A table that names a column which its source does not have was harmed, or is from elsewhere.
     #[test]
     fn a_column_that_its_source_lacks_ends_in_words() {

@@ -15,6 +15,7 @@ use ::arrow::ipc::reader::{FileReader, StreamReader};
 use ::arrow::record_batch::{RecordBatch, RecordBatchReader};
 use millrace_types::Schema;
 
+use super::open::regular;
 use super::predicate::Batch;
 use super::threads::Threads;
 use super::{ReadError, ReadOptions, Shaper, Sink, by_threads, place_of};
@@ -36,7 +37,7 @@ enum Batches {
 impl Batches {
     /// With all columns, or those at some places.
     fn open(path: &Path, columns: Option<&[usize]>) -> Result<Self, ReadError> {
-        let mut file = File::open(path).map_err(ReadError::io(path))?;
+        let mut file = regular(path).map_err(ReadError::io(path))?;
         let mut magic = [0; 6];
         let is_file = file.read_exact(&mut magic).is_ok() && &magic == b"ARROW1";
         file.seek(SeekFrom::Start(0)).map_err(ReadError::io(path))?;

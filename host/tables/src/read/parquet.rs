@@ -5,10 +5,9 @@
 //! filter are decoded first, and of the rest only the rows that it keeps. Without a filter
 //! the columns of a row group go one by one, by all threads that are free ([`RowGroup`]).
 
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ::arrow::datatypes::{Field as ArrowField, Fields, Schema as ArrowSchema, SchemaRef};
 use ::arrow::error::ArrowError;
@@ -18,9 +17,10 @@ use ::parquet::arrow::arrow_reader::{
 };
 use ::parquet::file::metadata::RowGroupMetaData;
 use ::parquet::file::statistics::Statistics;
-use millrace_expr::Column;
+use millrace_expr::{Column, ExprError};
 use millrace_types::Schema;
 
+use super::open::regular;
 use super::predicate::Batch;
 use super::row_group::{self, RowGroup, Share, Wanted};
 use super::shaper::{self, Kept, Shaper};
@@ -45,7 +45,7 @@ pub(super) fn read(
 
 /// The schema, from the end of the file.
 pub(super) fn peek(path: &Path, options: &ReadOptions) -> Option<Schema> {
-    let probe = ParquetRecordBatchReaderBuilder::try_new(File::open(path).ok()?).ok()?;
+    let probe = ParquetRecordBatchReaderBuilder::try_new(regular(path).ok()?).ok()?;
     super::unpacked(probe.schema(), options)
 }
 
@@ -100,7 +100,7 @@ pub(super) fn unlike(path: &Path) -> ReadError {
 /// Whether a file begins as Parquet does.
 fn begins(path: &Path) -> bool {
     let mut begin = [0; 4];
-    let is_read = File::open(path).is_ok_and(|mut file| file.read_exact(&mut begin).is_ok());
+    let is_read = regular(path).is_ok_and(|mut file| file.read_exact(&mut begin).is_ok());
     is_read && matches!(&begin, b"PAR1" | b"PARE")
 }
 
@@ -143,7 +143,7 @@ fn groups<'a>(
     shaper: &'a Shaper<'a>,
     sink: &'a dyn Sink,
 ) -> Result<Groups<'a>, ReadError> {
-    let file = File::open(path).and_then(SharedFile::new).map_err(ReadError::io(path))?;
+    let file = regular(path).and_then(SharedFile::new).map_err(ReadError::io(path))?;
     let meta = ArrowReaderMetadata::load(&file, ArrowReaderOptions::default()).map_err(|error| {
         let what = "this is no Parquet file: it does not begin with `PAR1`";
         if begins(path) { broken(path, &error) } else { ReadError::content(path, None, what) }
@@ -180,10 +180,17 @@ impl Groups<'_> {
             return self.by_columns(group, rows, batch, threads);
         }
         let mut builder = self.reader(group, batch, self.roots.iter().copied());
+        // What the reader says of a mistake in the condition is not all that is known of it.
+        let wrong: Arc<Mutex<Option<ExprError>>> = Arc::default();
+        let wrong_where = || {
+            let error = wrong.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+            Some(ReadError::Filter { path: path.to_path_buf(), error })
+        };
         if let Some(condition) = self.condition.clone() {
             let roots = condition.columns().iter().filter_map(|name| schema.index_of(name).ok()).collect::<Vec<_>>();
             let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
             let options = (*options).clone();
+            let wrong = wrong.clone();
             let test = ArrowPredicateFn::new(mask, move |batch| {
                 let unpack = |name: &String| -> Result<Column, ArrowError> {
                     let array = batch.column_by_name(name).ok_or_else(|| ArrowError::SchemaError(name.clone()))?;
@@ -191,14 +198,20 @@ impl Groups<'_> {
                     Column::try_from(&*array).map_err(ArrowError::SchemaError)
                 };
                 let inputs = condition.columns().iter().map(unpack).collect::<Result<Vec<_>, _>>()?;
-                condition.mask(&inputs, batch.num_rows()).map_err(|error| ArrowError::ComputeError(error.to_string()))
+                condition.mask(&inputs, batch.num_rows()).map_err(|error| {
+                    let message = error.to_string();
+                    *wrong.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                    ArrowError::ComputeError(message)
+                })
             });
             builder = builder.with_row_filter(RowFilter::new(vec![Box::new(test)]));
         }
-        let batches = builder.build().map_err(|error| broken(path, &error))?;
+        let batches = builder.build().map_err(|error| wrong_where().unwrap_or_else(|| broken(path, &error)))?;
         let mut read = 0;
         for (piece, batch) in batches.enumerate() {
-            let batch = Batch::from(&batch.map_err(|error| broken_in(path, group, None, &error))?);
+            let batch = Batch::from(
+                &batch.map_err(|error| wrong_where().unwrap_or_else(|| broken_in(path, group, None, &error)))?,
+            );
             read += batch.rows;
             if read > rows {
                 return Err(unlike(path));

@@ -317,6 +317,27 @@ fn arrow_batches_are_cut_and_read_by_all_threads() {
     }
 }
 
+/// A file may become something else after it was looked at: nobody waits for who writes to a pipe.
+#[cfg(unix)]
+#[test]
+fn what_is_no_regular_file_is_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, format) in [
+        ("t.csv", Format::Csv),
+        ("t.csv.gz", Format::Csv),
+        ("t.ndjson", Format::Ndjson),
+        ("t.parquet", Format::Parquet),
+        ("t.arrow", Format::Ipc),
+    ] {
+        let path = folder.path().join(name);
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let paths = std::slice::from_ref(&path);
+        let error = read(paths, &options(format), &Threads::new(2), &Seeing::default()).err().unwrap();
+        assert!(error.to_string().contains("it is not a regular file"), "{error}");
+        let _ = (super::peek(paths, &options(format)), super::guess(paths, &options(format)));
+    }
+}
+
 /// The last of several things is done by all threads, and never by more than there are.
 #[test]
 fn threads_help_where_there_is_something_left() {
