@@ -394,6 +394,12 @@ fn a_parquet_filter_keeps_rows_of_unsigned_columns() {
         let found: Vec<&str> = seen.parts.iter().flat_map(|(_, columns)| columns[0].split(' ')).collect();
         assert_eq!(found, expected, "{condition}");
     }
+    // A value that has no result is a mistake of the condition, and none of the file.
+    let wrong = ReadOptions { filter: Some("0 < u * 9000000000000".into()), ..options(Format::Parquet) };
+    let Some(ReadError::Filter { error, .. }) = read_text("t.parquet", &bytes, &wrong).err() else {
+        panic!("it is no mistake of the condition")
+    };
+    assert!(error.message.contains("does not fit 64 bits") && error.span == (4, 21), "{error:?}");
 }
 
 proptest::proptest! {
