@@ -129,7 +129,10 @@ pub fn execute(options: &Options, emit: &mut (dyn FnMut(Event) + Send)) -> Resul
     name.update(path.as_os_str().as_encoded_bytes());
     options.store = options.store.with_index(name.finalize().as_bytes());
     let options = &*options;
-    let loaded = ManuallyDrop::new(load(options)?);
+    let loaded = match load(options) {
+        Err(_) if options.cancel.is_cancelled() => return Ok(stopped(started, emit)),
+        loaded => ManuallyDrop::new(loaded?),
+    };
     let Loaded { pipeline, graph, .. } = &*loaded;
     let data = StoreData::shared(&options.store);
     let id = history::new_id();

@@ -45,6 +45,18 @@ pub(super) enum Outcome {
     Failed { failure: Failure, cost: Cost, log: Vec<LogLine> },
 }
 
+impl Outcome {
+    /// Who wishes to stop makes whatever is read fail, and the host with it: that is no failure.
+    fn or_cancelled(self, cancel: &Cancel) -> Self {
+        match self {
+            Self::Failed { failure: Failure::Host { .. }, cost, log } if cancel.is_cancelled() => {
+                Self::Failed { failure: Failure::Cancelled, cost, log }
+            }
+            other => other,
+        }
+    }
+}
+
 /// A record that can be used: all that it names is there.
 pub(super) fn lookup(store: &Store, key: &ActionKey) -> Option<ActionRecord> {
     let record = store.record::<ActionRecord>(Kind::Action, key.as_bytes())?;
@@ -92,10 +104,6 @@ pub(super) fn compute(
         return Outcome::Failed { failure: Failure::Host { message }, cost, log };
     }
     match result {
-        // What it would have read was no longer read.
-        Err(Failure::Host { .. }) if cancel.is_cancelled() => {
-            Outcome::Failed { failure: Failure::Cancelled, cost, log }
-        }
         Err(failure) => Outcome::Failed { failure, cost, log },
         Ok(Produced { outputs, partial }) => {
             let record = ActionRecord { key, parts, outputs, partial, metrics, log, cost, finished_at: now() };
@@ -216,8 +224,9 @@ fn work<'scope, 's, 'a>(
         shared.screen.show();
         let task = job.task;
         // A bug of ours in one task must not take the run with it.
-        let compute = || compute(job, &options.store, shared.data, components, &options.cancel, &shared.slots);
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(compute));
+        let cancel = &options.cancel;
+        let compute = || compute(job, &options.store, shared.data, components, cancel, &shared.slots);
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| compute().or_cancelled(cancel)));
         let outcome = outcome.unwrap_or_else(|_| Outcome::Failed {
             failure: Failure::Host { message: "the host panicked: please report this".to_owned() },
             cost: Cost::default(),
