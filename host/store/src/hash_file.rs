@@ -27,12 +27,18 @@ const AT_ONCE: usize = 16;
 
 /// Who reads.
 pub(crate) struct Readers<'s> {
-    pub(crate) threads: usize,
-    /// Whether to stop, before the next piece.
-    pub(crate) stop: &'s AtomicBool,
+    threads: usize,
+    /// Bytes of a piece at least.
+    piece: u64,
+    stop: &'s AtomicBool,
 }
 
-impl Readers<'_> {
+impl<'s> Readers<'s> {
+    /// So many threads, which stop before the next piece when `stop` is set.
+    pub(crate) fn new(threads: usize, stop: &'s AtomicBool) -> Self {
+        Self { threads, piece: PIECE, stop }
+    }
+
     fn go_on(&self) -> io::Result<()> {
         if self.stop.load(Ordering::Relaxed) { Err(io::Error::other("stopped")) } else { Ok(()) }
     }
@@ -51,7 +57,37 @@ pub(crate) fn digests<F: Sync, T: Send>(
     open: impl Fn(&F) -> io::Result<File> + Sync,
     done: impl Fn(&F, io::Result<Hash>) -> T + Sync,
 ) -> Vec<T> {
-    digests_by(PIECE, files, by, len, open, done)
+    let shared: Vec<Shared> = files.iter().map(|file| Shared::new(len(file), by.piece)).collect();
+    let results: Vec<Mutex<Option<T>>> = files.iter().map(|_| Mutex::default()).collect();
+    let next = Mutex::new((0, 0));
+    let take = || {
+        let mut next = lock(&next);
+        let (index, number) = *next;
+        let count = shared.get(index)?.count;
+        *next = if number + 1 < count { (index, number + 1) } else { (index + 1, 0) };
+        Some((index, number))
+    };
+    let work = || {
+        let mut buffer = Vec::new();
+        while let Some((index, number)) = take() {
+            let file = &files[index];
+            if let Some(hash) = shared[index].read(number, || by.go_on(), || open(file), &mut buffer) {
+                *lock(&results[index]) = Some(done(file, hash));
+            }
+        }
+    };
+    let pieces = shared.iter().map(|file| file.count).sum();
+    std::thread::scope(|scope| {
+        for _ in 1..by.threads.min(pieces).min(AT_ONCE) {
+            // Where the system has no more threads, those that are there do all.
+            if std::thread::Builder::new().spawn_scoped(scope, work).is_err() {
+                break;
+            }
+        }
+        work();
+    });
+    // A thread that panics takes this one with it: each file has its result.
+    results.into_iter().filter_map(|result| result.into_inner().unwrap_or_else(PoisonError::into_inner)).collect()
 }
 
 /// A file that several threads read.
@@ -128,47 +164,6 @@ impl Shared {
     }
 }
 
-fn digests_by<F: Sync, T: Send>(
-    least: u64,
-    files: &[F],
-    by: &Readers<'_>,
-    len: impl Fn(&F) -> u64,
-    open: impl Fn(&F) -> io::Result<File> + Sync,
-    done: impl Fn(&F, io::Result<Hash>) -> T + Sync,
-) -> Vec<T> {
-    let shared: Vec<Shared> = files.iter().map(|file| Shared::new(len(file), least)).collect();
-    let results: Vec<Mutex<Option<T>>> = files.iter().map(|_| Mutex::default()).collect();
-    let next = Mutex::new((0, 0));
-    let take = || {
-        let mut next = lock(&next);
-        let (index, number) = *next;
-        let count = shared.get(index)?.count;
-        *next = if number + 1 < count { (index, number + 1) } else { (index + 1, 0) };
-        Some((index, number))
-    };
-    let work = || {
-        let mut buffer = Vec::new();
-        while let Some((index, number)) = take() {
-            let file = &files[index];
-            if let Some(hash) = shared[index].read(number, || by.go_on(), || open(file), &mut buffer) {
-                *lock(&results[index]) = Some(done(file, hash));
-            }
-        }
-    };
-    let pieces = shared.iter().map(|file| file.count).sum();
-    std::thread::scope(|scope| {
-        for _ in 1..by.threads.min(pieces).min(AT_ONCE) {
-            // Where the system has no more threads, those that are there do all.
-            if std::thread::Builder::new().spawn_scoped(scope, work).is_err() {
-                break;
-            }
-        }
-        work();
-    });
-    // A thread that panics takes this one with it: each file has its result.
-    results.into_iter().filter_map(|result| result.into_inner().unwrap_or_else(PoisonError::into_inner)).collect()
-}
-
 fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -229,8 +224,8 @@ mod tests {
 
     static GO_ON: AtomicBool = AtomicBool::new(false);
 
-    fn by(threads: usize) -> Readers<'static> {
-        Readers { threads, stop: &GO_ON }
+    fn by(threads: usize, piece: u64) -> Readers<'static> {
+        Readers { piece, ..Readers::new(threads, &GO_ON) }
     }
 
     fn bytes() -> (File, Vec<u8>) {
@@ -246,16 +241,16 @@ mod tests {
         let lens = [0, 1, 1023, 1024, 1025, 2048, 4096, 4097, 8192, 12_289, 65_536, 65_537, 70_000];
         for (piece, threads) in [(1024, 1), (1024, 3), (4096, 2), (1 << 20, 2), (1 << 20, 40)] {
             let open = |_: &u64| file.try_clone();
-            let found = digests_by(piece, &lens, &by(threads), |len| *len, open, |len, hash| (*len, hash.unwrap()));
+            let found = digests(&lens, &by(threads, piece), |len| *len, open, |len, hash| (*len, hash.unwrap()));
             for ((len, hash), expected) in found.into_iter().zip(lens) {
                 assert_eq!((len, hash), (expected, blake3::hash(&bytes[..len as usize])), "{len} by {piece}");
             }
         }
         // Who asks for one thread has no other.
         let me = std::thread::current().id();
-        let who = digests_by(1024, &lens, &by(1), |len| *len, |_| file.try_clone(), |_, _| std::thread::current().id());
+        let who = digests(&lens, &by(1, 1024), |len| *len, |_| file.try_clone(), |_, _| std::thread::current().id());
         assert!(who.into_iter().all(|who| who == me));
-        assert!(digests(&[0u64; 0], &by(2), |len| *len, |_| file.try_clone(), |_, hash| hash).is_empty());
+        assert!(digests(&[0u64; 0], &by(2, PIECE), |len| *len, |_| file.try_clone(), |_, hash| hash).is_empty());
     }
 
     #[test]
@@ -268,7 +263,7 @@ mod tests {
         // A file of holes, in pieces that are larger than the least.
         let (file, len) = (tempfile::tempfile().unwrap(), 3 * 1024 * PIECES + 5);
         file.set_len(len).unwrap();
-        let found = digests_by(1024, &[len], &by(2), |len| *len, |_| file.try_clone(), |_, hash| hash.unwrap());
+        let found = digests(&[len], &by(2, 1024), |len| *len, |_| file.try_clone(), |_, hash| hash.unwrap());
         let mut expected = Hasher::new();
         io::copy(&mut io::Read::take(io::repeat(0), len), &mut expected).unwrap();
         assert_eq!(found, [expected.finalize()]);
@@ -280,7 +275,7 @@ mod tests {
         let files = [70_000, 70_001, 5000, 1_000_000, 70_000];
         let open = |len: &u64| if *len == 5000 { Err(io::ErrorKind::NotFound.into()) } else { file.try_clone() };
         for threads in [1, 2, 5] {
-            let found = digests_by(4096, &files, &by(threads), |len| *len, open, |_, hash| hash);
+            let found = digests(&files, &by(threads, 4096), |len| *len, open, |_, hash| hash);
             let kinds: Vec<_> = found.iter().map(|hash| hash.as_ref().err().map(io::Error::kind)).collect();
             let (cut, none) = (Some(io::ErrorKind::UnexpectedEof), Some(io::ErrorKind::NotFound));
             assert_eq!(kinds, [None, cut, none, cut, None], "{threads}");
@@ -298,8 +293,8 @@ mod tests {
                 stop.store(true, Ordering::Relaxed);
                 file.try_clone()
             };
-            let by = Readers { threads, stop: &stop };
-            let found = digests_by(4096, &[70_000; 9], &by, |len| *len, open, |_, hash| hash);
+            let by = Readers { piece: 4096, ..Readers::new(threads, &stop) };
+            let found = digests(&[70_000; 9], &by, |len| *len, open, |_, hash| hash);
             assert!(found.len() == 9 && found.iter().all(Result::is_err));
             assert!(opened.into_inner() <= 9);
         }

@@ -112,7 +112,7 @@ impl Store {
             let digest = hash.map_err(|error| StoreError::new("read", file.path, what(error)))?.into();
             self.remember(file, digest).map(|()| (*place, (digest, file.stamp)))
         };
-        let by = hash_file::Readers { threads: self.threads(), stop: &self.stop };
+        let by = hash_file::Readers::new(self.threads(), &self.stop);
         for found in hash_file::digests(&unknown, &by, size, open, done) {
             let (place, found) = found?;
             known[place] = Some(found);

@@ -118,6 +118,24 @@ pub fn execute(options: &Options, emit: &mut (dyn FnMut(Event) + Send)) -> Resul
     // Not given back piece by piece, as what is loaded and made below: there are thousands
     // of pieces, and a process runs one pipeline.
     let options = &mut *ManuallyDrop::new(Options { store, jobs, ..options.clone() });
+    let cancel = options.cancel.clone();
+    match to_its_end(options, started, emit) {
+        // Before there is a task: what was not read any more is no mistake.
+        Err(RunError::Invalid(_)) if cancel.is_cancelled() => {
+            let wall_ms = started.elapsed().as_secs_f64() * 1000.0;
+            let summary = Summary { interrupted: true, wall_ms, ..Summary::default() };
+            emit(Event::RunFinished(summary.clone()));
+            Ok(summary)
+        }
+        ended => ended,
+    }
+}
+
+fn to_its_end(
+    options: &mut Options,
+    started: Instant,
+    emit: &mut (dyn FnMut(Event) + Send),
+) -> Result<Summary, RunError> {
     if options.mode == Mode::Run
         && let Some(told) = trace::replay(options, started, emit)
     {
@@ -129,19 +147,13 @@ pub fn execute(options: &Options, emit: &mut (dyn FnMut(Event) + Send)) -> Resul
     name.update(path.as_os_str().as_encoded_bytes());
     options.store = options.store.with_index(name.finalize().as_bytes());
     let options = &*options;
-    let loaded = match load(options) {
-        Err(_) if options.cancel.is_cancelled() => return Ok(stopped(started, emit)),
-        loaded => ManuallyDrop::new(loaded?),
-    };
+    let loaded = ManuallyDrop::new(load(options)?);
     let Loaded { pipeline, graph, .. } = &*loaded;
     let data = StoreData::shared(&options.store);
     let id = history::new_id();
     emit(Event::RunStarted { run: id.clone(), pipeline: pipeline.name.clone(), instances: graph.nodes.len() });
     graph.sources.iter().for_each(|source| emit(Event::SourceStarted { source: source.name.to_string() }));
-    let found = match find_sources(options, graph) {
-        Err(_) if options.cancel.is_cancelled() => return Ok(stopped(started, emit)),
-        found => found?,
-    };
+    let found = find_sources(options, graph)?;
     let mut schemas: Vec<Option<Schema>> = found.iter().map(Found::schema).collect();
     if found.iter().any(Found::is_guess) {
         // What is certainly wrong is told of before anything is read.
@@ -155,11 +167,7 @@ pub fn execute(options: &Options, emit: &mut (dyn FnMut(Event) + Send)) -> Resul
         Mode::Plan => History::open(&options.store).last_of(&pipeline.file.path),
         Mode::Run => None,
     };
-    let sources = Sources { found, schemas };
-    let (mut run, seen) = match begin(options, &loaded, &sources, &data, last, emit) {
-        Err(_) if options.cancel.is_cancelled() => return Ok(stopped(started, emit)),
-        begun => begun?,
-    };
+    let (mut run, seen) = begin(options, &loaded, &Sources { found, schemas }, &data, last, emit)?;
     worker::work_off(&mut run, &data);
     let system = |error: StoreError| RunError::System(error.to_string());
     let mut finished = ManuallyDrop::new(run.finish().map_err(system)?);
@@ -195,14 +203,6 @@ pub fn execute(options: &Options, emit: &mut (dyn FnMut(Event) + Send)) -> Resul
     finished.summary.wall_ms = started.elapsed().as_secs_f64() * 1000.0;
     finished.emit.tell(Event::RunFinished(finished.summary.clone()));
     Ok(finished.summary.clone())
-}
-
-/// The end of a run that was stopped before there was a task.
-fn stopped(started: Instant, emit: &mut (dyn FnMut(Event) + Send)) -> Summary {
-    let wall_ms = started.elapsed().as_secs_f64() * 1000.0;
-    let summary = Summary { interrupted: true, wall_ms, ..Summary::default() };
-    emit(Event::RunFinished(summary.clone()));
-    summary
 }
 
 /// Looks for all sources; what is wrong with any of them comes together.
@@ -315,4 +315,37 @@ fn together<T>(results: Vec<Result<T, Vec<Diagnostic>>>) -> Result<Vec<T>, RunEr
         }
     }
     if errors.is_empty() { Ok(all) } else { Err(RunError::Invalid(errors)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Who stops a run while it looks at its sources is told that it stopped, and of no mistake.
+    #[test]
+    fn a_run_that_is_stopped_before_its_first_task_ends_as_stopped() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        std::fs::write(path("p.toml"), "[sources.s]\npath = \"rows.csv\"\n").unwrap();
+        std::fs::write(path("rows.csv"), "x\n1\n").unwrap();
+        let options = Options {
+            store: Store::open(&path("store")).unwrap(),
+            pipeline: path("p.toml"),
+            overrides: Overrides::default(),
+            jobs: 2,
+            memory: u64::MAX,
+            fail_fast: false,
+            mode: Mode::Run,
+            cancel: Cancel::default(),
+        };
+        options.cancel.cancel();
+        let mut last = None;
+        let summary = execute(&options, &mut |event| last = Some(event)).unwrap();
+        assert!(summary.interrupted && !summary.ok);
+        assert!(matches!(last, Some(Event::RunFinished(last)) if last == summary));
+        // A mistake stays one for who did not stop it.
+        std::fs::remove_file(path("rows.csv")).unwrap();
+        let options = Options { cancel: Cancel::default(), ..options };
+        assert!(matches!(execute(&options, &mut |_| {}), Err(RunError::Invalid(_))));
+    }
 }
