@@ -102,6 +102,7 @@ fn a_condition_guards_what_it_excludes() {
         [Some(1), Some(1), None, Some(1)]
     );
     assert_eq!(ints("coalesce(nullif(s, -1), i - 1)"), [Some(7), Some(0), Some(3), Some(i64::MAX - 1)]);
+    assert_eq!(ints("coalesce(s, i + 1)"), [Some(7), Some(0), Some(3), Some(-1)]);
     assert_eq!(ints("if(f < 1, cast(f as int64), 0)"), [Some(0), Some(0), Some(-1), Some(0)]);
     assert_eq!(bools("s > 5 and i + 1 > 0"), [Some(true), Some(false), Some(false), Some(false)]);
     assert_eq!(bools("s <= 5 or i + 1 > 0")[..2], [Some(true), Some(true)]);

@@ -331,10 +331,16 @@ fn what_is_no_regular_file_is_not_waited_for() {
     ] {
         let path = folder.path().join(name);
         assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
-        let paths = std::slice::from_ref(&path);
-        let error = read(paths, &options(format), &Threads::new(2), &Seeing::default()).err().unwrap();
-        assert!(error.to_string().contains("it is not a regular file"), "{error}");
-        let _ = (super::peek(paths, &options(format)), super::guess(paths, &options(format)));
+        let (told, ended) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let paths = std::slice::from_ref(&path);
+            let _ = (super::peek(paths, &options(format)), super::guess(paths, &options(format)));
+            let read = read(paths, &options(format), &Threads::new(2), &Seeing::default());
+            let _ = told.send(read.err().unwrap().to_string());
+        });
+        // Who waits for a pipe waits for ever.
+        let error = ended.recv_timeout(std::time::Duration::from_secs(60)).expect("it comes to an end");
+        assert!(error.contains("it is not a regular file"), "{error}");
     }
 }
 
