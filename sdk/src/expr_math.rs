@@ -2,4 +2,4 @@
 //! an expression. Those of `std` are the system's and differ.
 
 pub use libm::{expm1, fmod, log2, log10, pow, sqrt};
-pub use millrace_expr::math::{exp, ln, log1p};
+pub use millrace_expr::math::{exp, ln, ln_normal, log1p};

@@ -174,7 +174,7 @@ fn loss(task: &Task, parts: &[Rows], model: &Model, rows: f64) -> Result<f64> {
         part.blocks(model, &mut |_, rows, probabilities| {
             for (p, label) in probabilities.iter_mut().zip(&part.labels[rows]) {
                 let right = if *label > 0.5 { *p } else { 1.0 - *p };
-                *p = -millrace_sdk::expr_math::ln(right.max(1e-15));
+                *p = -millrace_sdk::expr_math::ln_normal(right.max(1e-15));
             }
             loss[0] += sum(probabilities);
         });

@@ -78,6 +78,16 @@ impl<T: ArrowNativeType> Values<T> {
     }
 }
 
+impl Values<f64> {
+    /// The same, where a function of many values is more than that of each.
+    fn map_all(&self, f: impl Fn(&[f64]) -> Vec<f64>) -> Self {
+        match self {
+            Self::One(value) => Self::One(f(&[*value])[0]),
+            Self::Many(values) => Self::Many(f(values).into()),
+        }
+    }
+}
+
 fn zip<T, R>(a: &Values<T>, b: &Values<T>, f: impl Fn(T, T) -> R) -> Values<R>
 where
     T: ArrowNativeType,
@@ -663,10 +673,10 @@ impl Evaluator<'_> {
             F::Sqrt => float(libm::sqrt),
             // Not through a pointer: these loops vectorise.
             F::Exp => Ok(Data::Float(first.float(span)?.map(math::exp))),
-            F::Ln => Ok(Data::Float(first.float(span)?.map(math::ln))),
+            F::Ln => Ok(Data::Float(first.float(span)?.map_all(math::ln_of_each))),
             F::Log10 => float(libm::log10),
             F::Log2 => float(libm::log2),
-            F::Log1p => Ok(Data::Float(first.float(span)?.map(math::log1p))),
+            F::Log1p => Ok(Data::Float(first.float(span)?.map_all(math::log1p_of_each))),
             F::Expm1 => float(libm::expm1),
             F::Sign if ty == Type::Int => Ok(Data::Int(first.int(span)?.map(i64::signum))),
             F::Sign => float(|a| {
