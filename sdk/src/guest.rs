@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::marker::PhantomData;
+use std::ops::Range;
 
 use arrow_array::{Array, UInt32Array};
 use arrow_buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
@@ -424,8 +425,9 @@ impl TableBackend for HostTable {
         self.inner.parts()
     }
 
-    fn column(&self, part: usize, column: usize) -> Result<Column> {
+    fn column(&self, part: usize, column: usize, rows: Range<usize>) -> Result<Column> {
         let field = self.fields.get(column).ok_or_else(|| Error::new("there is no such column"))?;
-        receive(field.data_type().clone(), self.inner.column(part as u32, column as u32))
+        let (from, rows) = (rows.start as u64, rows.len() as u64);
+        receive(field.data_type().clone(), self.inner.column(part as u32, column as u32, from, rows))
     }
 }

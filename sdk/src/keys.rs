@@ -2,6 +2,7 @@
 
 use std::collections::hash_map::Entry;
 use std::marker::PhantomData;
+use std::ops::Range;
 
 use arrow_array::Int64Array;
 use bytemuck::Pod;
@@ -206,6 +207,67 @@ impl<'de, T: Pod> Deserialize<'de> for Packed<T> {
     }
 }
 
+/// [`Packed`] numbers where they lie: nothing is copied, and they need not lie as numbers must.
+#[derive(Debug, Clone, Copy)]
+pub struct PackedRef<'k, T>(&'k [u8], PhantomData<T>);
+
+impl<'k, T: Pod> PackedRef<'k, T> {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len() / size_of::<T>()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The one at a place.
+    ///
+    /// # Panics
+    /// When there are not as many.
+    #[inline]
+    pub fn get(&self, place: usize) -> T {
+        bytemuck::pod_read_unaligned(&self.0[place * size_of::<T>()..(place + 1) * size_of::<T>()])
+    }
+
+    /// Those in a range of places.
+    ///
+    /// # Panics
+    /// When there are not as many.
+    #[must_use]
+    pub fn slice(&self, places: Range<usize>) -> Self {
+        Self(&self.0[places.start * size_of::<T>()..places.end * size_of::<T>()], PhantomData)
+    }
+
+    /// All of them.
+    #[inline]
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = T> + use<'k, T> {
+        self.0.chunks_exact(size_of::<T>()).map(bytemuck::pod_read_unaligned)
+    }
+
+    /// How many there are for which something holds, if it does so for the first and for no more.
+    #[inline]
+    pub fn partition_point(&self, holds: impl Fn(T) -> bool) -> usize {
+        let (mut from, mut to) = (0, self.len());
+        while from < to {
+            let middle = from.midpoint(to);
+            if holds(self.get(middle)) { from = middle + 1 } else { to = middle }
+        }
+        from
+    }
+}
+
+impl<'de, T: Pod> Deserialize<'de> for PackedRef<'de, T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bytes = <&[u8]>::deserialize(deserializer)?;
+        match bytes.len().is_multiple_of(size_of::<T>()) {
+            true => Ok(Self(bytes, PhantomData)),
+            false => Err(D::Error::custom("half a number")),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -267,5 +329,26 @@ mod tests {
             packed.0.iter().map(|x| x.to_bits()).collect::<Vec<_>>()
         );
         assert!(postcard::from_bytes::<Packed<f64>>(&[3, 1, 2, 3]).is_err());
+        assert!(postcard::from_bytes::<PackedRef<f64>>(&[3, 1, 2, 3]).is_err());
+    }
+
+    #[test]
+    fn packed_numbers_can_stay_where_they_lie() {
+        let numbers: Vec<u64> = (0..50).map(|i| i / 3 * 7).collect();
+        // Wherever that is.
+        for before in 0..9usize {
+            let bytes = postcard::to_allocvec(&(vec![1u8; before], Packed(numbers.clone()))).unwrap();
+            let (_, there): (Vec<u8>, PackedRef<u64>) = postcard::from_bytes(&bytes).unwrap();
+            assert_eq!((there.len(), there.is_empty(), there.get(49)), (50, false, 112));
+            assert!(there.iter().eq(numbers.iter().copied()));
+            assert!(there.slice(3..7).iter().eq([7, 7, 7, 14]));
+            for bound in 0..120 {
+                let holds = |number: u64| number <= bound;
+                assert_eq!(there.partition_point(holds), numbers.partition_point(|number| holds(*number)));
+            }
+        }
+        let none = postcard::to_allocvec(&Packed::<u64>::default()).unwrap();
+        let none: PackedRef<u64> = postcard::from_bytes(&none).unwrap();
+        assert_eq!((none.len(), none.partition_point(|_| true)), (0, 0));
     }
 }

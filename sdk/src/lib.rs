@@ -53,6 +53,9 @@
 //! | `whole` ([`Whole`]) | all parts, in one guest | joins, orders, what cannot be cut |
 //! | `rounds` ([`Rounds`]) | all parts, in guests that meet | training: the same rows again and again |
 //!
+//! Columns are fetched when they are asked for, of a whole part or, faster and in less memory, of a
+//! block of its rows at a time: see [`Part::blocks`], and [`Part::computed`] for expressions.
+//!
 //! The crate is a `cdylib`; `host plugin build`, `uses = "path:…"` in a pipeline
 //! and `cargo xtask` make a component of it. Its name, version and description
 //! are those in `Cargo.toml`.
@@ -90,7 +93,7 @@ pub use params::{Params, float_text};
 pub use plan::{Kind, Output, Plan, type_name};
 pub use serde_json as json;
 pub use step::{Entry, Fold, Manifest, Map, Mode, Port, Ports, Rounds, Step, Whole};
-pub use task::{Level, Part, Partials, Phase, Reduction, Table, Task};
+pub use task::{Kept, Level, Part, Partials, Phase, Reduction, Table, Task};
 
 /// What a step usually needs.
 pub mod prelude {

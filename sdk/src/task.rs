@@ -1,13 +1,16 @@
 //! What a step sees and does while it runs.
 
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow_array::{Array, BooleanArray, Float64Array, Int64Array, StringArray, UInt32Array};
+use arrow_buffer::BooleanBufferBuilder;
 use arrow_schema::Field;
 use serde_json::Value;
 
 use crate::column::{f64_array, i64_array};
+use crate::expr::{Checked, ExprError};
 use crate::{Column, Error, Result};
 
 /// Which function of the step runs.
@@ -80,8 +83,26 @@ impl<P: serde::de::DeserializeOwned> Partials<'_, P> {
 
     /// All of them, one after the other. Whoever needs to see them twice asks twice.
     pub fn iter(&self) -> impl Iterator<Item = Result<P>> {
-        let partial = |index| Ok(postcard::from_bytes(&self.backend.partial(index))?);
-        (0..self.len()).map(partial)
+        self.kept().map(|kept| kept.read())
+    }
+
+    /// The same as they were kept, for somebody who reads them where they lie.
+    pub fn kept(&self) -> impl Iterator<Item = Kept> {
+        (0..self.len()).map(|index| Kept(self.backend.partial(index)))
+    }
+}
+
+/// A partial as it was kept.
+pub struct Kept(Vec<u8>);
+
+impl Kept {
+    /// What was kept, or that in a form which borrows: [`PackedRef`](crate::keys::PackedRef) where
+    /// there was a [`Packed`](crate::keys::Packed).
+    ///
+    /// # Errors
+    /// When something else was kept.
+    pub fn read<'k, Q: serde::Deserialize<'k>>(&'k self) -> Result<Q> {
+        Ok(postcard::from_bytes(&self.0)?)
     }
 }
 
@@ -108,7 +129,7 @@ pub(crate) trait TableBackend {
     fn instance(&self) -> String;
     fn fields(&self) -> Vec<Field>;
     fn parts(&self) -> Vec<u64>;
-    fn column(&self, part: usize, column: usize) -> Result<Column>;
+    fn column(&self, part: usize, column: usize, rows: Range<usize>) -> Result<Column>;
 }
 
 /// A running task.
@@ -301,13 +322,13 @@ impl Task<'_> {
 #[derive(Clone)]
 pub struct Table<'a> {
     inner: Arc<dyn TableBackend + 'a>,
-    fields: Vec<Field>,
-    rows: Vec<u64>,
+    fields: Arc<[Field]>,
+    rows: Arc<[u64]>,
 }
 
 impl<'a> Table<'a> {
     fn new(inner: Box<dyn TableBackend + 'a>) -> Self {
-        Self { fields: inner.fields(), rows: inner.parts(), inner: Arc::from(inner) }
+        Self { fields: inner.fields().into(), rows: inner.parts().into(), inner: Arc::from(inner) }
     }
 
     /// The matrix values of the instance it comes from.
@@ -341,26 +362,52 @@ impl<'a> Table<'a> {
         if index >= self.rows.len() {
             return Err(Error::new(format!("there is no part {index}, only {}", self.rows.len())));
         }
-        Ok(Part { table: self.clone(), index })
+        Ok(self.whole(index))
     }
 
     /// All parts, in order.
     pub fn parts(&self) -> impl Iterator<Item = Part<'a>> + '_ {
-        (0..self.rows.len()).map(|index| Part { table: self.clone(), index })
+        (0..self.rows.len()).map(|index| self.whole(index))
+    }
+
+    fn whole(&self, index: usize) -> Part<'a> {
+        Part { table: self.clone(), index, rows: 0..self.rows[index] as usize }
     }
 }
 
-/// One part of a table. A column is fetched when it is asked for.
+/// Rows of a block: 128 KiB of a column of numbers, so that those which are computed with
+/// each other, and what is made of them, stay in the cache of a processor.
+const BLOCK: usize = 16_384;
+
+/// One part of a table, or a block of it. A column is fetched when it is asked for.
 #[derive(Clone)]
 pub struct Part<'a> {
     table: Table<'a>,
     index: usize,
+    /// Which of its rows.
+    rows: Range<usize>,
 }
 
-impl Part<'_> {
+impl<'a> Part<'a> {
     /// Rows in it.
     pub fn rows(&self) -> usize {
-        self.table.rows[self.index] as usize
+        self.rows.len()
+    }
+
+    /// The same rows in blocks, one behind the other: at least one, which has no rows if there
+    /// are none. Where blocks end follows from the number of rows alone.
+    ///
+    /// What a step makes of a row, or sums up row by row, it makes faster of one block after
+    /// the other: a column that is copied in as a whole has left the cache before it is read.
+    pub fn blocks(&self) -> impl Iterator<Item = Part<'a>> + '_ {
+        let Range { start, end } = self.rows;
+        let block = move |i: usize| Part { rows: start + i * BLOCK..end.min(start + (i + 1) * BLOCK), ..self.clone() };
+        (0..self.rows.len().div_ceil(BLOCK).max(1)).map(block)
+    }
+
+    /// Of a row of this block, which of its part it is.
+    pub fn row(&self, row: usize) -> usize {
+        self.rows.start + row
     }
 
     /// The columns that can be read.
@@ -376,7 +423,47 @@ impl Part<'_> {
         let index = self.table.fields.iter().position(|field| field.name() == name);
         let index =
             index.ok_or_else(|| Error::new(format!("the plan does not read the column `{name}`")).in_column(name))?;
-        self.table.inner.column(self.index, index)
+        self.table.inner.column(self.index, index, self.rows.clone())
+    }
+
+    /// The column that an expression makes of the rows, block by block.
+    ///
+    /// # Errors
+    /// When the plan does not read one of its columns, or a value has no result: that error says
+    /// its row, and its place in the param that the expression comes from.
+    pub fn computed(&self, expression: &Checked, param: &str) -> Result<Column> {
+        let mut made = expression.pieces(self.rows());
+        self.each_block(expression, param, |inputs, rows| made.push(expression.column(inputs, rows)?))?;
+        made.finish().map_err(|error| Error::expression(error, param))
+    }
+
+    /// The rows for which a condition holds, block by block; null counts as false.
+    ///
+    /// # Errors
+    /// As [`Self::computed`], and when the expression is not boolean.
+    pub fn holds(&self, condition: &Checked, param: &str) -> Result<BooleanArray> {
+        let mut kept = BooleanBufferBuilder::new(self.rows());
+        self.each_block(condition, param, |inputs, rows| {
+            kept.append_buffer(condition.mask(inputs, rows)?.values());
+            Ok(())
+        })?;
+        Ok(BooleanArray::new(kept.finish(), None))
+    }
+
+    fn each_block(
+        &self,
+        expression: &Checked,
+        param: &str,
+        mut each: impl FnMut(&[Column], usize) -> Result<(), ExprError>,
+    ) -> Result<()> {
+        for block in self.blocks() {
+            let inputs = expression.columns().iter().map(|name| block.column(name)).collect::<Result<Vec<_>>>()?;
+            each(&inputs, block.rows()).map_err(|error| {
+                let row = error.row.map(|row| block.row(row));
+                Error::expression(ExprError { row, ..error }, param)
+            })?;
+        }
+        Ok(())
     }
 
     /// A column of numbers or booleans as floats.

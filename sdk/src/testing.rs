@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use arrow_array::cast::AsArray;
@@ -577,9 +578,9 @@ impl TableBackend for TestTable<'_> {
         self.all.iter().map(|part| part.num_rows() as u64).collect()
     }
 
-    fn column(&self, part: usize, column: usize) -> Result<Column> {
+    fn column(&self, part: usize, column: usize, rows: Range<usize>) -> Result<Column> {
         let name = self.fields()[column].name().clone();
         let array = self.all[part].column_by_name(&name).ok_or_else(|| Error::new("no such column"))?;
-        Column::try_from(&**array).map_err(Error::new)
+        Column::try_from(&*array.slice(rows.start, rows.len())).map_err(Error::new)
     }
 }

@@ -41,6 +41,62 @@ fn a_matrix_fans_out_and_in_and_a_choice_picks_one() {
     assert_eq!(run.last["metrics"]["best"]["rows_out"], 2.0);
 }
 
+/// Columns of all forms cross into guests in blocks; masks and texts come out as a whole.
+#[test]
+fn parts_of_several_blocks_are_read_to_their_last_row() {
+    let sandbox = Sandbox::with(
+        r#"
+[sources.rows]
+path = "rows.csv"
+
+[steps.kept]
+uses = "std:filter"
+input = "rows"
+params = { where = "n is null or n % 3 <> 0" }
+
+[steps.made]
+uses = "std:derive"
+input = "kept"
+params = { keep = false, columns = { n = "n", t = "concat(t, '!')", b = "not b", i = "i" } }
+
+[steps.found]
+uses = "std:encode-fit"
+input = "kept"
+params = { columns = ["t"] }
+
+[steps.coded]
+uses = "std:encode"
+inputs = { input = "kept", categories = "found" }
+params = { columns = ["t"] }
+
+[exports]
+"made.csv" = "made"
+"coded.csv" = "coded"
+"#,
+    );
+    // Neither a block nor a byte of bits ends where the rows do, and the nulls lie in some blocks only.
+    let rows = 50_003;
+    let empty = |row: usize, one_in: usize| row % one_in == 1 && !(16_000..33_000).contains(&row);
+    let n = |row: usize| if empty(row, 11) { String::new() } else { row.to_string() };
+    let t = |row: usize| if empty(row, 7) { String::new() } else { format!("t{}", row % 5) };
+    let b = |row: usize| if empty(row, 13) { None } else { Some(row % 4 == 0) };
+    let text = |b: Option<bool>| b.map_or(String::new(), |b| b.to_string());
+    let lines = |line: &dyn Fn(usize) -> String| (0..rows).map(line).collect::<String>();
+    sandbox.write(
+        "rows.csv",
+        format!("n,t,b,i\n{}", lines(&|row| format!("{},{},{},{row}\n", n(row), t(row), text(b(row))))),
+    );
+    sandbox.run(&[]);
+    let is_kept = |row: usize| n(row).is_empty() || row % 3 != 0;
+    let of_kept = |line: &dyn Fn(usize) -> String| (0..rows).filter(|row| is_kept(*row)).map(line).collect::<String>();
+    let ended = |row: usize| if t(row).is_empty() { String::new() } else { t(row) + "!" };
+    let made = of_kept(&|row| format!("{},{row},{},{}\n", text(b(row).map(|b| !b)), n(row), ended(row)));
+    assert!(sandbox.read("made.csv") == format!("b,i,n,t\n{made}"));
+    let code = |row: usize| t(row).trim_start_matches('t').to_owned();
+    let coded = of_kept(&|row| format!("{},{},{},{row}\n", n(row), code(row), text(b(row))));
+    assert!(sandbox.read("coded.csv") == format!("n,t,b,i\n{coded}"));
+}
+
 #[test]
 fn one_more_value_in_a_matrix_runs_its_instances_only() {
     let sandbox = Sandbox::with(MATRIX);

@@ -5,6 +5,7 @@
 //! one of content: how a column was sliced or built does not show in it.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayData, ArrayRef, make_array};
@@ -129,6 +130,34 @@ impl ColumnBytes {
         hasher.finalize().into()
     }
 
+    /// Some of its rows, in normal form as well: values without a copy, offsets and bits with one.
+    ///
+    /// # Errors
+    /// When it has fewer rows, or offsets that lie outside of its values, as they may when they
+    /// come from disk.
+    pub fn slice(&self, rows: Range<usize>) -> Result<Self, ColumnError> {
+        let (from, to) = (rows.start, rows.end);
+        if from > to || to > self.rows {
+            return Err(ColumnError::Buffers(format!("rows {from} to {to} of a column of {}", self.rows)));
+        }
+        if rows == (0..self.rows) {
+            return Ok(self.clone());
+        }
+        let bits = |bytes: &Bytes| BooleanBuffer::new(Buffer::from(bytes.clone()), from, rows.len());
+        let validity = self.validity.as_ref().map(bits);
+        let null_count = validity.as_ref().map_or(0, |bits| rows.len() - bits.count_set_bits());
+        let validity = validity.filter(|_| null_count > 0).map(|bits| bitmap(&bits, rows.len()));
+        let (offsets, values) = match (&self.offsets, self.data_type.width()) {
+            (Some(offsets), _) => {
+                let (offsets, values) = variable(offsets, &self.values, from..to)?;
+                (Some(offsets), values)
+            }
+            (None, Some(width)) => (None, self.values.slice(from * width..to * width)),
+            (None, None) => (None, bitmap(&bits(&self.values), rows.len())),
+        };
+        Ok(Self { data_type: self.data_type.clone(), rows: rows.len(), null_count, validity, offsets, values })
+    }
+
     /// The column where it lies.
     pub fn as_ref(&self) -> ColumnRef<'_> {
         ColumnRef {
@@ -197,6 +226,20 @@ impl ColumnBytes {
         };
         Ok(Self { data_type, rows, null_count, validity, offsets, values })
     }
+}
+
+/// Offsets of these rows, from 0, and the values between them.
+fn variable(offsets: &Bytes, values: &Bytes, rows: Range<usize>) -> Result<(Bytes, Bytes), ColumnError> {
+    let (ends, _) = offsets[rows.start * size_of::<i32>()..(rows.end + 1) * size_of::<i32>()].as_chunks::<4>();
+    let end = |place: Option<&[u8; 4]>| place.map_or(0, |end| i32::from_le_bytes(*end));
+    let (first, last) = (end(ends.first()), end(ends.last()));
+    let lie = |first: i32, last: i32| Some(usize::try_from(first).ok()?..usize::try_from(last).ok()?);
+    let between = lie(first, last).filter(|between| between.start <= between.end && between.end <= values.len());
+    let between = between.ok_or_else(|| ColumnError::Buffers("offsets lie outside of their values".to_owned()))?;
+    let mut rebased = Vec::with_capacity(ends.len() * size_of::<i32>());
+    // Those between the two are claims, as those of the whole column are.
+    ends.iter().for_each(|end| rebased.extend(i32::from_le_bytes(*end).wrapping_sub(first).to_le_bytes()));
+    Ok((rebased.into(), values.slice(between)))
 }
 
 fn from_buffer(buffer: Buffer) -> Bytes {
@@ -322,12 +365,38 @@ mod tests {
                     let whole: $array = values.iter().map(|v| v.as_ref().map($get)).collect();
                     let fresh: $array = rest.iter().map(|v| v.as_ref().map($get)).collect();
                     same(&fresh, &whole.slice(from, length));
+                    let whole = ColumnBytes::from_array(&whole).unwrap();
+                    let middle = from + length / 2;
+                    let (first, second) = (fresh.slice(0, length / 2), fresh.slice(length / 2, length - length / 2));
+                    for (rows, expected) in [(from..middle, first), (middle..values.len(), second)] {
+                        prop_assert_eq!(whole.slice(rows).unwrap(), ColumnBytes::from_array(&expected).unwrap());
+                    }
+                    prop_assert!(whole.slice(from..values.len() + 1).is_err());
                 }};
             }
             check!(Int64Array, |v: &(i64, bool, String)| v.0);
             check!(BooleanArray, |v: &(i64, bool, String)| v.1);
             check!(StringArray, |v: &(i64, bool, String)| v.2.clone());
         }
+    }
+
+    /// Offsets that come from disk are claims.
+    #[test]
+    fn rows_whose_offsets_lie_outside_are_none() {
+        let column = ColumnBytes::from_array(&StringArray::from(vec!["ab", "c", "def"])).unwrap();
+        let with = |offsets: [i32; 4]| {
+            let offsets: Vec<u8> = offsets.iter().flat_map(|end| end.to_le_bytes()).collect();
+            ColumnBytes { offsets: Some(offsets.into()), ..column.clone() }
+        };
+        assert_eq!(with([0, 2, 3, 6]).slice(1..3).unwrap().values(), &Bytes::from_static(b"cdef"));
+        for offsets in [[0, 2, 3, 7], [0, -1, 3, 6], [0, 5, 3, 4], [0, i32::MIN, 3, i32::MAX]] {
+            assert!(with(offsets).slice(1..3).is_err(), "{offsets:?}");
+        }
+        // What lies between is the guest's to look at, as it is in a whole column.
+        assert!(with([0, 2, i32::MIN, 6]).slice(1..3).is_ok());
+        #[expect(clippy::reversed_empty_ranges, reason = "asked for by somebody who errs")]
+        let backwards = column.slice(2..1);
+        assert!(backwards.is_err() && column.slice(4..4).is_err() && column.slice(3..3).unwrap().rows() == 0);
     }
 
     #[test]

@@ -120,13 +120,22 @@ pub(crate) fn link(linker: &mut Linker<TaskState>) -> wasmtime::Result<()> {
         let (_, _, parts) = table(running(&mut cx)?, this.rep())?;
         Ok((parts.iter().map(|part| part.rows).collect::<Vec<_>>(),))
     })?;
-    host.func_wrap("[method]table.column", |mut cx: Cx<'_>, (this, part, column): (Resource<TableRep>, u32, u32)| {
+    type Rows = (Resource<TableRep>, u32, u32, u64, u64);
+    host.func_wrap("[method]table.column", |mut cx: Cx<'_>, (this, part, column, from, rows): Rows| {
         let running = running(&mut cx)?;
-        let (_, _, parts) = table(running, this.rep())?;
-        let Some(chunk) = parts.get(part as usize).and_then(|part| part.columns.get(column as usize)) else {
+        let (_, fields, parts) = table(running, this.rep())?;
+        let found = parts.get(part as usize);
+        let Some((has, chunk)) = found.and_then(|part| Some((part.rows, part.columns.get(column as usize)?))) else {
             return Err(misuse(format!("it asked for column {column} of part {part}, which it does not have")));
         };
-        let column = running.data.column(chunk).map_err(wasmtime::Error::new)?;
+        let Some(to) = from.checked_add(rows).filter(|to| *to <= has) else {
+            let name = fields.get(column as usize).map_or("?", |field| field.name.as_str());
+            let message = format!("it asked for {rows} rows of `{name}` from {from} on, and part {part} has {has}");
+            return Err(misuse(message));
+        };
+        let (chunk, data) = (chunk.clone(), running.data.clone());
+        let column = running.open.rows((this.rep(), part, column), from..to, || data.column(&chunk));
+        let column = column.map_err(wasmtime::Error::new)?;
         running.bytes_read += column.bytes();
         Ok((ColumnOut {
             len: column.rows() as u64,

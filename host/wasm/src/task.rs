@@ -1,7 +1,8 @@
 //! A task: what it is given, and what it holds while it runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{Seek, Write};
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -174,11 +175,63 @@ pub(crate) struct Running {
     pub(crate) data: Arc<dyn Data>,
     /// Where tables and blobs are found by the number of their handle.
     pub(crate) handles: Vec<(usize, usize)>,
+    /// Columns that the guest is in the midst of.
+    pub(crate) open: OpenColumns,
     pub(crate) outputs: Outputs,
     pub(crate) metrics: BTreeMap<String, f64>,
     pub(crate) log: Vec<LogLine>,
     pub(crate) bytes_read: u64,
     pub(crate) bytes_written: u64,
+}
+
+/// Which column: the handle of its table, the part, and its place there.
+type Place = (u32, u32, u32);
+
+/// Columns of which a guest has read some rows and not the last: what is derived is not made
+/// again for each block of rows. Of several the one that was opened first goes first.
+#[derive(Default)]
+pub(crate) struct OpenColumns {
+    columns: VecDeque<(Place, ColumnBytes)>,
+    bytes: u64,
+}
+
+impl OpenColumns {
+    /// So many at a time,
+    const COLUMNS: usize = 64;
+    /// with so many bytes together, though at least the last one.
+    const BYTES: u64 = 64 << 20;
+
+    /// These rows of a column, which `find` finds if it is none of the open ones.
+    pub(crate) fn rows(
+        &mut self,
+        place: Place,
+        rows: Range<u64>,
+        find: impl FnOnce() -> Result<ColumnBytes, DataError>,
+    ) -> Result<ColumnBytes, DataError> {
+        let known = self.columns.iter().position(|(known, _)| *known == place);
+        let column = match known {
+            Some(known) => self.columns[known].1.clone(),
+            None => find()?,
+        };
+        let is_last = rows.end >= column.rows() as u64;
+        match known {
+            Some(known) if is_last => {
+                self.bytes -= column.bytes();
+                self.columns.remove(known);
+            }
+            None if !is_last => {
+                self.bytes += column.bytes();
+                self.columns.push_back((place, column.clone()));
+                while self.columns.len() > Self::COLUMNS || (self.bytes > Self::BYTES && self.columns.len() > 1) {
+                    self.bytes -= self.columns.pop_front().map_or(0, |(_, column)| column.bytes());
+                }
+            }
+            _ => {}
+        }
+        // What does not fit a `usize` is more than any column has.
+        let place = |row: u64| usize::try_from(row).unwrap_or(usize::MAX);
+        column.slice(place(rows.start)..place(rows.end)).map_err(|error| DataError(error.to_string()))
+    }
 }
 
 /// Text of a guest, cut to a length.
@@ -207,6 +260,7 @@ impl Running {
             spec,
             data,
             handles,
+            open: OpenColumns::default(),
             outputs,
             metrics: BTreeMap::new(),
             log: Vec::new(),
@@ -238,3 +292,70 @@ impl Running {
 
 /// The rows and the place of a stored selection.
 pub(crate) type StoredSelection = Arc<StoredChunk>;
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use millrace_tables::check::Unchecked;
+    use millrace_types::DataType;
+
+    use super::*;
+
+    fn column(rows: usize) -> ColumnBytes {
+        let values: Vec<u8> = (0..rows).map(|row| row as u8).collect();
+        let claims =
+            Unchecked { rows: rows as u64, null_count: 0, validity: None, offsets: None, values: &Bytes::from(values) };
+        claims.check(&DataType::UInt8, false).unwrap()
+    }
+
+    #[test]
+    fn a_column_is_found_once_for_all_its_blocks() {
+        let mut open = OpenColumns::default();
+        let mut found = 0;
+        let mut read = |open: &mut OpenColumns, place: u32, rows: Range<u64>| {
+            let find = || {
+                found += 1;
+                Ok(column(10))
+            };
+            let block = open.rows((0, 0, place), rows, find).unwrap();
+            (block.values().to_vec(), found)
+        };
+        assert_eq!(read(&mut open, 0, 0..4), (vec![0, 1, 2, 3], 1));
+        assert_eq!(read(&mut open, 1, 0..2), (vec![0, 1], 2));
+        assert_eq!(read(&mut open, 0, 4..8), (vec![4, 5, 6, 7], 2));
+        assert_eq!(read(&mut open, 0, 8..10), (vec![8, 9], 2));
+        // With its last row it is closed.
+        assert_eq!((open.columns.len(), open.bytes), (1, 10));
+        assert_eq!(read(&mut open, 0, 0..10), ((0..10).collect(), 3));
+        assert_eq!(read(&mut open, 1, 2..10), ((2..10).collect(), 3));
+        assert_eq!((open.columns.len(), open.bytes), (0, 0));
+        let missing = open.rows((0, 0, 0), 0..1, || Err(DataError("gone".to_owned())));
+        assert_eq!(missing.unwrap_err(), DataError("gone".to_owned()));
+        assert!(open.rows((0, 0, 0), 9..11, || Ok(column(10))).is_err() && open.columns.is_empty());
+    }
+
+    #[test]
+    fn few_columns_are_open_at_a_time() {
+        let mut open = OpenColumns::default();
+        for place in 0..200 {
+            open.rows((0, 0, place), 0..1, || Ok(column(3))).unwrap();
+        }
+        assert_eq!((open.columns.len(), open.bytes), (OpenColumns::COLUMNS, 3 * OpenColumns::COLUMNS as u64));
+        let mut again = 0;
+        for place in (0..200).rev() {
+            let find = || {
+                again += 1;
+                Ok(column(3))
+            };
+            open.rows((0, 0, place), 1..3, find).unwrap();
+        }
+        assert_eq!((again, open.columns.len(), open.bytes), (200 - OpenColumns::COLUMNS, 0, 0));
+        // Nor are they more than fit: but for the last one.
+        for place in 0..4 {
+            open.rows((0, 0, place), 0..1, || Ok(column((OpenColumns::BYTES / 2) as usize + 1))).unwrap();
+            assert_eq!(open.columns.len(), 1);
+        }
+        open.rows((0, 0, 9), 0..1, || Ok(column(2 * OpenColumns::BYTES as usize))).unwrap();
+        assert_eq!(open.columns.iter().map(|(place, _)| place.2).collect::<Vec<_>>(), [9]);
+    }
+}

@@ -13,7 +13,7 @@
 //! The blob `edges` is JSON: `{"columns":{"tenure":[1.0,6.0,12.0]}}`.
 
 use millrace_sdk::kernels::{any, sort};
-use millrace_sdk::keys::Packed;
+use millrace_sdk::keys::{Packed, PackedRef};
 use millrace_sdk::prelude::*;
 
 /// Params of `std:bins-fit`.
@@ -64,10 +64,10 @@ struct Sketch {
 type Bounds = (Option<u64>, Option<u64>);
 
 impl Sketch {
-    fn add(&mut self, run: &[u64]) {
+    fn add(&mut self, run: &PackedRef<u64>) {
         self.runs += 1;
         self.values += run.len();
-        self.samples.extend(run.chunks_exact(STRIDE).map(|chunk| chunk[STRIDE - 1]));
+        self.samples.extend((1..=run.len() / STRIDE).map(|chunk| run.get(chunk * STRIDE - 1)));
     }
 
     /// What is certain of the value at a place of all runs taken together. Of the values
@@ -104,13 +104,17 @@ impl Window {
         Self { bounds, ..Self::default() }
     }
 
-    fn add(&mut self, run: &[u64]) {
-        let up_to = |bound: u64| run.partition_point(|value| *value <= bound);
+    fn add(&mut self, run: &PackedRef<u64>) {
+        let up_to = |bound: u64| run.partition_point(|value| value <= bound);
         let from = self.bounds.0.map_or(0, up_to);
         let to = self.bounds.1.map_or(run.len(), up_to);
         self.below += from;
-        let equal = run[from..to.max(from)].chunk_by(|a, b| a == b);
-        self.values.extend(equal.map(|values| (values[0], values.len())));
+        for value in run.slice(from..to.max(from)).iter() {
+            match self.values.last_mut() {
+                Some((last, count)) if *last == value => *count += 1,
+                _ => self.values.push((value, 1)),
+            }
+        }
     }
 
     /// The value at a place of all runs taken together.
@@ -131,13 +135,16 @@ impl Fold for BinsFit {
     fn partial(&self, task: &Task) -> Result<Self::Partial> {
         let part = task.part("input")?;
         let sorted = |name: &String| -> Result<Packed<u64>> {
-            let column = part.f64(name)?;
-            let mut values: Vec<u64> = match column.null_count() {
-                0 if !any(column.values(), f64::is_nan) => {
-                    column.values().iter().map(|value| ordered(*value)).collect()
+            let mut values: Vec<u64> = Vec::with_capacity(part.rows());
+            for block in part.blocks() {
+                let column = block.f64(name)?;
+                match column.null_count() {
+                    0 if !any(column.values(), f64::is_nan) => {
+                        values.extend(column.values().iter().map(|value| ordered(*value)));
+                    }
+                    _ => values.extend(column.iter().flatten().filter(|value| !value.is_nan()).map(ordered)),
                 }
-                _ => column.iter().flatten().filter(|value| !value.is_nan()).map(ordered).collect(),
-            };
+            }
             sort(&mut values);
             Ok(Packed(values))
         };
@@ -148,8 +155,9 @@ impl Fold for BinsFit {
     /// once for what lies there. So memory is needed for few of them.
     fn merge(&self, partials: Partials<Self::Partial>, task: &Task) -> Result<()> {
         let mut sketches: Vec<Sketch> = self.columns.iter().map(|_| Sketch::default()).collect();
-        for partial in partials.iter() {
-            sketches.iter_mut().zip(partial?).for_each(|(sketch, run)| sketch.add(&run.0));
+        for partial in partials.kept() {
+            let runs: Vec<PackedRef<u64>> = partial.read()?;
+            sketches.iter_mut().zip(&runs).for_each(|(sketch, run)| sketch.add(run));
         }
         let mut windows = Vec::with_capacity(sketches.len());
         for (name, sketch) in self.columns.iter().zip(&mut sketches) {
@@ -164,9 +172,10 @@ impl Fold for BinsFit {
             };
             windows.push((1..self.bins).map(window).collect::<Vec<_>>());
         }
-        for partial in partials.iter() {
-            for (windows, run) in windows.iter_mut().zip(partial?) {
-                windows.iter_mut().for_each(|window| window.add(&run.0));
+        for partial in partials.kept() {
+            let runs: Vec<PackedRef<u64>> = partial.read()?;
+            for (windows, run) in windows.iter_mut().zip(&runs) {
+                windows.iter_mut().for_each(|window| window.add(run));
             }
         }
         let mut columns = millrace_sdk::json::Map::new();

@@ -37,6 +37,9 @@ impl Step for Bins {
     }
 }
 
+/// In the place of a bin where there is none.
+const NONE: i32 = -1;
+
 impl Map for Bins {
     fn map(&self, task: &Task) -> Result<()> {
         let fitted = task.json("edges")?;
@@ -46,14 +49,21 @@ impl Map for Bins {
                 return Err(Error::new(format!("`edges` has no column `{name}`")).in_column(name));
             };
             let edges: Vec<f64> = edges.iter().filter_map(Value::as_f64).collect();
-            let column = part.f64(name)?;
-            let bins: Int32Array = if column.null_count() == 0 && !kernels::any(column.values(), f64::is_nan) {
-                kernels::bins(column.values(), &edges).into()
-            } else {
-                let bin = |x: f64| (!x.is_nan()).then(|| edges.partition_point(|edge| *edge <= x) as i32);
-                column.iter().map(|x| bin(x?)).collect()
+            let mut bins: Vec<i32> = Vec::with_capacity(part.rows());
+            for block in part.blocks() {
+                let column = block.f64(name)?;
+                if column.null_count() == 0 && !kernels::any(column.values(), f64::is_nan) {
+                    bins.extend(kernels::bins(column.values(), &edges));
+                } else {
+                    let bin = |x: f64| edges.partition_point(|edge| *edge <= x) as i32;
+                    bins.extend(column.iter().map(|x| x.filter(|x| !x.is_nan()).map_or(NONE, bin)));
+                }
+            }
+            let binned: Int32Array = match bins.contains(&NONE) {
+                true => bins.into_iter().map(|bin| (bin != NONE).then_some(bin)).collect(),
+                false => bins.into(),
             };
-            Ok((format!("{name}_bin"), Column::from(bins)))
+            Ok((format!("{name}_bin"), Column::from(binned)))
         };
         task.same_rows_each("output", "input", self.columns.iter().map(binned))
     }

@@ -60,10 +60,8 @@ impl Map for Derive {
         let part = task.part("input")?;
         let derived = |(name, text): (&String, &String)| {
             let checked = check(name, text, part.fields().to_vec())?;
-            let inputs = checked.columns().iter().map(|column| part.column(column)).collect::<Result<Vec<_>>>()?;
-            let array = checked.column(&inputs, part.rows());
-            let array = array.map_err(|error| Error::expression(error, format!("columns.{name}")).in_column(name))?;
-            Ok((name.clone(), array))
+            let column = part.computed(&checked, &format!("columns.{name}"));
+            Ok((name.clone(), column.map_err(|error| error.in_column(name))?))
         };
         task.same_rows_each("output", "input", self.columns.iter().map(derived))
     }
@@ -109,6 +107,39 @@ mod tests {
                 "columns.e (0, 6) there is no function `lnn`",
             ]
         );
+    }
+
+    /// What is computed block by block is what each row comes to.
+    #[test]
+    fn long_columns_of_all_kinds_are_made_of_their_blocks() {
+        let rows = 40_000i64;
+        let there = |row: i64| (row % 7 != 3 && !(17_000..33_000).contains(&row)).then_some(row);
+        let input = table(vec![
+            ("a", Arc::new((0..rows).map(there).collect::<Int64Array>())),
+            ("t", Arc::new((0..rows).map(|row| there(row).map(|row| format!("t{row}"))).collect::<StringArray>())),
+        ]);
+        let columns = json!({ "columns": {
+            "sum": "a + 1", "half": "a / 2", "odd": "a % 2 = 1", "text": "concat(t, '!')", "any": "coalesce(a, -1)",
+            "none": "nullif(1, 1)", "same": "'x'", "day": "cast(if(a > 39000, '2026-11-26', null) as date32)",
+        } });
+        let out = Harness::<Derive>::new(columns).table("input", input.clone()).run().unwrap();
+        let numbers = |f: fn(i64) -> f64| (0..rows).map(|row| there(row).map(f)).collect::<Vec<_>>();
+        assert_eq!(out.numbers("output", "sum"), numbers(|a| a as f64 + 1.0));
+        assert_eq!(out.numbers("output", "half"), numbers(|a| a as f64 / 2.0));
+        assert_eq!(out.numbers("output", "odd"), numbers(|a| (a % 2) as f64));
+        let texts: Vec<Option<String>> = (0..rows).map(|row| there(row).map(|row| format!("t{row}!"))).collect();
+        assert_eq!(out.text("output", "text"), texts);
+        assert_eq!(
+            out.numbers("output", "any"),
+            (0..rows).map(|r| Some(there(r).unwrap_or(-1) as f64)).collect::<Vec<_>>()
+        );
+        assert_eq!(out.column("output", "none").null_count(), rows as usize);
+        assert_eq!(out.text("output", "same")[39_999], Some("x".to_owned()));
+        let days = (39_001..rows).filter(|row| there(*row).is_some()).count();
+        assert_eq!(out.column("output", "day").null_count(), rows as usize - days);
+        let wrong = json!({ "columns": { "c": "cast(if(a = 39998, 'x', '1') as int64)" } });
+        let error = Harness::<Derive>::new(wrong).table("input", input).run().unwrap_err();
+        assert_eq!(error.row, Some(39_998), "{error}");
     }
 
     #[test]

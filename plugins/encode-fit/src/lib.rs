@@ -54,10 +54,11 @@ impl Fold for EncodeFit {
         let part = task.part("input")?;
         let mut all = Vec::new();
         for name in &self.columns {
-            let column = part.text(name)?;
             let mut texts = Texts::default();
-            texts.number_all(&column, self.max as usize);
-            self.check(name, texts.len())?;
+            for block in part.blocks() {
+                texts.number_all(&block.text(name)?, self.max as usize);
+                self.check(name, texts.len())?;
+            }
             all.push(texts.iter().map(str::to_owned).collect());
         }
         Ok(all)

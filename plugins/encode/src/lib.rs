@@ -75,23 +75,26 @@ impl Step for Encode {
 
 impl Encode {
     /// The code of each row; [`NONE`] where there is none.
-    fn codes(&self, name: &str, categories: &[String], column: &StringArray) -> Result<Vec<u32>> {
+    fn codes(&self, name: &str, categories: &[String], part: &Part) -> Result<Vec<u32>> {
         let mut index = Texts::default();
         if let Some(twice) = (0..).zip(categories).find(|(place, category)| index.number(category) != *place) {
             return Err(Error::new(format!("`categories` has `{}` twice", twice.1)).in_column(name));
         }
-        let codes = index.find_all(column);
-        if self.unknown == Unknown::Ignore {
-            return Ok(codes);
-        }
-        match codes.iter().enumerate().position(|(row, code)| *code == NONE && column.is_valid(row)) {
-            None => Ok(codes),
-            Some(row) => {
+        let mut all = Vec::with_capacity(part.rows());
+        for block in part.blocks() {
+            let column = block.text(name)?;
+            let codes = index.find_all(&column);
+            let is_unknown = |(row, code): (usize, &u32)| *code == NONE && column.is_valid(row);
+            if self.unknown != Unknown::Ignore
+                && let Some(row) = codes.iter().enumerate().position(is_unknown)
+            {
                 let (text, all) = (column.value(row), categories.len());
                 let message = format!("`{text}` was not among the {all} categories");
-                Err(Error::new(message).in_column(name).at_row(row))
+                return Err(Error::new(message).in_column(name).at_row(block.row(row)));
             }
+            all.extend(codes);
         }
+        Ok(all)
     }
 }
 
@@ -118,7 +121,7 @@ impl Map for Encode {
         let part = task.part("input")?;
         let categories = self.columns.iter().map(|name| categories_of(&fitted, name)).collect::<Result<Vec<_>>>()?;
         let columns = || self.columns.iter().zip(&categories);
-        let codes = |name: &str, categories: &[String]| self.codes(name, categories, &part.text(name)?);
+        let codes = |name: &str, categories: &[String]| self.codes(name, categories, &part);
         if self.method == Method::Codes {
             let coded = columns().map(|(name, categories)| Ok((name.as_str(), column(codes(name, categories)?))));
             return task.same_rows_each("output", "input", coded);

@@ -12,7 +12,7 @@
 //! `true_positives` … at the threshold, `rows`. The definitions are those of
 //! scikit-learn.
 
-use millrace_sdk::keys::Packed;
+use millrace_sdk::keys::{Packed, PackedRef};
 use millrace_sdk::prelude::*;
 use millrace_sdk::{float_text, kernels};
 
@@ -43,14 +43,17 @@ impl Step for Evaluate {
     }
 }
 
-fn complete(part: &Part, name: &str) -> Result<Float64Array> {
-    let column = part.f64(name)?;
+fn complete(block: &Part, name: &str) -> Result<Float64Array> {
+    let column = block.f64(name)?;
     if column.null_count() == 0 && !kernels::any(column.values(), f64::is_nan) {
         return Ok(column);
     }
     match column.iter().position(|value| value.is_none_or(f64::is_nan)) {
         None => Ok(column),
-        Some(row) => Err(Error::new(format!("column `{name}` has a missing value")).in_column(name).at_row(row)),
+        Some(row) => {
+            let message = format!("column `{name}` has a missing value");
+            Err(Error::new(message).in_column(name).at_row(block.row(row)))
+        }
     }
 }
 
@@ -80,29 +83,32 @@ impl Fold for Evaluate {
 
     fn partial(&self, task: &Task) -> Result<Self::Partial> {
         let part = task.part("input")?;
-        let (labels, scores) = (complete(&part, &self.label)?, complete(&part, &self.score)?);
-        let (labels, scores) = (labels.values(), scores.values());
         let wrong = |values: &[f64], is_wrong: fn(f64) -> bool| {
             let row = || values.iter().position(|value| is_wrong(*value));
             if kernels::any(values, is_wrong) { row() } else { None }
         };
-        if let Some(row) = wrong(labels, |label| (label != 0.0) & (label != 1.0)) {
-            let message = format!("the label is {}, and must be 0 or 1", float_text(labels[row]));
-            return Err(Error::new(message).in_column(&self.label).at_row(row));
+        let mut rows = Vec::with_capacity(part.rows());
+        for block in part.blocks() {
+            let (labels, scores) = (complete(&block, &self.label)?, complete(&block, &self.score)?);
+            let (labels, scores) = (labels.values(), scores.values());
+            if let Some(row) = wrong(labels, |label| (label != 0.0) & (label != 1.0)) {
+                let message = format!("the label is {}, and must be 0 or 1", float_text(labels[row]));
+                return Err(Error::new(message).in_column(&self.label).at_row(block.row(row)));
+            }
+            if let Some(row) = wrong(scores, |score| !(0.0..=1.0).contains(&score)) {
+                let message = format!("the score is {}, and a probability is from 0 to 1", float_text(scores[row]));
+                return Err(Error::new(message).in_column(&self.score).at_row(block.row(row)));
+            }
+            rows.extend(scores.iter().zip(labels).map(|(score, label)| Row::new(*score, *label > 0.5).0));
         }
-        if let Some(row) = wrong(scores, |score| !(0.0..=1.0).contains(&score)) {
-            let message = format!("the score is {}, and a probability is from 0 to 1", float_text(scores[row]));
-            return Err(Error::new(message).in_column(&self.score).at_row(row));
-        }
-        let mut rows = scores.iter().zip(labels).map(|(score, label)| Row::new(*score, *label > 0.5).0).collect();
         kernels::sort(&mut rows);
         Ok(Packed(rows))
     }
 
     fn merge(&self, partials: Partials<Self::Partial>, task: &Task) -> Result<()> {
         let mut rows: Vec<Row> = Vec::new();
-        for partial in partials.iter() {
-            rows.extend(partial?.0.into_iter().map(Row));
+        for partial in partials.kept() {
+            rows.extend(partial.read::<PackedRef<u64>>()?.iter().map(Row));
         }
         // Made of sorted runs, which a stable sort merges.
         rows.sort();
@@ -120,7 +126,7 @@ impl Fold for Evaluate {
         let (auc, pr_auc) = areas(&rows, positives, negatives);
         let loss = |row: Row| {
             let clipped = row.score().clamp(1e-15, 1.0 - 1e-15);
-            -millrace_sdk::expr_math::ln(if row.label() { clipped } else { 1.0 - clipped })
+            -millrace_sdk::expr_math::ln_normal(if row.label() { clipped } else { 1.0 - clipped })
         };
         task.metric("auc", auc);
         task.metric("pr_auc", pr_auc);

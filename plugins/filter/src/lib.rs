@@ -51,8 +51,7 @@ impl Map for Filter {
     fn map(&self, task: &Task) -> Result<()> {
         let part = task.part("input")?;
         let condition = self.condition(part.fields().to_vec())?;
-        let inputs = condition.columns().iter().map(|name| part.column(name)).collect::<Result<Vec<_>>>()?;
-        let mask = condition.mask(&inputs, part.rows()).map_err(|error| Error::expression(error, "where"))?;
+        let mask = part.holds(&condition, "where")?;
         task.metric("rows_in", part.rows() as f64);
         task.metric("rows_out", mask.true_count() as f64);
         task.mask("output", "input", &mask, vec![])

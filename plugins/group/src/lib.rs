@@ -19,14 +19,17 @@
 //! Keys are integers, text or booleans; a missing key is a key of its own, and
 //! comes first. Missing values do not count, and NaN does in sums and means only.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use millrace_sdk::arrow_buffer::NullBuffer;
 use millrace_sdk::grouped;
 use millrace_sdk::kernels::KeyMap;
 use millrace_sdk::keys::{Numbering, Packed};
 use millrace_sdk::prelude::*;
+
+mod states;
+
+use states::Function;
+pub use states::States;
 
 /// Params of `std:group`.
 #[derive(Params)]
@@ -35,15 +38,6 @@ pub struct Group {
     by: Vec<String>,
     /// The aggregate of each new column, by its name.
     columns: BTreeMap<String, String>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Function {
-    Count,
-    Sum,
-    Mean,
-    Min,
-    Max,
 }
 
 struct Aggregate {
@@ -77,103 +71,6 @@ pub enum Key {
     Int(i64),
     /// Text.
     Text(String),
-}
-
-/// What is known of one aggregate, for each group.
-#[derive(Debug, Default, Clone, Serialize, Deserialize)]
-pub struct States {
-    /// Values: of `count` and `mean`, and of the bounds of integers.
-    counts: Packed<u64>,
-    /// Of `sum` and `mean`.
-    sums: Packed<f64>,
-    /// Of `min` and `max`; NaN where there is none.
-    floats: Packed<f64>,
-    /// The same of integers.
-    ints: Packed<i64>,
-}
-
-impl States {
-    /// Makes room for so many groups, of which the new ones have seen nothing.
-    fn resize(&mut self, function: Function, integers: bool, groups: usize) {
-        let bound = matches!(function, Function::Min | Function::Max);
-        if matches!(function, Function::Count | Function::Mean) || (bound && integers) {
-            self.counts.0.resize(groups, 0);
-        }
-        if matches!(function, Function::Sum | Function::Mean) {
-            self.sums.0.resize(groups, 0.0);
-        }
-        match (bound, integers) {
-            (true, true) => self.ints.0.resize(groups, 0),
-            (true, false) => self.floats.0.resize(groups, f64::NAN),
-            (false, _) => {}
-        }
-    }
-
-    /// Adds values of these groups.
-    fn floats(&mut self, function: Function, groups: &[u32], values: &[f64]) {
-        match function {
-            Function::Sum | Function::Mean => grouped::add(&mut self.sums.0, groups, values),
-            Function::Min => grouped::least(&mut self.floats.0, groups, values),
-            Function::Max => grouped::greatest(&mut self.floats.0, groups, values),
-            Function::Count => {}
-        }
-    }
-
-    fn ints(&mut self, function: Function, values: impl Iterator<Item = (usize, i64)>) {
-        values.for_each(|(group, x)| {
-            let known = &mut self.ints.0[group];
-            let is_better = if function == Function::Min { x < *known } else { x > *known };
-            if is_better || self.counts.0[group] == 0 {
-                *known = x;
-            }
-            self.counts.0[group] += 1;
-        });
-    }
-
-    /// Adds the values of a column, whose rows are in these groups. What is missing is none.
-    fn add(&mut self, function: Function, part: &Part, name: &str, of_integers: bool, of_rows: &[u32]) -> Result<()> {
-        match function {
-            Function::Count => grouped::count(&mut self.counts.0, &those(of_rows, &there(part.column(name)?.nulls()))),
-            Function::Min | Function::Max if of_integers => {
-                let column = part.i64(name)?;
-                let there = there(column.nulls());
-                let (groups, values) = (those(of_rows, &there), those(column.values(), &there));
-                self.ints(function, groups.iter().map(|group| *group as usize).zip(values.iter().copied()));
-            }
-            _ => {
-                let column = part.f64(name)?;
-                let there = there(column.nulls());
-                let (groups, values) = (those(of_rows, &there), those(column.values(), &there));
-                if function == Function::Mean {
-                    grouped::count(&mut self.counts.0, &groups);
-                }
-                self.floats(function, &groups, &values);
-            }
-        }
-        Ok(())
-    }
-
-    /// Adds the states of another part, whose groups have these numbers here.
-    fn merge(&mut self, function: Function, other: &Self, numbers: &[u32]) {
-        let groups = || numbers.iter().map(|number| *number as usize);
-        if !other.ints.0.is_empty() {
-            let there = groups().zip(other.ints.0.iter().copied()).zip(&other.counts.0);
-            return self.ints(function, there.filter(|(_, count)| **count > 0).map(|(pair, _)| pair));
-        }
-        groups().zip(&other.counts.0).for_each(|(group, count)| self.counts.0[group] += count);
-        self.floats(function, numbers, &other.sums.0);
-        self.floats(function, numbers, &other.floats.0);
-    }
-}
-
-/// The rows that have a value, unless all have.
-fn there(nulls: Option<&NullBuffer>) -> Option<Vec<usize>> {
-    Some(nulls.filter(|nulls| nulls.null_count() > 0)?.valid_indices().collect())
-}
-
-/// The items of these rows, or all.
-fn those<'a, T: Copy>(items: &'a [T], rows: &Option<Vec<usize>>) -> Cow<'a, [T]> {
-    rows.as_ref().map_or(Cow::Borrowed(items), |rows| rows.iter().map(|row| items[*row]).collect())
 }
 
 /// The keys of the groups of a part.
@@ -326,6 +223,7 @@ fn groups(part: &Part, by: &[String]) -> Result<(Vec<u32>, Keys)> {
     if let [name] = by
         && is_int(name)
     {
+        // As a whole: it is looked at twice.
         let column = part.i64(name)?;
         let mut numbering = Numbering::of([&column]);
         let numbers = match column.null_count() {
@@ -343,11 +241,16 @@ fn groups(part: &Part, by: &[String]) -> Result<(Vec<u32>, Keys)> {
     }
     let mut columns: Vec<Vec<Key>> = Vec::new();
     for name in by {
-        columns.push(if is_int(name) {
-            part.i64(name)?.iter().map(|key| key.map_or(Key::Null, Key::Int)).collect()
-        } else {
-            part.text(name)?.iter().map(|key| key.map_or(Key::Null, |key| Key::Text(key.to_owned()))).collect()
-        });
+        let mut keys = Vec::with_capacity(part.rows());
+        for block in part.blocks() {
+            if is_int(name) {
+                keys.extend(block.i64(name)?.iter().map(|key| key.map_or(Key::Null, Key::Int)));
+            } else {
+                let text = |key: &str| Key::Text(key.to_owned());
+                keys.extend(block.text(name)?.iter().map(|key| key.map_or(Key::Null, text)));
+            }
+        }
+        columns.push(keys);
     }
     let mut rows = Rows::default();
     let of_rows = (0..part.rows()).map(|row| rows.number(columns.iter().map(|column| column[row].clone()).collect()));

@@ -71,19 +71,21 @@ impl Fold for NormaliseFit {
 
     fn partial(&self, task: &Task) -> Result<Vec<Moments>> {
         let part = task.part("input")?;
-        let moments = |name: &String| -> Result<Moments> {
-            let column = part.f64(name)?;
+        let moments = |column: &Float64Array| {
             if column.null_count() == 0 {
                 // Nearly always there is nothing to leave out, and a NaN shows.
                 let all = Moments::of(column.values());
                 if !all.mean.is_nan() {
-                    return Ok(all);
+                    return all;
                 }
             }
             let values: Vec<f64> = column.iter().flatten().filter(|value| !value.is_nan()).collect();
-            Ok(Moments::of(&values))
+            Moments::of(&values)
         };
-        self.columns.iter().map(moments).collect()
+        let of_part = |name: &String| {
+            part.blocks().try_fold(Moments::default(), |all, block| Ok(all.merge(moments(&block.f64(name)?))))
+        };
+        self.columns.iter().map(of_part).collect()
     }
 
     fn merge(&self, partials: Partials<Self::Partial>, task: &Task) -> Result<()> {

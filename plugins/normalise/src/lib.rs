@@ -46,13 +46,13 @@ impl Map for Normalise {
                 return Err(Error::new(format!("`scaling` has no column `{name}`")).in_column(name));
             };
             let scale = if std > 0.0 { 1.0 / std } else { 0.0 };
-            let column = part.f64(name)?;
-            let mut scaled: Vec<f64> = column.values().iter().map(|x| (x - mean) * scale).collect();
-            if column.null_count() > 0 {
-                for (row, value) in scaled.iter_mut().enumerate() {
-                    if column.is_null(row) {
-                        *value = 0.0;
-                    }
+            let mut scaled: Vec<f64> = Vec::with_capacity(part.rows());
+            for block in part.blocks() {
+                let column = block.f64(name)?;
+                let from = scaled.len();
+                scaled.extend(column.values().iter().map(|x| (x - mean) * scale));
+                if let Some(nulls) = column.nulls() {
+                    scaled[from..].iter_mut().zip(nulls).filter(|(_, there)| !there).for_each(|(x, _)| *x = 0.0);
                 }
             }
             Ok((name.clone(), Column::from(scaled)))

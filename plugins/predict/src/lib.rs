@@ -56,8 +56,8 @@ impl Step for Predict {
 }
 
 /// A column that the model needs, which has a value in every row.
-fn complete(part: &Part, name: &str) -> Result<Float64Array> {
-    let column = part.f64(name).map_err(|_| {
+fn complete(block: &Part, name: &str) -> Result<Float64Array> {
+    let column = block.f64(name).map_err(|_| {
         Error::new(format!("the model needs the column `{name}`, and the table does not have it among its features"))
             .in_column(name)
     })?;
@@ -66,11 +66,8 @@ fn complete(part: &Part, name: &str) -> Result<Float64Array> {
     }
     let row = column.iter().position(|value| value.is_none()).unwrap_or_default();
     let message = format!("column `{name}` has a missing value; fill it with `std:missing`");
-    Err(Error::new(message).in_column(name).at_row(row))
+    Err(Error::new(message).in_column(name).at_row(block.row(row)))
 }
-
-/// Rows that are looked at together, so that sums stay in the cache.
-const BLOCK: usize = 2048;
 
 impl Map for Predict {
     fn map(&self, task: &Task) -> Result<()> {
@@ -84,18 +81,21 @@ impl Map for Predict {
         let mut z = vec![intercept; part.rows()];
         // A few at a time, so that few columns lie in memory; as many as are added at once.
         for features in features.chunks(4) {
-            let (mut weights, mut columns) = (Vec::new(), Vec::new());
+            let (mut weights, mut names) = (Vec::new(), Vec::new());
             for feature in features {
                 let (Some(name), Some(weight)) = (feature["name"].as_str(), feature["weight"].as_f64()) else {
                     return Err(Error::new("the model has a feature without name or weight"));
                 };
                 weights.push(weight);
-                columns.push(complete(&part, name)?);
+                names.push(name);
             }
-            for (block, z) in z.chunks_mut(BLOCK).enumerate() {
-                let rows = block * BLOCK..block * BLOCK + z.len();
-                let columns: Vec<&[f64]> = columns.iter().map(|column| &column.values()[rows.clone()]).collect();
-                add_products(z, &weights, &columns);
+            let mut rest = &mut z[..];
+            for block in part.blocks() {
+                let columns = names.iter().map(|name| complete(&block, name)).collect::<Result<Vec<_>>>()?;
+                let columns: Vec<&[f64]> = columns.iter().map(|column| &column.values()[..]).collect();
+                let of_block;
+                (of_block, rest) = rest.split_at_mut(block.rows());
+                add_products(of_block, &weights, &columns);
             }
         }
         for category in model["categories"].as_array().into_iter().flatten() {

@@ -59,32 +59,42 @@ impl Step for Split {
 /// The values of a column as bytes, one for each row; a missing one has none.
 fn each_value(part: &Part, name: &str, mut each: impl FnMut(Option<&[u8]>)) -> Result<()> {
     let field = part.fields().iter().find(|field| field.name() == name);
-    if field.is_some_and(|field| *field.data_type() == DataType::Utf8) {
-        part.text(name)?.iter().for_each(|text| each(text.map(str::as_bytes)));
-    } else {
-        part.f64(name)?.iter().for_each(|value| each(value.map(f64::to_le_bytes).as_ref().map(<[u8; 8]>::as_slice)));
+    let is_text = field.is_some_and(|field| *field.data_type() == DataType::Utf8);
+    for block in part.blocks() {
+        if is_text {
+            block.text(name)?.iter().for_each(|text| each(text.map(str::as_bytes)));
+        } else {
+            let bytes = |value: Option<f64>| each(value.map(f64::to_le_bytes).as_ref().map(<[u8; 8]>::as_slice));
+            block.f64(name)?.iter().for_each(bytes);
+        }
     }
     Ok(())
 }
 
-/// A column of integers or booleans; none when it has something else.
-fn integers(part: &Part, name: &str) -> Option<Int64Array> {
-    let field = part.fields().iter().find(|field| field.name() == name)?;
-    let other = *field.data_type() == DataType::Utf8 || field.data_type().is_floating();
-    if other { None } else { part.i64(name).ok() }
+/// Whether a column is of integers or booleans.
+fn is_of_integers(part: &Part, name: &str) -> bool {
+    let integers = |field: &Field| {
+        let data_type = field.data_type();
+        *data_type == DataType::Boolean || (data_type.is_integer() && *data_type != DataType::UInt64)
+    };
+    part.fields().iter().any(|field| field.name() == name && integers(field))
 }
 
 impl Split {
     fn hashes(&self, part: &Part) -> Result<Vec<u64>> {
         let seed = self.seed;
-        if let Some(keys) = integers(part, &self.key) {
-            let hash = |key: Option<i64>| key.map_or_else(|| hash(seed, &[]), |key| hash_int(seed, key));
-            return Ok(match keys.null_count() {
-                0 => keys.values().iter().map(|key| hash_int(seed, *key)).collect(),
-                _ => keys.iter().map(hash).collect(),
-            });
-        }
         let mut hashes = Vec::with_capacity(part.rows());
+        if is_of_integers(part, &self.key) {
+            let hash = |key: Option<i64>| key.map_or_else(|| hash(seed, &[]), |key| hash_int(seed, key));
+            for block in part.blocks() {
+                let keys = block.i64(&self.key)?;
+                match keys.null_count() {
+                    0 => hashes.extend(keys.values().iter().map(|key| hash_int(seed, *key))),
+                    _ => hashes.extend(keys.iter().map(hash)),
+                }
+            }
+            return Ok(hashes);
+        }
         each_value(part, &self.key, |value| hashes.push(hash(seed, value.unwrap_or_default())))?;
         Ok(hashes)
     }
@@ -120,7 +130,8 @@ impl Strata {
     /// For each row of a part the number of its value.
     fn numbers(&mut self, part: &Part, by: &str) -> Result<Vec<u32>> {
         let mut numbers = Vec::with_capacity(part.rows());
-        if let Some(column) = integers(part, by) {
+        if is_of_integers(part, by) {
+            let column = part.i64(by)?;
             self.integers.expect(column.values());
             numbers.extend(column.iter().map(|key| match key {
                 Some(key) => self.integers.number(key),

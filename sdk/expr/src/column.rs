@@ -32,7 +32,7 @@ pub struct Column {
 }
 
 /// Bytes of one value of a type of fixed width.
-fn width(data_type: &DataType) -> Option<usize> {
+pub(crate) fn width(data_type: &DataType) -> Option<usize> {
     Some(match data_type {
         DataType::Int8 | DataType::UInt8 => 1,
         DataType::Int16 | DataType::UInt16 => 2,

@@ -40,6 +40,7 @@ mod eval;
 mod hash;
 pub mod math;
 mod parse;
+mod pieces;
 mod text;
 mod time;
 pub use time::{parse_date, parse_timestamp};
@@ -49,6 +50,7 @@ pub use bounds::Bound;
 pub use check::{Checked, Type};
 pub use column::{Column, Values};
 pub use parse::{Expr, parse};
+pub use pieces::Pieces;
 
 /// Something wrong with an expression or with a value it met.
 #[derive(Debug, Clone, PartialEq, Eq)]

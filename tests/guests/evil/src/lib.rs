@@ -227,12 +227,24 @@ impl Guest for Evil {
             "declares what is planned" => task.declare("output", None, &[]),
             "reads a part that is not there" => {
                 for table in task.tables("input") {
-                    table.column(7, 0);
+                    table.column(7, 0, 0, 3);
                 }
             }
             "reads a column that is not there" => {
                 for table in task.tables("input") {
-                    table.column(0, 7);
+                    table.column(0, 7, 0, 3);
+                }
+            }
+            "reads rows that are not there" => {
+                for table in task.tables("input") {
+                    assert_eq!(table.column(0, 0, 1, 2).len, 2);
+                    assert_eq!(table.column(0, 0, 3, 0).len, 0);
+                    table.column(0, 0, 2, 2);
+                }
+            }
+            "reads rows beyond all numbers" => {
+                for table in task.tables("input") {
+                    table.column(0, 0, 2, u64::MAX - 1);
                 }
             }
             "metric that is none" => task.metric("m", f64::NAN),
