@@ -236,10 +236,10 @@ fn variable(offsets: &Bytes, values: &Bytes, rows: Range<usize>) -> Result<(Byte
     let lie = |first: i32, last: i32| Some(usize::try_from(first).ok()?..usize::try_from(last).ok()?);
     let between = lie(first, last).filter(|between| between.start <= between.end && between.end <= values.len());
     let between = between.ok_or_else(|| ColumnError::Buffers("offsets lie outside of their values".to_owned()))?;
-    let mut rebased = Vec::with_capacity(ends.len() * size_of::<i32>());
     // Those between the two are claims, as those of the whole column are.
-    ends.iter().for_each(|end| rebased.extend(i32::from_le_bytes(*end).wrapping_sub(first).to_le_bytes()));
-    Ok((rebased.into(), values.slice(between)))
+    let rebased = |end: &[u8; 4]| i32::from_le_bytes(*end).wrapping_sub(first).to_le_bytes();
+    let rebased: Vec<[u8; 4]> = ends.iter().map(rebased).collect();
+    Ok((rebased.into_flattened().into(), values.slice(between)))
 }
 
 fn from_buffer(buffer: Buffer) -> Bytes {
