@@ -5,7 +5,6 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow_array::{Array, BooleanArray, Float64Array, Int64Array, StringArray, UInt32Array};
-use arrow_buffer::BooleanBufferBuilder;
 use arrow_schema::Field;
 use serde_json::Value;
 
@@ -442,12 +441,10 @@ impl<'a> Part<'a> {
     /// # Errors
     /// As [`Self::computed`], and when the expression is not boolean.
     pub fn holds(&self, condition: &Checked, param: &str) -> Result<BooleanArray> {
-        let mut kept = BooleanBufferBuilder::new(self.rows());
-        self.each_block(condition, param, |inputs, rows| {
-            kept.append_buffer(condition.mask(inputs, rows)?.values());
-            Ok(())
-        })?;
-        Ok(BooleanArray::new(kept.finish(), None))
+        let mut kept = condition.pieces(self.rows());
+        self.each_block(condition, param, |inputs, rows| kept.push(condition.mask(inputs, rows)?.into()))?;
+        let kept = kept.finish().map_err(|error| Error::expression(error, param))?;
+        kept.boolean().ok_or_else(|| Error::new("a condition came to something else"))
     }
 
     fn each_block(

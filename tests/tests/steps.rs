@@ -79,7 +79,7 @@ params = { columns = ["t"] }
     let empty = |row: usize, one_in: usize| row % one_in == 1 && !(16_000..33_000).contains(&row);
     let n = |row: usize| if empty(row, 11) { String::new() } else { row.to_string() };
     let t = |row: usize| if empty(row, 7) { String::new() } else { format!("t{}", row % 5) };
-    let b = |row: usize| if empty(row, 13) { None } else { Some(row % 4 == 0) };
+    let b = |row: usize| if empty(row, 13) { None } else { Some(row.is_multiple_of(4)) };
     let text = |b: Option<bool>| b.map_or(String::new(), |b| b.to_string());
     let lines = |line: &dyn Fn(usize) -> String| (0..rows).map(line).collect::<String>();
     sandbox.write(
@@ -87,7 +87,7 @@ params = { columns = ["t"] }
         format!("n,t,b,i\n{}", lines(&|row| format!("{},{},{},{row}\n", n(row), t(row), text(b(row))))),
     );
     sandbox.run(&[]);
-    let is_kept = |row: usize| n(row).is_empty() || row % 3 != 0;
+    let is_kept = |row: usize| n(row).is_empty() || !row.is_multiple_of(3);
     let of_kept = |line: &dyn Fn(usize) -> String| (0..rows).filter(|row| is_kept(*row)).map(line).collect::<String>();
     let ended = |row: usize| if t(row).is_empty() { String::new() } else { t(row) + "!" };
     let made = of_kept(&|row| format!("{},{row},{},{}\n", text(b(row).map(|b| !b)), n(row), ended(row)));

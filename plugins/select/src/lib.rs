@@ -106,10 +106,11 @@ impl Map for Select {
             self.columns.as_ref().is_none_or(|columns| columns.contains(name)) && !self.drop.contains(name)
         };
         let cast = |name: &String| {
-            let field = part.fields().iter().find(|field| field.name() == name);
-            let field = field.ok_or_else(|| Error::new(format!("the plan does not read the column `{name}`")))?;
-            let cast = part.computed(&self.cast_of(name, field)?, &format!("cast.{name}"));
-            Ok((self.new_name(name).to_owned(), cast.map_err(|error| error.in_column(name))?))
+            let column = part.column(name)?;
+            let field = Field::new(name, column.data_type().clone(), true);
+            let cast = self.cast_of(name, &field)?.column(&[column], part.rows());
+            let cast = cast.map_err(|error| Error::expression(error, format!("cast.{name}")).in_column(name))?;
+            Ok((self.new_name(name).to_owned(), cast))
         };
         task.same_rows_each("output", "input", self.cast.keys().filter(is_kept).map(cast))
     }

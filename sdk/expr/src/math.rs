@@ -78,7 +78,7 @@ fn log_with(u: f64, correction: f64) -> f64 {
 /// Whether [`ln_normal`] of `x` is its logarithm.
 #[inline]
 pub fn is_normal(x: f64) -> bool {
-    (x >= f64::MIN_POSITIVE) & (x < f64::INFINITY)
+    (f64::MIN_POSITIVE..f64::INFINITY).contains(&x)
 }
 
 /// As [`ln`], of a finite number above zero that is no subnormal: faster, with the same bits.

@@ -1,6 +1,6 @@
 //! A column that is computed block by block.
 
-use arrow_buffer::{BooleanBufferBuilder, Buffer, NullBuffer, OffsetBuffer};
+use arrow_buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer};
 use arrow_schema::DataType;
 
 use crate::ExprError;
@@ -15,13 +15,14 @@ pub struct Pieces {
     /// Of all blocks together.
     rows: usize,
     done: usize,
-    nulls: Option<BooleanBufferBuilder>,
-    values: Made,
+    /// Bits, from the first null on.
+    nulls: Option<Vec<u8>>,
+    made: Made,
 }
 
 enum Made {
-    Bits(BooleanBufferBuilder),
-    Fixed(Vec<u8>),
+    /// Bits, or values of one width.
+    Bytes(Vec<u8>),
     Variable(Vec<i32>, Vec<u8>),
     /// The first block was the only one: it stays where it is.
     Whole(Column),
@@ -31,43 +32,41 @@ impl Checked {
     /// What is made of so many rows, of which there is none yet.
     pub fn pieces(&self, rows: usize) -> Pieces {
         let data_type = self.data_type();
-        let values = match &data_type {
-            DataType::Boolean => Made::Bits(BooleanBufferBuilder::new(0)),
+        let made = match &data_type {
             DataType::Utf8 | DataType::Binary => Made::Variable(vec![0], Vec::new()),
-            _ => Made::Fixed(Vec::new()),
+            _ => Made::Bytes(Vec::new()),
         };
-        Pieces { data_type, span: self.root.span, rows, done: 0, nulls: None, values }
+        Pieces { data_type, span: self.root.span, rows, done: 0, nulls: None, made }
     }
 }
 
+/// Bits from the first of a byte on.
+fn push_bits(all: &mut Vec<u8>, bits: &BooleanBuffer) {
+    all.extend_from_slice(&bits.sliced()[..bits.len().div_ceil(8)]);
+}
+
 impl Pieces {
-    /// Adds the next piece.
+    /// Adds the next piece. All but the last have a multiple of eight rows.
     ///
     /// # Errors
-    /// When texts become longer than a column can be, or the piece is of another type.
+    /// When texts become longer than a column can be, or the piece is none of this column.
     pub fn push(&mut self, piece: Column) -> Result<(), ExprError> {
-        if *piece.data_type() != self.data_type || piece.len() > self.rows - self.done {
+        let (done, rows) = (self.done, piece.len());
+        if *piece.data_type() != self.data_type || rows > self.rows - done || !done.is_multiple_of(8) {
             return Err(ExprError::at(self.span, "a piece does not fit the column that it is for"));
         }
-        let (done, rows) = (self.done, piece.len());
         self.done += rows;
-        if let Some(nulls) = piece.nulls() {
-            let all = self.nulls.get_or_insert_with(|| {
-                let mut all = BooleanBufferBuilder::new(self.rows);
-                all.append_n(done, true);
-                all
-            });
-            all.append_buffer(nulls.inner());
-        } else if let Some(all) = &mut self.nulls {
-            all.append_n(rows, true);
-        }
         if rows == self.rows {
-            self.values = Made::Whole(piece);
+            self.made = Made::Whole(piece);
             return Ok(());
         }
-        match (&mut self.values, piece.values()) {
-            (Made::Bits(all), Values::Bits(bits)) => all.append_buffer(bits),
-            (Made::Fixed(all), Values::Fixed(bytes)) => {
+        match piece.nulls() {
+            Some(nulls) => push_bits(self.nulls.get_or_insert_with(|| vec![u8::MAX; done / 8]), nulls.inner()),
+            None => self.nulls.iter_mut().for_each(|all| all.resize(self.done.div_ceil(8), u8::MAX)),
+        }
+        match (&mut self.made, piece.values()) {
+            (Made::Bytes(all), Values::Bits(bits)) => push_bits(all, bits),
+            (Made::Bytes(all), Values::Fixed(bytes)) => {
                 if done == 0 {
                     all.reserve_exact(self.rows * width(&self.data_type).unwrap_or(1));
                 }
@@ -75,11 +74,11 @@ impl Pieces {
             }
             (Made::Variable(ends, all), Values::Variable(offsets, bytes)) => {
                 let (first, last) = (offsets[0], offsets[rows]);
-                let fits = i32::try_from(all.len() + (last - first) as usize).is_ok();
-                let (true, Ok(from)) = (fits, i32::try_from(all.len())) else {
+                let from = all.len() as i32;
+                if i32::try_from(all.len() + (last - first) as usize).is_err() {
                     let message = "the texts of a part are longer than 2 GiB: make smaller parts";
                     return Err(ExprError::at(self.span, message));
-                };
+                }
                 ends.extend(offsets[1..].iter().map(|end| from + (end - first)));
                 all.extend_from_slice(&bytes[first as usize..last as usize]);
             }
@@ -94,13 +93,65 @@ impl Pieces {
     /// When pieces are missing.
     pub fn finish(self) -> Result<Column, ExprError> {
         let incomplete = ExprError::at(self.span, "a column was made of some of its pieces only");
-        let nulls = self.nulls.map(|mut nulls| NullBuffer::new(nulls.finish()));
-        let values = match self.values {
+        if self.done < self.rows {
+            return Err(incomplete);
+        }
+        let bits = |bytes: Vec<u8>| BooleanBuffer::new(Buffer::from_vec(bytes), 0, self.rows);
+        let nulls = self.nulls.map(|nulls| NullBuffer::new(bits(nulls)));
+        let values = match self.made {
             Made::Whole(column) => return Ok(column),
-            Made::Bits(mut bits) => Values::Bits(bits.finish()),
-            Made::Fixed(bytes) => Values::Fixed(Buffer::from_vec(bytes)),
+            Made::Bytes(bytes) if self.data_type == DataType::Boolean => Values::Bits(bits(bytes)),
+            Made::Bytes(bytes) => Values::Fixed(Buffer::from_vec(bytes)),
             Made::Variable(ends, bytes) => Values::Variable(OffsetBuffer::new(ends.into()), Buffer::from_vec(bytes)),
         };
         Column::new(self.data_type, self.rows, nulls, values).ok_or(incomplete)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow_array::{BooleanArray, Float64Array, StringArray};
+    use arrow_schema::{Field, Schema};
+
+    use super::*;
+
+    fn pieces(text: &str, rows: usize) -> Pieces {
+        let fields = [("x", DataType::Float64), ("t", DataType::Utf8), ("b", DataType::Boolean)];
+        let schema = Schema::new(fields.map(|(name, data_type)| Field::new(name, data_type, true)).to_vec());
+        crate::parse(text).unwrap().check(&schema).unwrap().pieces(rows)
+    }
+
+    #[test]
+    fn pieces_make_the_column_that_they_were_cut_from() {
+        let there = |row: usize| row % 5 != 2 && !(8..24).contains(&row);
+        for rows in [0, 3, 8, 24, 61] {
+            let floats: Float64Array = (0..rows).map(|row| there(row).then_some(row as f64)).collect();
+            let texts: StringArray = (0..rows).map(|row| there(row).then(|| format!("é{row}"))).collect();
+            let bits: BooleanArray = (0..rows).map(|row| there(row).then_some(row % 3 == 0)).collect();
+            let full = Float64Array::from(vec![1.5; rows]);
+            for (text, whole) in
+                [("x", Column::from(floats)), ("t", texts.into()), ("b", bits.into()), ("x", full.into())]
+            {
+                for step in [8, 16, 64] {
+                    let mut made = pieces(text, rows);
+                    for from in (0..rows.max(1)).step_by(step) {
+                        made.push(whole.slice(from, step.min(rows - from))).unwrap();
+                    }
+                    let array = |column: Column| arrow_array::ArrayRef::try_from(column).unwrap();
+                    assert_eq!(&array(made.finish().unwrap()), &array(whole.clone()), "{text} {rows} {step}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_piece_of_the_column_is_refused() {
+        let column = |rows: usize| Column::from(vec![0.5; rows]);
+        assert!(pieces("x", 10).push(column(11)).is_err());
+        assert!(pieces("x", 10).push(Column::from(vec![1i64; 8])).is_err());
+        assert!(pieces("x", 10).finish().is_err());
+        let mut odd = pieces("x", 10);
+        odd.push(column(7)).unwrap();
+        assert!(odd.push(column(3)).is_err());
     }
 }
