@@ -3,6 +3,7 @@
 //!
 //! Long because every operator has its loop here, and nothing else.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
 use arrow_array::{BooleanArray, Date32Array, Float64Array, Int64Array, StringArray, TimestampMicrosecondArray};
@@ -13,6 +14,7 @@ use crate::ExprError;
 use crate::check::{Checked, Function, Op, Type, Typed, days_to_micros};
 use crate::column::{Column, Values as Stored};
 use crate::hash;
+use crate::loops;
 use crate::math;
 use crate::parse::{Arith, Compare, Literal, Span};
 use crate::time::{DAY_US, civil, parse_date, parse_timestamp};
@@ -60,6 +62,13 @@ impl<T: ArrowNativeType> Values<T> {
         match self {
             Self::One(value) => *value,
             Self::Many(values) => values[row],
+        }
+    }
+
+    fn slice(&self, rows: usize) -> Cow<'_, [T]> {
+        match self {
+            Self::One(value) => Cow::Owned(vec![*value; rows]),
+            Self::Many(values) => Cow::Borrowed(values),
         }
     }
 
@@ -353,6 +362,23 @@ impl Evaluator<'_> {
         Vector::new(data, None)
     }
 
+    /// Applies `each`, which has no result for some values; `all` has none for some blocks, and
+    /// is faster.
+    fn fitting(
+        &self,
+        span: Span,
+        nulls: &Option<NullBuffer>,
+        a: &Values<i64>,
+        b: &Values<i64>,
+        all: fn(&[i64], &[i64]) -> Option<Vec<i64>>,
+        each: fn(i64, i64) -> Option<i64>,
+    ) -> Result<Values<i64>> {
+        match all(&a.slice(self.rows), &b.slice(self.rows)) {
+            Some(made) => Ok(Values::Many(made.into())),
+            None => self.checked(span, nulls, a, b, each),
+        }
+    }
+
     /// Applies a function that has no result for some values.
     fn checked(
         &self,
@@ -388,9 +414,9 @@ impl Evaluator<'_> {
                     nulls = NullBuffer::union(nulls.as_ref(), Some(&NullBuffer::new(valid)));
                 }
                 Data::Int(match op {
-                    Arith::Add => self.checked(span, &nulls, a, b, i64::checked_add)?,
-                    Arith::Sub => self.checked(span, &nulls, a, b, i64::checked_sub)?,
-                    Arith::Mul => self.checked(span, &nulls, a, b, i64::checked_mul)?,
+                    Arith::Add => self.fitting(span, &nulls, a, b, loops::sums, i64::checked_add)?,
+                    Arith::Sub => self.fitting(span, &nulls, a, b, loops::differences, i64::checked_sub)?,
+                    Arith::Mul => self.fitting(span, &nulls, a, b, loops::products, i64::checked_mul)?,
                     _ => zip(a, b, |a, b| if b == 0 { 0 } else { a.wrapping_rem(b) }),
                 })
             }
@@ -399,7 +425,7 @@ impl Evaluator<'_> {
                 Arith::Sub => zip(a, b, |a, b| a - b),
                 Arith::Mul => zip(a, b, |a, b| a * b),
                 Arith::Div => zip(a, b, |a, b| a / b),
-                Arith::Rem => zip(a, b, libm::fmod),
+                Arith::Rem => zip(a, b, libm::fmod as fn(f64, f64) -> f64),
             }),
             _ => return Err(wrong_kind(span)),
         };
@@ -607,35 +633,45 @@ impl Evaluator<'_> {
             masks.push(mask);
         }
         values.push(self.over(&rest).eval(otherwise)?);
-        let chosen: Vec<usize> =
-            (0..self.rows).map(|row| masks.iter().position(|mask| mask.value(row)).unwrap_or(arms.len())).collect();
-        self.choose(&values, &chosen, ty, span)
+        self.choose(&values, &masks, ty, span)
     }
 
-    /// For each row the value of the chosen vector.
-    fn choose(&self, values: &[Vector], chosen: &[usize], ty: Type, span: Span) -> Result<Vector> {
-        let nulls = values
-            .iter()
-            .any(|value| value.nulls.is_some())
-            .then(|| NullBuffer::new(BooleanBuffer::collect_bool(self.rows, |row| !values[chosen[row]].is_null(row))));
+    /// The rows that have a value.
+    fn valid(&self, vector: &Vector) -> BooleanBuffer {
+        vector.nulls.as_ref().map_or_else(|| constant(true, self.rows), |nulls| nulls.inner().clone())
+    }
+
+    /// For each row the value of the first vector whose mask has it; of the last one, which has
+    /// none, if no mask has.
+    fn choose(&self, values: &[Vector], masks: &[BooleanBuffer], ty: Type, span: Span) -> Result<Vector> {
+        let (last, sides) = values.split_last().ok_or_else(|| wrong_kind(span))?;
+        // Backwards: what comes first stays.
+        let sides = || sides.iter().zip(masks).rev();
+        let bits = |of: &dyn Fn(&Vector) -> Result<BooleanBuffer>| {
+            sides().try_fold(of(last)?, |all, (side, mask)| Ok(&(&of(side)? & mask) | &(&all & &!mask)))
+        };
+        let has_nulls = values.iter().any(|value| value.nulls.is_some());
+        let nulls = has_nulls.then(|| bits(&|value| Ok(self.valid(value)))).transpose()?.map(NullBuffer::new);
         let data = match ty {
-            Type::Bool => {
-                let sides = values.iter().map(|value| value.bool(span)).collect::<Result<Vec<_>>>()?;
-                Data::Bool(BooleanBuffer::collect_bool(self.rows, |row| sides[chosen[row]].value(row)))
-            }
+            Type::Bool => Data::Bool(bits(&|value| Ok(value.bool(span)?.clone()))?),
             Type::Int | Type::Date | Type::Time => {
-                let sides = values.iter().map(|value| value.int(span)).collect::<Result<Vec<_>>>()?;
-                let out: Vec<i64> = (0..self.rows).map(|row| sides[chosen[row]].get(row)).collect();
-                Data::Int(Values::Many(out.into()))
+                let mut made = last.int(span)?.slice(self.rows).into_owned();
+                for (side, mask) in sides() {
+                    loops::overwrite(&mut made, &side.int(span)?.slice(self.rows), mask);
+                }
+                Data::Int(Values::Many(made.into()))
             }
             Type::Float => {
-                let sides = values.iter().map(|value| value.float(span)).collect::<Result<Vec<_>>>()?;
-                let out: Vec<f64> = (0..self.rows).map(|row| sides[chosen[row]].get(row)).collect();
-                Data::Float(Values::Many(out.into()))
+                let mut made = last.float(span)?.slice(self.rows).into_owned();
+                for (side, mask) in sides() {
+                    loops::overwrite(&mut made, &side.float(span)?.slice(self.rows), mask);
+                }
+                Data::Float(Values::Many(made.into()))
             }
             Type::Text => {
-                let sides = values.iter().map(|value| value.text(span)).collect::<Result<Vec<_>>>()?;
-                return self.texts(nulls, span, |row, out| out.push_str(sides[chosen[row]].get(row)));
+                let texts = values.iter().map(|value| value.text(span)).collect::<Result<Vec<_>>>()?;
+                let first = |row| masks.iter().position(|mask| mask.value(row)).unwrap_or(masks.len());
+                return self.texts(nulls, span, |row, out| out.push_str(texts[first(row)].get(row)));
             }
         };
         Ok(Vector::new(data, nulls))
@@ -666,12 +702,12 @@ impl Evaluator<'_> {
                 let values = first.int(span)?;
                 Ok(Data::Int(self.checked(span, &nulls, values, values, |a, _| a.checked_abs())?))
             }
-            F::Abs => float(f64::abs),
-            F::Ceil => float(libm::ceil),
-            F::Floor => float(libm::floor),
-            F::Round => float(libm::round),
-            F::Sqrt => float(libm::sqrt),
-            // Not through a pointer: these loops vectorise.
+            // Not through a pointer: these loops vectorise. What is rounded correctly is so everywhere.
+            F::Abs => Ok(Data::Float(first.float(span)?.map(f64::abs))),
+            F::Ceil => Ok(Data::Float(first.float(span)?.map(f64::ceil))),
+            F::Floor => Ok(Data::Float(first.float(span)?.map(f64::floor))),
+            F::Round => Ok(Data::Float(first.float(span)?.map(math::round))),
+            F::Sqrt => Ok(Data::Float(first.float(span)?.map(f64::sqrt))),
             F::Exp => Ok(Data::Float(first.float(span)?.map(math::exp))),
             F::Ln => Ok(Data::Float(first.float(span)?.map_all(math::ln_of_each))),
             F::Log10 => float(libm::log10),
@@ -688,7 +724,9 @@ impl Evaluator<'_> {
                     a
                 }
             }),
-            F::Pow => Ok(Data::Float(zip(first.float(span)?, values[1].float(span)?, libm::pow))),
+            F::Pow => {
+                Ok(Data::Float(zip(first.float(span)?, values[1].float(span)?, libm::pow as fn(f64, f64) -> f64)))
+            }
             F::IsNan => {
                 let values = first.float(span)?;
                 Ok(Data::Bool(test(self.rows, values, values, |a, _| a.is_nan())))
@@ -740,31 +778,33 @@ impl Evaluator<'_> {
             };
             values.push(value);
         }
-        let last = values.len() - 1;
-        let first_valid = |row| values.iter().position(|value| !value.is_null(row)).unwrap_or(last);
-        let chosen: Vec<usize> = (0..self.rows).map(first_valid).collect();
-        self.choose(&values, &chosen, ty, span)
+        let valid = |value: &Vector| self.valid(value);
+        let masks: Vec<BooleanBuffer> = values[..values.len() - 1].iter().map(valid).collect();
+        self.choose(&values, &masks, ty, span)
     }
 
     fn extreme(&self, values: &[Vector], greatest: bool, nulls: Option<NullBuffer>, span: Span) -> Result<Vector> {
         let pick = |a_first: bool| a_first != greatest;
-        let data = match &values[0].data {
-            Data::Float(_) => {
-                let mut best = values[0].float(span)?.map(|a| a);
-                for value in &values[1..] {
-                    best = zip(&best, value.float(span)?, |a, b| {
+        let (first, others) = values.split_first().ok_or_else(|| wrong_kind(span))?;
+        let data = match &first.data {
+            Data::Float(values) => {
+                let mut best = values.slice(self.rows).into_owned();
+                for other in others {
+                    for (a, b) in best.iter_mut().zip(other.float(span)?.slice(self.rows).iter()) {
                         // NaN wins, whichever side it stands on.
-                        if a.is_nan() || (pick(a <= b) && !b.is_nan()) { a } else { b }
-                    });
+                        *a = if a.is_nan() | (pick(*a <= *b) & !b.is_nan()) { *a } else { *b };
+                    }
                 }
-                Data::Float(best)
+                Data::Float(Values::Many(best.into()))
             }
             _ => {
-                let mut best = values[0].int(span)?.map(|a| a);
-                for value in &values[1..] {
-                    best = zip(&best, value.int(span)?, |a, b| if greatest { a.max(b) } else { a.min(b) });
+                let mut best = first.int(span)?.slice(self.rows).into_owned();
+                for other in others {
+                    for (a, b) in best.iter_mut().zip(other.int(span)?.slice(self.rows).iter()) {
+                        *a = if greatest { (*a).max(*b) } else { (*a).min(*b) };
+                    }
                 }
-                Data::Int(best)
+                Data::Int(Values::Many(best.into()))
             }
         };
         Ok(Vector::new(data, nulls))

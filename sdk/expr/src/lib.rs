@@ -38,6 +38,7 @@ mod check;
 mod column;
 mod eval;
 mod hash;
+mod loops;
 pub mod math;
 mod parse;
 mod pieces;

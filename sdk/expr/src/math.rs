@@ -45,6 +45,13 @@ pub fn exp(x: f64) -> f64 {
     if x < -708.0 { 0.0 } else { p * scale }
 }
 
+/// The nearest integer, of two the one further from zero.
+#[inline]
+pub fn round(x: f64) -> f64 {
+    // The float below one half: with it 0.49999999999999994 stays below 1, and 0.5 comes to it.
+    (x + 0.499_999_999_999_999_94f64.copysign(x)).trunc()
+}
+
 /// 1.5 * 2^52: added to a small integer it leaves that in the lower bits.
 const ROUND: f64 = 6_755_399_441_055_744.0;
 
@@ -192,6 +199,19 @@ mod tests {
             worst1p = worst1p.max(off(log1p(x), libm::log1p(x)));
         }
         assert!(worst <= 2.0 && worst1p <= 2.0, "{worst} {worst1p}");
+    }
+
+    #[test]
+    fn halves_are_rounded_away_from_zero() {
+        let half = 0.5f64;
+        let below = f64::from_bits(half.to_bits() - 1);
+        let mut values = vec![0.0, half, below, 1.5, 2.5, 1e300, f64::MAX, f64::INFINITY, 5e-324];
+        values.extend((48..54).flat_map(|bits| (-6..6).map(move |by| (1u64 << bits) as f64 + f64::from(by) * 0.5)));
+        values.extend((0..100_000).map(|i| f64::from(i) * 0.0371));
+        for x in values.iter().flat_map(|x| [*x, -x]) {
+            assert_eq!(round(x).to_bits(), x.round().to_bits(), "{x}");
+        }
+        assert!(round(f64::NAN).is_nan());
     }
 
     /// Whatever stands beside it, a value has one logarithm.
