@@ -48,6 +48,8 @@ pub struct Harness<S> {
 pub struct Outcome {
     tables: BTreeMap<String, Vec<RecordBatch>>,
     blobs: BTreeMap<String, Vec<u8>>,
+    /// What a fold kept of each part, as it was kept.
+    pub partials: Vec<Vec<u8>>,
     /// The named numbers, added up over parts.
     pub metrics: BTreeMap<String, f64>,
     /// The log.
@@ -132,7 +134,9 @@ impl<S: Entry> Harness<S> {
                 seat: None,
             };
             step.run(&Task { backend: &task })?;
-            Ok(task.partial.into_inner())
+            let TestTask { partial, partials, .. } = task;
+            state.borrow_mut().partials = partials;
+            Ok(partial.into_inner())
         };
         match plan.mode.unwrap_or(S::MANIFEST.mode) {
             Mode::Map => {
