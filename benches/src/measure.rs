@@ -50,8 +50,16 @@ pub fn process(command: &mut Command) -> Result<Measured> {
     });
     let exit = exit?;
     let stdout = reader.join().ok().context("a reader")??;
-    ensure!(exit.success(), "{command:?} ended with {exit}\n{stdout}");
+    ensure!(exit.success(), "{command:?} ended with {exit}\n{}", reasons(&stdout));
     Ok(Measured { wall, peak, stdout })
+}
+
+/// Of what a run said the lines that say why it failed, else the last ones.
+fn reasons(stdout: &str) -> String {
+    let lines: Vec<&str> = stdout.lines().collect();
+    let failed: Vec<&str> = lines.iter().filter(|line| line.contains("\"status\":\"failed\"")).copied().collect();
+    let told = if failed.is_empty() { &lines[lines.len().saturating_sub(10)..] } else { &failed };
+    told.join("\n")
 }
 
 fn high_water(status: &Path) -> Option<u64> {
