@@ -213,5 +213,11 @@ mod tests {
             (error.message.as_str(), error.column.as_deref(), error.row),
             ("`z` was not among the 3 categories", Some("c"), Some(2))
         );
+        // Wherever a block begins.
+        let texts: StringArray = (0..40_000).map(|row| Some(if row == 39_999 { "z" } else { "a" })).collect();
+        let far = Harness::<Encode>::new(json!({ "columns": ["c"] }))
+            .table("input", table(vec![("c", Arc::new(texts) as ArrayRef)]))
+            .blob("categories", r#"{"columns":{"c":["a"]}}"#);
+        assert_eq!(far.run().unwrap_err().row, Some(39_999));
     }
 }

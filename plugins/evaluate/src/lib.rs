@@ -196,6 +196,24 @@ mod tests {
         assert_eq!(parts, found);
     }
 
+    /// Rows are counted in the part, wherever a block begins.
+    #[test]
+    fn a_wrong_value_far_down_names_its_row() {
+        let rows = |at: usize, value: f64, rest: f64| (0..40_000).map(move |row| if row == at { value } else { rest });
+        let run = |scores: Vec<f64>, labels: Vec<f64>| {
+            let part = table(vec![
+                ("probability", Arc::new(Float64Array::from(scores)) as ArrayRef),
+                ("y", Arc::new(Float64Array::from(labels))),
+            ]);
+            let error = Harness::<Evaluate>::new(json!({ "label": "y" })).table("input", part).run().unwrap_err();
+            (error.column.unwrap_or_default(), error.row)
+        };
+        let of = |column: &str, row| (column.to_owned(), Some(row));
+        assert_eq!(run(vec![0.5; 40_000], rows(39_998, 2.0, 1.0).collect()), of("y", 39_998));
+        assert_eq!(run(rows(20_001, 1.5, 0.5).collect(), vec![1.0; 40_000]), of("probability", 20_001));
+        assert_eq!(run(rows(33_000, f64::NAN, 0.5).collect(), vec![1.0; 40_000]), of("probability", 33_000));
+    }
+
     /// Minus zero and zero are one score, and all that floats from 0 to 1 are keep their order.
     #[test]
     fn rows_are_in_the_order_of_scores() {

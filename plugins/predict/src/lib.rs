@@ -143,6 +143,17 @@ mod tests {
     }
 
     #[test]
+    fn rows_of_later_blocks_are_those_of_the_part() {
+        let rows = |missing: Option<i64>| {
+            let x: Int64Array = (0..40_000).map(|row| (Some(row) != missing).then_some(row % 7)).collect();
+            Harness::<Predict>::new(json!({})).table("table", table(vec![("x", Arc::new(x) as ArrayRef)]))
+        };
+        let found = rows(None).blob("model", MODEL).run().unwrap().numbers("output", "probability");
+        assert!(found.len() == 40_000 && found.iter().enumerate().all(|(row, p)| *p == found[row % 7]));
+        assert_eq!(rows(Some(35_000)).blob("model", MODEL).run().unwrap_err().row, Some(35_000));
+    }
+
+    #[test]
     fn a_model_that_does_not_fit_is_named() {
         assert!(
             predict(json!({ "exclude": ["x"] }), MODEL).run().unwrap_err().message.contains("needs the column `x`")
