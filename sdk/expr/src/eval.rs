@@ -1,4 +1,4 @@
-//! A checked tree over columns. Loops run over whole columns, nulls apart, so
+//! A checked tree over columns of a block of rows. Loops run over all of them, nulls apart, so
 //! that they vectorise; only what can fail looks at one row at a time.
 //!
 //! Long because every operator has its loop here, and nothing else.
