@@ -1,7 +1,7 @@
 //! A checked tree over columns of a block of rows. Loops run over all of them, nulls apart, so
 //! that they vectorise; only what can fail looks at one row at a time.
 //!
-//! Long because every operator has its loop here, and nothing else.
+//! Long because every operator is here, and most have their loop here, too; nothing else is.
 
 use std::borrow::Cow;
 use std::fmt::Write;
