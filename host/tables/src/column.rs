@@ -130,7 +130,8 @@ impl ColumnBytes {
         hasher.finalize().into()
     }
 
-    /// Some of its rows, in normal form as well: values without a copy, offsets and bits with one.
+    /// Some of its rows, in normal form as well. What is asked for as it lies is not copied: values,
+    /// bits from a multiple of eight on, and offsets from the first.
     ///
     /// # Errors
     /// When it has fewer rows, or offsets that lie outside of its values, as they may when they
@@ -237,6 +238,9 @@ fn variable(offsets: &Bytes, values: &Bytes, rows: Range<usize>) -> Result<(Byte
     let between = lie(first, last).filter(|between| between.start <= between.end && between.end <= values.len());
     let between = between.ok_or_else(|| ColumnError::Buffers("offsets lie outside of their values".to_owned()))?;
     // Those between the two are claims, as those of the whole column are.
+    if first == 0 {
+        return Ok((offsets.slice_ref(ends.as_flattened()), values.slice(between)));
+    }
     let rebased = |end: &[u8; 4]| i32::from_le_bytes(*end).wrapping_sub(first).to_le_bytes();
     let rebased: Vec<[u8; 4]> = ends.iter().map(rebased).collect();
     Ok((rebased.into_flattened().into(), values.slice(between)))
@@ -246,16 +250,28 @@ fn from_buffer(buffer: Buffer) -> Bytes {
     Bytes::from_owner(buffer)
 }
 
-/// Bits from the first, with the unused ones of the last byte zero.
+/// Bits from the first, with the unused ones of the last byte zero: where they lie, if that is so.
 fn bitmap(bits: &BooleanBuffer, rows: usize) -> Bytes {
-    let mut bytes = bits.sliced().as_slice()[..rows.div_ceil(8)].to_vec();
+    let bytes = bits.sliced().slice_with_length(0, rows.div_ceil(8));
+    if bytes.last().is_none_or(|last| last & !used_bits(rows) == 0) {
+        return from_buffer(bytes);
+    }
+    let mut bytes = bytes.to_vec();
     clear_unused_bits(&mut bytes, rows);
     bytes.into()
 }
 
+/// Those of the last byte of a bitmap that stand for rows.
+fn used_bits(rows: usize) -> u8 {
+    match rows % 8 {
+        0 => u8::MAX,
+        used => (1 << used) - 1,
+    }
+}
+
 pub(crate) fn clear_unused_bits(bytes: &mut [u8], rows: usize) {
-    if let (Some(last), used @ 1..) = (bytes.last_mut(), rows % 8) {
-        *last &= (1 << used) - 1;
+    if let Some(last) = bytes.last_mut() {
+        *last &= used_bits(rows);
     }
 }
 
@@ -377,6 +393,27 @@ mod tests {
             check!(Int64Array, |v: &(i64, bool, String)| v.0);
             check!(BooleanArray, |v: &(i64, bool, String)| v.1);
             check!(StringArray, |v: &(i64, bool, String)| v.2.clone());
+        }
+    }
+
+    /// What goes to a guest is copied once, into its memory: not to be cut out before.
+    #[test]
+    fn rows_are_where_their_column_lies() {
+        let lies = |whole: &Bytes, part: &Bytes| whole.as_ptr_range().contains(&part.as_ptr());
+        let set = |row: usize| (row % 3 != 0).then_some(row % 7 == 0);
+        let bits = ColumnBytes::from_array(&(0..100).map(set).collect::<BooleanArray>()).unwrap();
+        for (rows, as_it_lies) in [(16..64, true), (64..100, true), (0..100, true), (0..5, false), (3..64, false)] {
+            let some = bits.slice(rows.clone()).unwrap();
+            let validity = some.validity().expect("nulls");
+            assert_eq!(lies(bits.validity().unwrap(), validity), as_it_lies, "{rows:?}");
+            assert_eq!(some.to_array().unwrap().null_count(), rows.filter(|row| row % 3 == 0).count());
+        }
+        let texts =
+            ColumnBytes::from_array(&StringArray::from_iter_values((0..100).map(|row| row.to_string()))).unwrap();
+        for (rows, as_it_lies) in [(0..64, true), (64..100, false)] {
+            let some = texts.slice(rows).unwrap();
+            assert!(lies(texts.values(), some.values()));
+            assert_eq!(lies(texts.offsets().unwrap(), some.offsets().unwrap()), as_it_lies);
         }
     }
 
