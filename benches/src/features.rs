@@ -1,5 +1,6 @@
 //! The feature workload (`peers/SPEC.md`): `examples/features-3m` beside Polars,
-//! DuckDB and pandas. Each round needs 17 GB of disk, until all have ended.
+//! DuckDB and pandas. Each round needs 17 GB of disk, until all have ended. And by itself
+//! over ten times the rows: SIZE GB a round.
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
@@ -124,7 +125,10 @@ impl Bench<'_> {
     }
 
     fn host(&self, pipeline: &str, format: &str, more: &[&str]) -> Result<Measured> {
-        let data = self.data.join(format!("events.{format}"));
+        self.host_over(pipeline, &self.data.join(format!("events.{format}")), more)
+    }
+
+    fn host_over(&self, pipeline: &str, data: &Path, more: &[&str]) -> Result<Measured> {
         let mut command = Command::new(&self.place.host);
         command.args(["run", "--json", "--set", &format!("data={}", data.display())]).args(more);
         command.arg("--store").arg(self.store());
@@ -192,6 +196,33 @@ impl Bench<'_> {
         // Its own clock: the digests for the comparison come after.
         Ok((report["wall"].as_f64().context("wall")?, report["rss_feat_mib"].as_f64().context("rss")?))
     }
+}
+
+/// Peak resident memory over the rows of the workload and over ten times as many, in turn.
+pub fn tenfold(place: &Place, rounds: usize) -> Result<()> {
+    let (data, ten) = (peers::events(place)?, peers::tenfold(place)?);
+    let bench = Bench { place, data, stores: tempfile::tempdir_in(&place.work)?, store: Cell::new(0) };
+    bench.host("features.toml", "parquet", &[])?;
+    let (mut wall, mut again, mut memory) = (Table::default(), Table::default(), Table::default());
+    for _ in 0..rounds {
+        let events = bench.data.join("events.parquet");
+        for (name, data) in [("3 M rows", &events), ("30 M rows", &ten)] {
+            bench.fresh()?;
+            let cold = bench.host_over("features.toml", data, &[])?;
+            wall.add(name, cold.wall.as_secs_f64());
+            memory.add(name, cold.peak as f64 / (1 << 20) as f64);
+            for _ in 0..5 {
+                let nothing = bench.host_over("features.toml", data, &[])?;
+                again.add(name, nothing.wall.as_secs_f64() * 1e3);
+            }
+        }
+    }
+    wall.print("Features 1 to 8 from Parquet, cold but compiled", "s", Some("3 M rows"));
+    again.print("Nothing changed", "ms", Some("3 M rows"));
+    memory.print("The same: peak resident memory", "MiB", Some("3 M rows"));
+    let all = json!({ "wall_s": wall.json(), "again_ms": again.json(), "memory_mib": memory.json() });
+    std::fs::write(place.work.join("tenfold.json"), serde_json::to_string_pretty(&all)?)?;
+    Ok(())
 }
 
 /// Measures.

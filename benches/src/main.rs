@@ -1,4 +1,4 @@
-//! `cargo xtask bench [dag | features] [ROUNDS]`: Millrace and its peers in turn, in
+//! `cargo xtask bench [dag | features | tenfold] [ROUNDS]`: Millrace and its peers in turn, in
 //! one run, since machines are noisy: ratios count, not seconds.
 //!
 //! Data, Python and what the peers need lie in `MILLRACE_BENCH` (without it in
@@ -43,11 +43,12 @@ fn run() -> Result<()> {
     match arguments.first().map(String::as_str) {
         Some("dag") => dag::run(&place, rounds),
         Some("features") => features::run(&place, rounds),
+        Some("tenfold") => features::tenfold(&place, rounds),
         None => {
             dag::run(&place, rounds)?;
             features::run(&place, rounds)
         }
-        Some(other) => bail!("there is no benchmark `{other}`: dag or features"),
+        Some(other) => bail!("there is no benchmark `{other}`: dag, features or tenfold"),
     }
 }
 

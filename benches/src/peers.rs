@@ -44,6 +44,19 @@ pub fn events(place: &Place) -> Result<PathBuf> {
     Ok(folder)
 }
 
+/// A file with ten times the rows of `events.parquet`, of ten seeds.
+pub fn tenfold(place: &Place) -> Result<PathBuf> {
+    let file = place.work.join("data/tenfold.parquet");
+    if !file.is_file() {
+        // Under its name when it is whole.
+        let part = file.with_extension("part");
+        let mut command = Command::new(python(place)?);
+        must(command.arg(place.root.join("benches/peers/gen_tenfold.py")).arg(&part))?;
+        std::fs::rename(part, &file)?;
+    }
+    Ok(file)
+}
+
 /// A folder with the rows of `events.parquet` in twelve files.
 pub fn pieces(place: &Place) -> Result<PathBuf> {
     let folder = place.work.join("pieces");

@@ -17,7 +17,7 @@ cargo xtask test        build, then every test
 cargo xtask check       what CI runs: fmt, clippy, doc, tidy, deny, test
 cargo xtask deny        licences, sources and known defects of what is depended on
 cargo xtask bench NAME  measures beside the peers: `dag` (tasks cached and cold), `features` (3 M rows),
-                         `micro` (the pieces) or `sandbox` (steps in it and native;
+                         `tenfold` (30 M rows), `micro` (the pieces) or `sandbox` (steps in it and native;
                          with FOLDER…: components of folders in turn; `--step NAME`: one of them)
 cargo xtask toolchain   which compiler for WebAssembly is used, or what is missing
 ";

@@ -14,7 +14,7 @@
 //! index/a/HEX           copies of the records of a pipeline's last run
 //! traces/a/HEX          what a pipeline's last run looked at, and what came of it
 //! claims/               locks of tasks that are being computed
-//! tmp/                  files that are being written
+//! tmp/a/                files that are being written, by thread
 //! ```
 //!
 //! Everything is written to `tmp/` and renamed into place, and a record only

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,6 +23,19 @@ pub enum ObjectName {
 
 /// So long after its last byte a file that was never named is nobody's.
 const UNFINISHED: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Folders for files that are being written.
+const WRITING: usize = 16;
+
+/// Which of them this thread writes in. Where all write in one they wait for each other: the system
+/// locks a folder while it looks for room for a file, for long where many were lately removed.
+fn place_of_thread() -> usize {
+    static THREADS: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static PLACE: usize = THREADS.fetch_add(1, Ordering::Relaxed) % WRITING;
+    }
+    PLACE.with(|place| *place)
+}
 
 /// A file that is being written and has no name yet. Dropped, it is gone.
 pub struct NewFile {
@@ -62,12 +76,18 @@ impl Store {
     /// # Errors
     /// When the system cannot make one.
     pub fn new_file(&self) -> Result<NewFile> {
-        let folder = self.root.join("tmp");
-        let file = tempfile::Builder::new()
-            .prefix("")
-            .tempfile_in(&folder)
-            .map_err(|e| StoreError::new("write in", &folder, e))?;
-        Ok(NewFile { file })
+        let mut folder = self.root.join("tmp");
+        folder.push(format!("{:x}", place_of_thread()));
+        let make = || tempfile::Builder::new().prefix("").tempfile_in(&folder);
+        let file = match make() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // Somebody else may be faster.
+                let _ = std::fs::create_dir(&folder);
+                make()
+            }
+            made => made,
+        };
+        Ok(NewFile { file: file.map_err(|e| StoreError::new("write in", &folder, e))? })
     }
 
     /// Removes the files that processes which were killed have left half written: those that
@@ -76,7 +96,10 @@ impl Store {
         let is_old = |meta: &std::fs::Metadata| {
             meta.is_file() && meta.modified().is_ok_and(|at| at.elapsed().is_ok_and(|age| age > UNFINISHED))
         };
-        for entry in std::fs::read_dir(self.root.join("tmp")).into_iter().flatten().flatten() {
+        let entries = |folder: PathBuf| std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let is_folder = |entry: &std::fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
+        let folders = entries(self.root.join("tmp")).filter(is_folder).map(|entry| entry.path());
+        for entry in std::iter::once(self.root.join("tmp")).chain(folders).flat_map(entries) {
             if entry.metadata().is_ok_and(|meta| is_old(&meta)) {
                 let _ = std::fs::remove_file(entry.path());
             }
@@ -254,19 +277,43 @@ fn map_immutable(file: &File) -> io::Result<memmap2::Mmap> {
 mod tests {
     use super::*;
 
+    /// Nor do those of others matter, or that there are none yet.
+    #[test]
+    fn threads_write_in_folders_of_their_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let write = |_| store.write_file(&folder.path().join("packs/a"), b"whole").unwrap();
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..2 * WRITING).map(|i| scope.spawn(move || write(i))).collect();
+            threads.into_iter().for_each(|thread| thread.join().unwrap());
+        });
+        let places: Vec<_> =
+            std::fs::read_dir(folder.path().join("tmp")).unwrap().map(|entry| entry.unwrap()).collect();
+        assert!((2..=WRITING).contains(&places.len()));
+        assert!(places.iter().all(|place| std::fs::read_dir(place.path()).unwrap().next().is_none()));
+        std::fs::remove_dir_all(folder.path().join("tmp")).unwrap();
+        assert!(store.new_file().is_err());
+    }
+
     #[test]
     fn what_was_never_named_goes_after_a_day() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).unwrap();
         let tmp = folder.path().join("tmp");
-        for (name, hours) in [("new", 0), ("yesterday", 23), ("left", 25), ("long", 24 * 300)] {
-            let file = File::create(tmp.join(name)).unwrap();
-            file.set_modified(std::time::SystemTime::now() - Duration::from_secs(hours * 60 * 60)).unwrap();
+        for place in [tmp.clone(), tmp.join("f")] {
+            std::fs::create_dir_all(place.join("folder")).unwrap();
+            for (name, hours) in [("new", 0), ("yesterday", 23), ("left", 25), ("long", 24 * 300)] {
+                let file = File::create(place.join(name)).unwrap();
+                file.set_modified(std::time::SystemTime::now() - Duration::from_secs(hours * 60 * 60)).unwrap();
+            }
         }
-        std::fs::create_dir(tmp.join("folder")).unwrap();
         store.clear_unfinished();
-        let mut left: Vec<_> = std::fs::read_dir(&tmp).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        left.sort();
-        assert_eq!(left, ["folder", "new", "yesterday"]);
+        for place in [tmp.clone(), tmp.join("f")] {
+            let mut left: Vec<_> = std::fs::read_dir(&place).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+            // Where the store itself writes.
+            left.retain(|name| name.len() > 1);
+            left.sort();
+            assert_eq!(left, ["folder", "new", "yesterday"]);
+        }
     }
 }
