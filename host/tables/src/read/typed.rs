@@ -164,12 +164,12 @@ impl<'a> Typed<'a> {
                     }
                 }
                 Values::Checked(Check::Int, _) => {
-                    if let Some((_, end)) = int_at(bytes, at).filter(|(_, end)| is_end(*end)) {
+                    if let Some(end) = end_of_int(bytes, at).filter(|end| is_end(*end)) {
                         return Ok(end);
                     }
                 }
                 Values::Checked(Check::Float, _) => {
-                    if let Some((_, end)) = float_at(bytes, at).filter(|(_, end)| is_end(*end)) {
+                    if let Some(end) = end_of_float(bytes, at).filter(|end| is_end(*end)) {
                         return Ok(end);
                     }
                 }
@@ -270,6 +270,50 @@ fn int_at(bytes: &[u8], at: usize) -> Option<(i64, usize)> {
     is_one.then_some((if is_negative { -value } else { value }, end))
 }
 
+/// Digits from here on, eight at a time.
+#[inline]
+fn digits(bytes: &[u8], at: usize) -> usize {
+    const EACH: u64 = u64::MAX / 255;
+    let mut end = at;
+    while let Some(eight) = bytes.get(end..).and_then(|rest| rest.first_chunk()) {
+        let value = u64::from_le_bytes(*eight) ^ (EACH * u64::from(b'0'));
+        // The upper bit of each byte that is no digit: a digit is at most 9, and 118 more is below 128.
+        let others = (((value & (EACH * 127)) + EACH * 118) | value) & (EACH * 128);
+        if others != 0 {
+            return end + others.trailing_zeros() as usize / 8 - at;
+        }
+        end += 8;
+    }
+    end + bytes[end..].iter().take_while(|byte| byte.is_ascii_digit()).count() - at
+}
+
+/// Where an integer ends that begins here, if [`int_at`] would take it.
+#[inline]
+fn end_of_int(bytes: &[u8], at: usize) -> Option<usize> {
+    let is_negative = bytes.get(at) == Some(&b'-');
+    let start = at + usize::from(is_negative);
+    let length = digits(bytes, start);
+    let is_one = matches!(length, 1..=18) && (bytes[start] != b'0' || length == 1 && !is_negative);
+    is_one.then_some(start + length)
+}
+
+/// Where a number ends that begins here, without what it is: of those in which nothing is lost,
+/// whatever the digits are.
+#[inline]
+fn end_of_float(bytes: &[u8], at: usize) -> Option<usize> {
+    let start = at + usize::from(bytes.get(at) == Some(&b'-'));
+    let whole = digits(bytes, start);
+    // Less than 2^53, and no zero before others.
+    let is_safe = matches!(whole, 1..=15) && (whole == 1 || bytes[start] != b'0');
+    let point = start + whole;
+    if !is_safe || bytes.get(point) != Some(&b'.') {
+        return is_safe.then_some(point);
+    }
+    let behind = digits(bytes, point + 1);
+    // The least that so many digits say is no zero and has all its bits.
+    matches!(behind, 1..=300).then_some(point + 1 + behind)
+}
+
 /// A number that begins here, of those that nothing can be said against, and where it ends.
 #[inline]
 fn float_at(bytes: &[u8], at: usize) -> Option<(f64, usize)> {
@@ -300,6 +344,32 @@ mod tests {
             }
             if let Some((value, end)) = float_at(line.as_bytes(), 0) && end == field.len() {
                 prop_assert_eq!(float(field.as_bytes()).map(f64::to_bits), Some(value.to_bits()));
+            }
+        }
+
+        /// What is not decoded has the type that it has when it is.
+        #[test]
+        fn numbers_that_nobody_wants_are_those_that_are_read(
+            field in "-?[0-9]{0,20}(\\.[0-9]{0,20}|\\.0{290,310}[0-9]{0,2})?(e-?[0-9]{1,3})?[a-z]?",
+            rest in ",[0-9]{0,9}",
+        ) {
+            let (line, end) = (format!("{field}{rest}"), Some(field.len()));
+            let bytes = line.as_bytes();
+            if end_of_int(bytes, 0) == end {
+                prop_assert!(int(field.as_bytes()).is_some(), "{}", field);
+            }
+            if end_of_float(bytes, 0) == end {
+                prop_assert!(float(field.as_bytes()).is_some(), "{}", field);
+            }
+            // And of integers all that are read the fast way.
+            prop_assert_eq!(end_of_int(bytes, 0), int_at(bytes, 0).map(|(_, end)| end));
+        }
+
+        #[test]
+        fn digits_are_counted_whatever_comes_behind(bytes in prop::collection::vec(prop_oneof![48u8..58, any::<u8>()], 0..40)) {
+            for at in 0..=bytes.len() {
+                let expected = bytes[at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+                prop_assert_eq!(digits(&bytes, at), expected);
             }
         }
     }
