@@ -128,6 +128,18 @@ impl Texts {
         }
     }
 
+    /// Numbers the texts of a column, and adds to `codes` for each row the number and 1, or 0
+    /// where there is none.
+    #[inline]
+    pub fn codes(&mut self, column: &StringArray, codes: &mut Vec<u32>) {
+        match column.nulls() {
+            None => codes.extend(rows(column).map(|text| self.number_of(text) + 1)),
+            Some(nulls) => {
+                codes.extend(rows(column).zip(nulls).map(|(text, is)| if is { self.number_of(text) + 1 } else { 0 }))
+            }
+        }
+    }
+
     #[inline]
     fn number_of(&mut self, text: &[u8]) -> u32 {
         if self.places.len() <= 2 * self.len() {
@@ -211,6 +223,15 @@ mod tests {
         assert_eq!(texts.find_all(&column), [1, NONE, 0, NONE, NONE]);
         texts.number("");
         assert_eq!(texts.find_all(&column.slice(1, 4)), [NONE, 0, NONE, 2]);
+    }
+
+    #[test]
+    fn a_code_says_which_text_or_that_there_is_none() {
+        let (mut texts, mut codes) = (Texts::default(), vec![7]);
+        texts.codes(&StringArray::from(vec![Some("b"), None, Some("a"), Some("b"), Some("")]), &mut codes);
+        texts.codes(&StringArray::from(vec!["x", "a", ""]).slice(1, 2), &mut codes);
+        assert_eq!(codes, [7, 1, 0, 2, 1, 3, 2, 3]);
+        assert_eq!(texts.iter().collect::<Vec<_>>(), ["b", "a", ""]);
     }
 
     #[test]

@@ -22,12 +22,13 @@
 use std::collections::BTreeMap;
 
 use millrace_sdk::grouped;
-use millrace_sdk::kernels::KeyMap;
-use millrace_sdk::keys::{Numbering, Packed};
 use millrace_sdk::prelude::*;
 
+mod keys;
 mod states;
 
+use keys::Merging;
+pub use keys::{KeyColumn, KeyKind, Keys, Values};
 use states::Function;
 pub use states::States;
 
@@ -62,35 +63,6 @@ fn aggregate(text: &str) -> Option<Aggregate> {
     (column.is_some() || function == Function::Count).then_some(Aggregate { function, column })
 }
 
-/// A value of a key. Declared in the order in which keys are sorted.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Key {
-    /// Missing.
-    Null,
-    /// An integer or a boolean.
-    Int(i64),
-    /// Text.
-    Text(String),
-}
-
-/// The keys of the groups of a part.
-#[derive(Debug, Serialize, Deserialize)]
-pub enum Keys {
-    /// One column of integers; which group has the missing key.
-    Ints(Packed<i64>, Option<u32>),
-    /// Anything else.
-    Rows(Vec<Vec<Key>>),
-}
-
-impl Keys {
-    fn len(&self) -> usize {
-        match self {
-            Self::Ints(keys, _) => keys.0.len(),
-            Self::Rows(keys) => keys.len(),
-        }
-    }
-}
-
 /// Groups of a part.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Groups {
@@ -101,17 +73,6 @@ pub struct Groups {
     kinds: Vec<KeyKind>,
     /// Of each aggregate: whether it is of integers.
     integers: Vec<bool>,
-}
-
-/// What a column of the key is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum KeyKind {
-    /// Integers.
-    Int,
-    /// Booleans.
-    Bool,
-    /// Text.
-    Text,
 }
 
 fn is_integer(data_type: &DataType) -> bool {
@@ -197,156 +158,19 @@ impl Step for Group {
     }
 }
 
-/// Rows as keys, numbered in the order in which they come.
-#[derive(Default)]
-struct Rows {
-    known: KeyMap<Vec<Key>, u32>,
-    keys: Vec<Vec<Key>>,
-}
-
-impl Rows {
-    fn number(&mut self, key: Vec<Key>) -> u32 {
-        let next = self.keys.len() as u32;
-        *self.known.entry(key).or_insert_with_key(|key| {
-            self.keys.push(key.clone());
-            next
-        })
-    }
-}
-
-/// For each row the number of its group, and the key of each group.
-fn groups(part: &Part, by: &[String]) -> Result<(Vec<u32>, Keys)> {
-    let is_int = |name: &str| {
-        let number = |field: &Field| is_integer(field.data_type()) || *field.data_type() == DataType::Boolean;
-        part.fields().iter().any(|field| field.name() == name && number(field))
-    };
-    if let [name] = by
-        && is_int(name)
-    {
-        // As a whole: it is looked at twice.
-        let column = part.i64(name)?;
-        let mut numbering = Numbering::of([&column]);
-        let numbers = match column.null_count() {
-            0 => numbering.numbers(column.values()),
-            _ => {
-                let number = |key| match key {
-                    Some(key) => numbering.number(key),
-                    None => numbering.missing(),
-                };
-                column.iter().map(number).collect()
-            }
-        };
-        let (keys, missing) = numbering.into_keys();
-        return Ok((numbers, Keys::Ints(Packed(keys), missing)));
-    }
-    let mut columns: Vec<Vec<Key>> = Vec::new();
-    for name in by {
-        let mut keys = Vec::with_capacity(part.rows());
-        for block in part.blocks() {
-            if is_int(name) {
-                keys.extend(block.i64(name)?.iter().map(|key| key.map_or(Key::Null, Key::Int)));
-            } else {
-                let text = |key: &str| Key::Text(key.to_owned());
-                keys.extend(block.text(name)?.iter().map(|key| key.map_or(Key::Null, text)));
-            }
-        }
-        columns.push(keys);
-    }
-    let mut rows = Rows::default();
-    let of_rows = (0..part.rows()).map(|row| rows.number(columns.iter().map(|column| column[row].clone()).collect()));
-    let of_rows = of_rows.collect();
-    Ok((of_rows, Keys::Rows(rows.keys)))
-}
-
-/// The groups of the parts so far.
-#[derive(Default)]
-struct Merging {
-    integers: Numbering,
-    rows: Rows,
-}
-
-impl Merging {
-    /// The numbers that the groups of one more part have among all.
-    fn numbers(&mut self, keys: &Keys) -> Vec<u32> {
-        match keys {
-            Keys::Ints(Packed(keys), missing) => {
-                self.integers.expect(keys);
-                let number = |(place, key): (u32, &i64)| match missing {
-                    Some(missing) if *missing == place => self.integers.missing(),
-                    _ => self.integers.number(*key),
-                };
-                match missing {
-                    None => self.integers.numbers(keys),
-                    Some(_) => (0..).zip(keys).map(number).collect(),
-                }
-            }
-            Keys::Rows(keys) => keys.iter().map(|key| self.rows.number(key.clone())).collect(),
-        }
-    }
-
-    fn len(&self) -> usize {
-        self.integers.keys().len() + self.rows.keys.len()
-    }
-
-    /// The keys, and the order in which they come out.
-    fn done(self) -> Merged {
-        if !self.rows.keys.is_empty() {
-            let keys = self.rows.keys;
-            let mut order: Vec<u32> = (0..keys.len() as u32).collect();
-            order.sort_unstable_by(|a, b| keys[*a as usize].cmp(&keys[*b as usize]));
-            return Merged { keys: Keys::Rows(keys), order };
-        }
-        let order = self.integers.sorted();
-        let (keys, missing) = self.integers.into_keys();
-        Merged { keys: Keys::Ints(Packed(keys), missing), order }
-    }
-}
-
-/// The groups of all parts.
-struct Merged {
-    keys: Keys,
-    order: Vec<u32>,
-}
-
-impl Merged {
-    /// A column of the key, in order.
-    fn column(&self, i: usize, kind: KeyKind) -> Column {
-        let int = |group: &u32| match &self.keys {
-            Keys::Ints(keys, missing) => (*missing != Some(*group)).then(|| keys.0[*group as usize]),
-            Keys::Rows(keys) => match &keys[*group as usize][i] {
-                Key::Int(int) => Some(*int),
-                _ => None,
-            },
-        };
-        let text = |group: &u32| match &self.keys {
-            Keys::Ints(..) => None,
-            Keys::Rows(keys) => match &keys[*group as usize][i] {
-                Key::Text(text) => Some(text.as_str()),
-                _ => None,
-            },
-        };
-        let order = self.order.iter();
-        match kind {
-            KeyKind::Text => order.map(text).collect::<StringArray>().into(),
-            KeyKind::Bool => order.map(|group| int(group).map(|int| int != 0)).collect::<BooleanArray>().into(),
-            KeyKind::Int => order.map(int).collect::<Int64Array>().into(),
-        }
-    }
-}
-
 impl Fold for Group {
     type Partial = Groups;
 
     fn partial(&self, task: &Task) -> Result<Groups> {
         let part = task.part("input")?;
-        let (of_rows, keys) = groups(&part, &self.by)?;
         let type_of = |name: &str| part.fields().iter().find(|field| field.name() == name).map(Field::data_type);
         let kind = |name: &String| match type_of(name) {
             Some(DataType::Utf8) => KeyKind::Text,
             Some(DataType::Boolean) => KeyKind::Bool,
             _ => KeyKind::Int,
         };
-        let kinds = self.by.iter().map(kind).collect();
+        let kinds: Vec<KeyKind> = self.by.iter().map(kind).collect();
+        let (of_rows, keys) = Keys::of(&part, &self.by, &kinds)?;
         let is_of_integers = |name: &String| type_of(name).is_some_and(is_integer);
         let (mut all, mut integers) = (Vec::new(), Vec::new());
         for (_, aggregate) in self.aggregates() {
@@ -367,11 +191,12 @@ impl Fold for Group {
 
     fn merge(&self, partials: Partials<Groups>, task: &Task) -> Result<()> {
         let aggregates = self.aggregates();
-        let mut merging = Merging::default();
+        let mut so_far: Option<Merging> = None;
         let mut all = vec![States::default(); aggregates.len()];
         let (mut kinds, mut integers) = (Vec::new(), Vec::new());
         for partial in partials.iter() {
             let partial = partial?;
+            let merging = so_far.get_or_insert_with(|| Merging::new(&partial.kinds));
             let numbers = merging.numbers(&partial.keys);
             for (i, (_, aggregate)) in aggregates.iter().enumerate() {
                 all[i].resize(aggregate.function, partial.integers[i], merging.len());
@@ -379,18 +204,15 @@ impl Fold for Group {
             }
             (kinds, integers) = (partial.kinds, partial.integers);
         }
-        if kinds.is_empty() {
-            // Without parts there are no rows, and none come out.
-            return Ok(());
-        }
-        let merged = merging.done();
-        let count = merged.keys.len();
-        let mut columns: Vec<(&str, Column)> =
-            self.by.iter().enumerate().map(|(i, name)| (name.as_str(), merged.column(i, kinds[i]))).collect();
+        // Without parts there are no rows, and none come out.
+        let Some(merging) = so_far else { return Ok(()) };
+        let (order, keys) = merging.done(&kinds);
+        let count = order.len();
+        let mut columns: Vec<(&str, Column)> = self.by.iter().map(String::as_str).zip(keys).collect();
         for (i, ((name, aggregate), all)) in aggregates.iter().zip(all).enumerate() {
             let function = aggregate.function;
             let States { counts, sums, floats, ints } = all;
-            let groups = merged.order.iter().map(|group| *group as usize);
+            let groups = order.iter().map(|group| *group as usize);
             let column = match function {
                 Function::Count => groups.map(|group| counts.0[group] as i64).collect::<Vec<_>>().into(),
                 Function::Sum => groups.map(|group| sums.0[group]).collect::<Vec<f64>>().into(),
@@ -485,6 +307,86 @@ mod tests {
         assert_eq!(out.text("output", "name"), names);
         assert_eq!(out.numbers("output", "user"), [None, Some(7.0), Some(2.0), Some(7.0)]);
         assert_eq!(out.numbers("output", "n"), [Some(1.0), Some(1.0), Some(1.0), Some(2.0)]);
+    }
+
+    /// Of all kinds, missing or not, in parts of several blocks, few values and many: the groups are
+    /// those of a map, in its order.
+    #[test]
+    fn keys_are_told_apart_and_sorted_as_their_values_are() {
+        type Row = (Option<String>, Option<i64>, Option<bool>, Option<String>);
+        let mut state = 7u64;
+        let mut random = move |below: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % below
+        };
+        for (rows, distinct, missing) in [(0, 1, 9), (50, 3, 2), (40_000, 5, 9), (20_000, 9_000, 40), (3_000, 1, 1)] {
+            let mut row = || -> Row {
+                let mut is = || random(missing) > 0;
+                let (a, b, c, d) = (is(), is(), is(), is());
+                let text = ["", "a", "a\0", "eight by", "nine bytes", "ä"][random(6) as usize];
+                (
+                    a.then(|| format!("{text}{}", random(distinct))),
+                    b.then(|| [i64::MIN, -3, 0, i64::MAX][random(4) as usize].wrapping_add(random(distinct) as i64)),
+                    c.then(|| random(2) == 0),
+                    d.then(|| text.to_owned()),
+                )
+            };
+            let parts: Vec<Vec<Row>> = [rows, 0, rows / 3, 1].map(|rows| (0..rows).map(|_| row()).collect()).into();
+            let batch = |rows: &Vec<Row>| {
+                table(vec![
+                    ("a", Arc::new(rows.iter().map(|row| row.0.clone()).collect::<StringArray>()) as ArrayRef),
+                    ("b", Arc::new(rows.iter().map(|row| row.1).collect::<Int64Array>())),
+                    ("c", Arc::new(rows.iter().map(|row| row.2).collect::<BooleanArray>())),
+                    ("d", Arc::new(rows.iter().map(|row| row.3.clone()).collect::<StringArray>())),
+                ])
+            };
+            for by in [
+                &["a"][..],
+                &["d"],
+                &["c"],
+                &["a", "d"],
+                &["b", "a"],
+                &["c", "d"],
+                &["d", "c", "b"],
+                &["a", "b", "c", "d"],
+            ] {
+                // A value of each column as text that sorts as it does: what is missing first.
+                let key = |row: &Row| -> Vec<Option<String>> {
+                    let column = |name: &&str| match *name {
+                        "a" => row.0.clone(),
+                        "b" => row.1.map(|int| format!("{:020}", i128::from(int) - i128::from(i64::MIN))),
+                        "c" => row.2.map(|is| u8::from(is).to_string()),
+                        _ => row.3.clone(),
+                    };
+                    by.iter().map(column).collect()
+                };
+                let mut expected: BTreeMap<Vec<Option<String>>, f64> = BTreeMap::new();
+                parts.iter().flatten().for_each(|row| *expected.entry(key(row)).or_default() += 1.0);
+                let params = json!({ "by": by, "columns": { "n": "count()" } });
+                let out =
+                    Harness::<Group>::new(params).parts("input", parts.iter().map(batch).collect()).run().unwrap();
+                let counts: Vec<Option<f64>> = expected.values().map(|count| Some(*count)).collect();
+                assert_eq!(out.numbers("output", "n"), counts, "{by:?} {rows}");
+                for (i, name) in by.iter().enumerate() {
+                    let found: Vec<Option<String>> = match *name {
+                        "a" | "d" => out.text("output", name),
+                        "b" => {
+                            let ints = out.column("output", name);
+                            let ints = ints.as_any().downcast_ref::<Int64Array>().unwrap();
+                            ints.iter()
+                                .map(|int| int.map(|int| format!("{:020}", i128::from(int) - i128::from(i64::MIN))))
+                                .collect()
+                        }
+                        _ => {
+                            let bools = out.column("output", name);
+                            let bools = bools.as_any().downcast_ref::<BooleanArray>().unwrap();
+                            bools.iter().map(|is| is.map(|is| u8::from(is).to_string())).collect()
+                        }
+                    };
+                    assert!(found.iter().eq(expected.keys().map(|key| &key[i])), "{by:?} {name} {rows}");
+                }
+            }
+        }
     }
 
     #[test]
