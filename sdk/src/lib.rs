@@ -68,6 +68,7 @@ mod error;
 pub mod expr_math;
 pub mod grouped;
 pub mod kernels;
+pub mod key_rows;
 pub mod keys;
 mod pair;
 pub mod params;

@@ -177,7 +177,7 @@ impl Fold for Group {
             let of_integers = aggregate.column.as_ref().is_some_and(is_of_integers);
             let function = aggregate.function;
             let mut states = States::default();
-            states.resize(function, of_integers, keys.len());
+            states.resize(function, of_integers, keys.count());
             if let Some(name) = &aggregate.column {
                 states.add(function, &part, name, of_integers, &of_rows)?;
             } else {
@@ -199,7 +199,7 @@ impl Fold for Group {
             let merging = so_far.get_or_insert_with(|| Merging::new(&partial.kinds));
             let numbers = merging.numbers(&partial.keys);
             for (i, (_, aggregate)) in aggregates.iter().enumerate() {
-                all[i].resize(aggregate.function, partial.integers[i], merging.len());
+                all[i].resize(aggregate.function, partial.integers[i], merging.count());
                 all[i].merge(aggregate.function, &partial.states[i], &numbers);
             }
             (kinds, integers) = (partial.kinds, partial.integers);

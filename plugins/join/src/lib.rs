@@ -17,7 +17,7 @@
 
 use std::collections::BTreeMap;
 
-use millrace_sdk::kernels::KeyMap;
+use millrace_sdk::key_rows::{KeyRows, KeyValues};
 use millrace_sdk::keys::Numbering;
 use millrace_sdk::prelude::*;
 
@@ -109,36 +109,31 @@ impl Step for Join {
     }
 }
 
-/// For each row its key; none where a part of it is missing.
-fn keys(part: &Part, on: &[String]) -> Result<Vec<Option<Vec<Key>>>> {
-    let mut keys: Vec<Option<Vec<Key>>> = vec![Some(Vec::with_capacity(on.len())); part.rows()];
-    for name in on {
-        let is_text = part.fields().iter().any(|field| field.name() == name && *field.data_type() == DataType::Utf8);
-        let values: Vec<Option<Key>> = if is_text {
-            part.text(name)?.iter().map(|text| Some(Key::Text(text?.to_owned()))).collect()
-        } else {
-            part.i64(name)?.iter().map(|int| int.map(Key::Int)).collect()
-        };
-        for (key, value) in keys.iter_mut().zip(values) {
-            match value {
-                Some(value) => key.iter_mut().for_each(|key| key.push(value.clone())),
-                None => *key = None,
-            }
-        }
-    }
-    Ok(keys)
-}
-
-#[derive(Clone, PartialEq, Eq, Hash)]
-enum Key {
-    Int(i64),
-    Text(String),
-}
-
 /// No further row.
 const END: u32 = u32::MAX;
 
 impl Join {
+    /// The number of the key of each row on both sides; none where a part of it is missing, or
+    /// no row of the table has it.
+    fn numbers(&self, part: &Part, table: &Table) -> Result<(Vec<Option<u32>>, Vec<Option<u32>>)> {
+        let is_text = |name: &String| {
+            part.fields().iter().any(|field| field.name() == name && *field.data_type() == DataType::Utf8)
+        };
+        let mut values: Vec<KeyValues> = self.on.iter().map(|name| KeyValues::new(is_text(name))).collect();
+        let mut right = vec![Vec::new(); self.on.len()];
+        for part in table.parts() {
+            for ((name, values), codes) in self.on.iter().zip(&mut values).zip(&mut right) {
+                codes.extend(values.codes(&part, name)?);
+            }
+        }
+        let radices: Vec<u64> = values.iter().map(|values| values.len() as u64 + 1).collect();
+        let mut rows = KeyRows::new(&radices, right.first().map_or(0, Vec::len));
+        let of_table = rows.numbers(&right).into_iter().map(Some).collect();
+        let left = self.on.iter().zip(&values).map(|(name, values)| values.find(part, name));
+        let left = left.collect::<Result<Vec<_>>>()?;
+        Ok((whole(rows.find(&left), &left), whole(of_table, &right)))
+    }
+
     /// Rows and their partners, from the number of the key of each row on both
     /// sides; none for a key without a number.
     fn pairs(
@@ -151,16 +146,16 @@ impl Join {
         let mut next: Vec<u32> = Vec::new();
         for (row, key) in (0u32..).zip(right) {
             next.push(END);
-            match key.map(|key| key as usize) {
-                None => {}
-                // Numbers come in order, so a new one is the next.
-                Some(key) if key == ends.len() => ends.push((row, row)),
-                Some(key) => {
-                    let (_, last) = &mut ends[key];
-                    next[*last as usize] = row;
-                    *last = row;
-                }
+            let Some(key) = key else { continue };
+            if ends.len() <= key as usize {
+                ends.resize(key as usize + 1, (END, END));
             }
+            let (first, last) = &mut ends[key as usize];
+            match *last {
+                END => *first = row,
+                last => next[last as usize] = row,
+            }
+            *last = row;
         }
         let (mut rows, mut partners) = (Vec::with_capacity(left.size_hint().0), Vec::with_capacity(left.size_hint().0));
         for (row, key) in (0u32..).zip(left) {
@@ -187,6 +182,14 @@ impl Join {
     }
 }
 
+/// The numbers of the rows of which no code says that there is none.
+fn whole(mut numbers: Vec<Option<u32>>, columns: &[Vec<u32>]) -> Vec<Option<u32>> {
+    for codes in columns {
+        numbers.iter_mut().zip(codes).filter(|(_, code)| **code == 0).for_each(|(number, _)| *number = None);
+    }
+    numbers
+}
+
 impl Map for Join {
     fn map(&self, task: &Task) -> Result<()> {
         let part = task.part("input")?;
@@ -204,16 +207,8 @@ impl Map for Join {
                 right.iter().flatten().map(|key| key.map(|key| numbering.number(key))).collect();
             self.pairs(left.iter().map(|key| numbering.find(key?)), right.into_iter())?
         } else {
-            let mut known: KeyMap<Vec<Key>, u32> = KeyMap::default();
-            let mut right = Vec::new();
-            for part in table.parts() {
-                for key in keys(&part, &self.on)? {
-                    let next = known.len() as u32;
-                    right.push(key.map(|key| *known.entry(key).or_insert(next)));
-                }
-            }
-            let left = keys(&part, &self.on)?;
-            self.pairs(left.iter().map(|key| known.get(key.as_ref()?).copied()), right.into_iter())?
+            let (left, right) = self.numbers(&part, &table)?;
+            self.pairs(left.into_iter(), right.into_iter())?
         };
         let found = partners.iter().filter(|partner| partner.is_some()).count();
         let metrics: BTreeMap<&str, usize> =
@@ -267,6 +262,59 @@ mod tests {
     fn an_inner_join_on_two_columns_keeps_what_agrees_in_both() {
         let out = join(json!({ "on": ["user", "kind"], "how": "inner" })).run().unwrap();
         assert_eq!(out.text("output", "name"), [Some("Bea".to_owned())]);
+    }
+
+    /// Keys of all kinds, missing or not, against two loops.
+    #[test]
+    fn partners_are_the_rows_that_agree_in_all_columns() {
+        type Row = (Option<String>, Option<i64>, Option<bool>);
+        let mut state = 3u64;
+        let mut random = move |below: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % below
+        };
+        for (rows, distinct) in [(0, 1), (40, 3), (300, 40), (300, 1)] {
+            let mut some = |rows: u64| -> Vec<Row> {
+                let mut row = || {
+                    let text = ["", "a", "a key of more bytes "][random(3) as usize];
+                    let text = (random(9) > 0).then(|| format!("{text}{}", random(distinct)));
+                    let int = [i64::MIN, 5, i64::MAX][random(3) as usize].wrapping_add(random(distinct) as i64);
+                    (text, (random(9) > 0).then_some(int), (random(9) > 0).then_some(random(2) == 0))
+                };
+                (0..rows).map(|_| row()).collect()
+            };
+            let (parts, right) = ([some(rows), some(1), some(0)], [some(rows / 2), some(rows / 3)]);
+            let keys = |rows: &[Row]| -> Vec<(&'static str, ArrayRef)> {
+                vec![
+                    ("a", Arc::new(rows.iter().map(|row| row.0.clone()).collect::<StringArray>())),
+                    ("b", Arc::new(rows.iter().map(|row| row.1).collect::<Int64Array>())),
+                    ("c", Arc::new(rows.iter().map(|row| row.2).collect::<BooleanArray>())),
+                ]
+            };
+            let number = |from: usize, rows: &[Row]| -> ArrayRef {
+                Arc::new((from..from + rows.len()).map(|row| row as i64).collect::<Int64Array>())
+            };
+            let table_parts = [(0, &right[0]), (right[0].len(), &right[1])]
+                .map(|(from, rows)| table([keys(rows), vec![("row", number(from, rows))]].concat()));
+            for on in [&["a"][..], &["c"], &["a", "b"], &["b", "a"], &["c", "a", "b"], &["c", "b"]] {
+                let expected = parts.iter().flatten().flat_map(|left| {
+                    let agrees = |name: &&str, row: &Row| match *name {
+                        "a" => left.0.is_some() && left.0 == row.0,
+                        "b" => left.1.is_some() && left.1 == row.1,
+                        _ => left.2.is_some() && left.2 == row.2,
+                    };
+                    let is_partner = |(_, row): &(usize, &Row)| on.iter().all(|name| agrees(name, row));
+                    let found = right.iter().flatten().enumerate().filter(is_partner).map(|(row, _)| Some(row as f64));
+                    let found: Vec<Option<f64>> = found.collect();
+                    if found.is_empty() { vec![None] } else { found }
+                });
+                let params = json!({ "on": on, "columns": ["row"], "max": 1000 });
+                let harness =
+                    Harness::<Join>::new(params).parts("input", parts.iter().map(|rows| table(keys(rows))).collect());
+                let out = harness.parts("table", table_parts.to_vec()).run().unwrap();
+                assert_eq!(out.numbers("output", "row"), expected.collect::<Vec<_>>(), "{on:?} {rows}");
+            }
+        }
     }
 
     #[test]

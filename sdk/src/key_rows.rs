@@ -1,0 +1,199 @@
+//! Keys of one column or several. The values of each column are numbered, then the rows of
+//! these numbers, so that no row has a key of its own in memory.
+
+use crate::keys::Numbering;
+use crate::texts::{NONE, Texts};
+use crate::{Part, Result};
+
+/// The values that a column of keys has, as codes: 0 is none, else it is the number of the
+/// value among those known and 1.
+#[derive(Debug)]
+pub enum KeyValues {
+    /// Of integers, and booleans as 0 and 1.
+    Ints(Numbering),
+    /// Of texts.
+    Texts(Texts),
+}
+
+impl KeyValues {
+    /// Of a column of texts, or of integers or booleans.
+    pub fn new(is_text: bool) -> Self {
+        if is_text { Self::Texts(Texts::default()) } else { Self::Ints(Numbering::default()) }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Ints(ints) => ints.keys().len(),
+            Self::Texts(texts) => texts.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The code of each row of a column, whose values may be new.
+    ///
+    /// # Errors
+    /// When it has another type.
+    #[inline]
+    pub fn codes(&mut self, part: &Part, name: &str) -> Result<Vec<u32>> {
+        let mut codes = Vec::with_capacity(part.rows());
+        for block in part.blocks() {
+            match self {
+                Self::Texts(texts) => texts.codes(&block.text(name)?, &mut codes),
+                Self::Ints(ints) => {
+                    let column = block.i64(name)?;
+                    ints.expect(column.values());
+                    codes.extend(column.iter().map(|key| key.map_or(0, |key| ints.number(key) + 1)));
+                }
+            }
+        }
+        Ok(codes)
+    }
+
+    /// The code of each row of a column; 0 also where its value is not known.
+    ///
+    /// # Errors
+    /// When it has another type.
+    #[inline]
+    pub fn find(&self, part: &Part, name: &str) -> Result<Vec<u32>> {
+        let mut codes = Vec::with_capacity(part.rows());
+        for block in part.blocks() {
+            match self {
+                // One more than `NONE` is 0.
+                Self::Texts(texts) => {
+                    codes.extend(texts.find_all(&block.text(name)?).iter().map(|number| number.wrapping_sub(NONE)));
+                }
+                Self::Ints(ints) => {
+                    let code = |key: Option<i64>| key.and_then(|key| ints.find(key)).map_or(0, |number| number + 1);
+                    codes.extend(block.i64(name)?.iter().map(code));
+                }
+            }
+        }
+        Ok(codes)
+    }
+}
+
+/// Rows of codes, numbered in the order in which they come.
+#[derive(Debug, Default)]
+pub struct KeyRows {
+    /// Of the only column: by code its number and 1, and by number its code.
+    only: (Vec<u32>, Vec<u32>),
+    /// Of several: for each but the first the pairs of what is before it, by its number, and its code.
+    pairs: Vec<Pairs>,
+}
+
+#[derive(Debug)]
+struct Pairs {
+    /// More than each code.
+    radix: u64,
+    known: Numbering,
+}
+
+impl Pairs {
+    /// Of a number and a code of 32 bits each.
+    #[inline]
+    fn key(&self, before: u32, code: u32) -> i64 {
+        (u64::from(before) * self.radix + u64::from(code)) as i64
+    }
+}
+
+impl KeyRows {
+    /// For columns whose codes are less than these, and so many rows at a time.
+    pub fn new(radices: &[u64], rows: usize) -> Self {
+        let mut places = radices.first().copied().unwrap_or(1);
+        let pairs = radices.iter().skip(1).map(|radix| {
+            let greatest = places.saturating_mul(*radix) - 1;
+            places = (rows as u64).min(greatest);
+            // What is too far for a table is found by its hash.
+            let bounds = Some((0, i64::try_from(greatest).unwrap_or(i64::MAX)));
+            Pairs { radix: *radix, known: Numbering::new(bounds, rows) }
+        });
+        Self { pairs: pairs.collect(), ..Self::default() }
+    }
+
+    /// How many there are.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.pairs.last().map_or(self.only.1.len(), |pairs| pairs.known.keys().len())
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The number of each row, which may be new, from the codes of its columns.
+    ///
+    /// # Panics
+    /// When there are more columns than were expected.
+    #[inline]
+    pub fn numbers(&mut self, columns: &[Vec<u32>]) -> Vec<u32> {
+        let [first, rest @ ..] = columns else { return Vec::new() };
+        if rest.is_empty() {
+            return self.of_one(first);
+        }
+        let mut before: Vec<u32> = first.clone();
+        for (pairs, codes) in self.pairs.iter_mut().zip(rest) {
+            let keys: Vec<i64> = before.iter().zip(codes).map(|(before, code)| pairs.key(*before, *code)).collect();
+            before = pairs.known.numbers(&keys);
+        }
+        before
+    }
+
+    #[inline]
+    fn of_one(&mut self, codes: &[u32]) -> Vec<u32> {
+        let (numbers, known) = &mut self.only;
+        let places = codes.iter().max().map_or(0, |code| *code as usize + 1);
+        if numbers.len() < places {
+            numbers.resize(places, 0);
+        }
+        let number = |code: &u32| {
+            let place = &mut numbers[*code as usize];
+            if *place == 0 {
+                known.push(*code);
+                *place = known.len() as u32;
+            }
+            *place - 1
+        };
+        codes.iter().map(number).collect()
+    }
+
+    /// The number of each row; none where it has none.
+    ///
+    /// # Panics
+    /// When columns differ in length.
+    #[inline]
+    pub fn find(&self, columns: &[Vec<u32>]) -> Vec<Option<u32>> {
+        let rows = columns.first().map_or(0, Vec::len);
+        let find = |row: usize| {
+            let (first, rest) = columns.split_first()?;
+            if rest.is_empty() {
+                return self.only.0.get(first[row] as usize)?.checked_sub(1);
+            }
+            let mut pairs = self.pairs.iter().zip(rest);
+            pairs.try_fold(first[row], |before, (pairs, codes)| pairs.known.find(pairs.key(before, codes[row])))
+        };
+        (0..rows).map(find).collect()
+    }
+
+    /// The code of each column, by number.
+    #[inline]
+    pub fn codes(self) -> Vec<Vec<u32>> {
+        let (mut numbers, mut columns) = (self.only.1, Vec::with_capacity(self.pairs.len() + 1));
+        if let Some(last) = self.pairs.last() {
+            numbers = (0..last.known.keys().len() as u32).collect();
+        }
+        for Pairs { radix, known } in self.pairs.iter().rev() {
+            let key = |number: &u32| known.keys()[*number as usize] as u64;
+            columns.push(numbers.iter().map(|number| (key(number) % radix) as u32).collect());
+            numbers.iter_mut().for_each(|number| *number = (key(number) / radix) as u32);
+        }
+        columns.push(numbers);
+        columns.reverse();
+        columns
+    }
+}
