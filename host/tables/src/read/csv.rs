@@ -263,13 +263,10 @@ impl Parser<'_> {
 
     /// Parses a block. Unless the columns are known, it says what they are.
     fn block(&self, block: &Block, kinds: &mut [Kind], mut is_known: bool) -> Result<(), Stop> {
-        let has_quotes = memchr::memchr2(b'"', b'\r', &block.bytes).is_some();
-        if is_known
-            && !has_quotes
-            && let Ok(found) = self.typed(block, kinds)
-        {
+        if is_known && let Ok(found) = self.typed(block, kinds) {
             return Ok(found?);
         }
+        let has_quotes = memchr::memchr2(b'"', b'\r', &block.bytes).is_some();
         let mut part = CsvPart::new(self.header.len());
         let mut place = self.number << 44 | block.number << 20;
         let mut emitted = false;

@@ -149,44 +149,42 @@ impl<'a> Splitter<'a> {
         while self.scanned < self.buffer.len() {
             let to = self.buffer.len().min(self.scanned + CHUNK);
             let piece = &self.buffer[self.scanned..to];
-            let is_inside = matches!(self.state, State::Quoted | State::Closing);
-            if self.delimiter.is_none() || (!is_inside && memchr::memchr(b'"', piece).is_none()) {
-                // Without quotes every line is a record.
-                for at in memchr::memchr_iter(b'\n', piece) {
-                    *found += 1;
-                    *end = self.scanned + at + 1;
-                    if *found == lines {
-                        return true;
+            let read = match self.state {
+                State::Quoted => match memchr::memchr(b'"', piece) {
+                    Some(quote) => {
+                        self.state = State::Closing;
+                        quote + 1
                     }
+                    None => piece.len(),
+                },
+                State::Closing if piece[0] == b'"' => {
+                    self.state = State::Quoted;
+                    1
                 }
-                self.state = match piece.last() {
-                    Some(b'\n' | b'\r') => State::Start,
-                    Some(last) if Some(*last) == self.delimiter => State::Start,
-                    Some(_) => State::Unquoted,
-                    None => self.state,
-                };
-                self.scanned = to;
-                continue;
-            }
-            for (at, byte) in piece.iter().enumerate() {
-                self.state = match (self.state, byte) {
-                    (State::Quoted, b'"') => State::Closing,
-                    (State::Quoted, _) => State::Quoted,
-                    (State::Start, b'"') | (State::Closing, b'"') => State::Quoted,
-                    (_, b'\n') => {
+                // Up to the next quote every line is a record.
+                _ => {
+                    let quote = self.delimiter.and_then(|_| memchr::memchr(b'"', piece));
+                    let plain = &piece[..quote.unwrap_or(piece.len())];
+                    for at in memchr::memchr_iter(b'\n', plain) {
                         *found += 1;
                         *end = self.scanned + at + 1;
                         if *found == lines {
                             return true;
                         }
-                        State::Start
                     }
-                    (_, b'\r') => State::Start,
-                    (_, byte) if Some(*byte) == self.delimiter => State::Start,
-                    _ => State::Unquoted,
-                };
-            }
-            self.scanned = to;
+                    self.state = match plain.last() {
+                        Some(b'\n' | b'\r') => State::Start,
+                        Some(last) if Some(*last) == self.delimiter => State::Start,
+                        Some(_) => State::Unquoted,
+                        None => self.state,
+                    };
+                    if quote.is_some() {
+                        self.state = if self.state == State::Start { State::Quoted } else { State::Unquoted };
+                    }
+                    plain.len() + usize::from(quote.is_some())
+                }
+            };
+            self.scanned += read;
         }
         false
     }
@@ -220,6 +218,20 @@ mod tests {
             .map(|(line, bytes)| format!("{line} {}", String::from_utf8(bytes).unwrap()))
             .collect();
         assert_eq!(found, ["1 a,b\n", "2 1,\"x\ny\"\n", "4 2,5\" tv\n", "5 3,\"\"\"\n\"\n", "7 4,z"]);
+    }
+
+    /// Text is read in chunks, which end anywhere: between two quotes for one.
+    #[test]
+    fn a_record_may_lie_across_chunks() {
+        let record = "7,\"a\"\"\n,\"\"\",5\" tv,\"\"\n";
+        let rows = 2 * CHUNK / record.len();
+        for before in 0..record.len() {
+            let text = "h".repeat(before) + "\n" + &record.repeat(rows);
+            let found = blocks(text.as_bytes(), 10_000);
+            let of_records = |bytes: &[u8]| bytes == record.repeat(bytes.len() / record.len()).as_bytes();
+            assert!(of_records(&found[0].1[before + 1..]) && found[1..].iter().all(|(_, bytes)| of_records(bytes)));
+            assert_eq!(found.len(), (rows + 1).div_ceil(10_000));
+        }
     }
 
     proptest! {

@@ -1,9 +1,9 @@
 //! CSV whose types are known, straight into columns.
 //!
-//! A block without quotes is read field by field into vectors of their type: no text is
-//! kept, and a number ends where its digits do. Whatever is not plain (a value of another
-//! type, a record with too many fields) is no error here but a reason to read the block
-//! again the careful way, which says what is wrong.
+//! A block is read field by field into vectors of their type: no text is kept, and a number
+//! ends where its digits do. Whatever is not plain (a value of another type, a record with too
+//! many fields, something behind a closing quote) is no error here but a reason to read the
+//! block again the careful way, which says what is wrong.
 
 use std::sync::Arc;
 
@@ -66,6 +66,8 @@ pub(super) struct Typed<'a> {
     is_plain: bool,
     columns: Vec<ColumnSoFar>,
     rows: usize,
+    /// A field whose quotes were doubled, without.
+    unquoted: Vec<u8>,
 }
 
 /// Why a block is read again: it is not as plain as it seemed.
@@ -101,6 +103,7 @@ impl<'a> Typed<'a> {
             is_plain: missing.contains(&&b""[..]) && !missing.iter().any(odd),
             columns: wanted.into_iter().map(column).collect(),
             rows: 0,
+            unquoted: Vec::new(),
         }
     }
 
@@ -109,8 +112,13 @@ impl<'a> Typed<'a> {
         self.rows
     }
 
-    /// Reads a block without quotes and carriage returns, to its end.
+    /// Reads a block to its end.
     pub(super) fn block(&mut self, bytes: &[u8]) -> Plain<()> {
+        // A carriage return by itself ends a line, too.
+        let ends_line = |at: usize| bytes.get(at + 1) == Some(&b'\n');
+        if !memchr::memchr_iter(b'\r', bytes).all(ends_line) {
+            return Err(NotPlain);
+        }
         let is_checked = |column: &ColumnSoFar| matches!(column.values, Values::Checked(Check::Text, _));
         // Text that nobody wants is looked at all together.
         if self.columns.iter().any(is_checked) && std::str::from_utf8(bytes).is_err() {
@@ -119,12 +127,20 @@ impl<'a> Typed<'a> {
         let mut at = 0;
         let last = self.columns.len() - 1;
         while at < bytes.len() {
-            if bytes[at] == b'\n' {
-                at += 1; // an empty line
+            let empty = match &bytes[at..] {
+                [b'\n', ..] => 1,
+                [b'\r', b'\n', ..] => 2,
+                _ => 0,
+            };
+            if empty > 0 {
+                at += empty;
                 continue;
             }
             for place in 0..=last {
                 at = self.field(place, bytes, at)?;
+                if place == last && bytes.get(at) == Some(&b'\r') {
+                    at += 1;
+                }
                 let ends_as_it_should = match bytes.get(at) {
                     Some(byte) => *byte == if place == last { b'\n' } else { self.delimiter },
                     None => place == last,
@@ -142,7 +158,7 @@ impl<'a> Typed<'a> {
     /// Reads a field that begins here; gives the place behind it.
     #[inline]
     fn field(&mut self, place: usize, bytes: &[u8], at: usize) -> Plain<usize> {
-        let Self { delimiter, is_plain, columns, missing, rows } = self;
+        let Self { delimiter, is_plain, columns, missing, rows, unquoted } = self;
         let column = &mut columns[place];
         let is_end = |at: usize| bytes.get(at).is_none_or(|byte| *byte == *delimiter || *byte == b'\n');
         if *is_plain {
@@ -176,8 +192,15 @@ impl<'a> Typed<'a> {
                 _ => {}
             }
         }
-        let length = memchr::memchr2(*delimiter, b'\n', &bytes[at..]).unwrap_or(bytes.len() - at);
-        let field = &bytes[at..at + length];
+        let (field, end) = match bytes.get(at) {
+            Some(b'"') => quoted(bytes, at + 1, unquoted)?,
+            _ => {
+                let length = memchr::memchr2(*delimiter, b'\n', &bytes[at..]).unwrap_or(bytes.len() - at);
+                let field = &bytes[at..at + length];
+                let field = field.strip_suffix(b"\r").unwrap_or(field);
+                (field, at + field.len())
+            }
+        };
         let is_missing = missing.contains(&field);
         if is_missing && !matches!(column.values, Values::Checked(..)) {
             column.missing.push(*rows);
@@ -205,7 +228,7 @@ impl<'a> Typed<'a> {
             }
             Values::Skipped => {}
         }
-        Ok(at + length)
+        Ok(end)
     }
 
     /// Bytes of the largest column of text.
@@ -249,6 +272,26 @@ impl<'a> Typed<'a> {
         }
         Ok(out)
     }
+}
+
+/// A field behind a quote: what is in it, and the place behind its last quote.
+#[inline]
+fn quoted<'b>(bytes: &'b [u8], from: usize, unquoted: &'b mut Vec<u8>) -> Plain<(&'b [u8], usize)> {
+    let quote = |from: usize| memchr::memchr(b'"', &bytes[from..]).map(|length| from + length).ok_or(NotPlain);
+    let mut end = quote(from)?;
+    if bytes.get(end + 1) != Some(&b'"') {
+        return Ok((&bytes[from..end], end + 1));
+    }
+    unquoted.clear();
+    let mut start = from;
+    while bytes.get(end + 1) == Some(&b'"') {
+        // Of two quotes the first one stays.
+        unquoted.extend_from_slice(&bytes[start..=end]);
+        start = end + 2;
+        end = quote(start)?;
+    }
+    unquoted.extend_from_slice(&bytes[start..end]);
+    Ok((unquoted, end + 1))
 }
 
 /// An integer of at most 18 digits that begins here, and where it ends.
@@ -350,7 +393,7 @@ mod tests {
         /// What is not decoded has the type that it has when it is.
         #[test]
         fn numbers_that_nobody_wants_are_those_that_are_read(
-            field in "-?[0-9]{0,20}(\\.[0-9]{0,20}|\\.0{290,310}[0-9]{0,2})?(e-?[0-9]{1,3})?[a-z]?",
+            field in "-?[0-9]{0,20}(\\.[0-9]{0,20}|\\.0{290,340}[0-9]{0,2})?(e-?[0-9]{1,3})?[a-z]?",
             rest in ",[0-9]{0,9}",
         ) {
             let (line, end) = (format!("{field}{rest}"), Some(field.len()));
