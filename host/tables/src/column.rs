@@ -400,13 +400,13 @@ mod tests {
     #[test]
     fn rows_are_where_their_column_lies() {
         let lies = |whole: &Bytes, part: &Bytes| whole.as_ptr_range().contains(&part.as_ptr());
-        let set = |row: usize| (row % 3 != 0).then_some(row % 7 == 0);
+        let set = |row: usize| (!row.is_multiple_of(3)).then_some(row.is_multiple_of(7));
         let bits = ColumnBytes::from_array(&(0..100).map(set).collect::<BooleanArray>()).unwrap();
         for (rows, as_it_lies) in [(16..64, true), (64..100, true), (0..100, true), (0..5, false), (3..64, false)] {
             let some = bits.slice(rows.clone()).unwrap();
             let validity = some.validity().expect("nulls");
             assert_eq!(lies(bits.validity().unwrap(), validity), as_it_lies, "{rows:?}");
-            assert_eq!(some.to_array().unwrap().null_count(), rows.filter(|row| row % 3 == 0).count());
+            assert_eq!(some.to_array().unwrap().null_count(), rows.filter(|row| row.is_multiple_of(3)).count());
         }
         let texts =
             ColumnBytes::from_array(&StringArray::from_iter_values((0..100).map(|row| row.to_string()))).unwrap();

@@ -377,6 +377,17 @@ mod tests {
 
     use super::*;
 
+    /// Too many digits to tell are left to whoever parses.
+    #[test]
+    fn a_number_that_nobody_wants_is_none_if_it_is_too_small_to_be_read() {
+        for zeros in 290..340 {
+            let field = format!("0.{}1", "0".repeat(zeros));
+            if end_of_float(field.as_bytes(), 0) == Some(field.len()) {
+                assert!(float(field.as_bytes()).is_some(), "{zeros}");
+            }
+        }
+    }
+
     proptest! {
         /// The fast way takes nothing that the careful one does not, and reads it alike.
         #[test]
