@@ -3,12 +3,13 @@
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use millrace_store::{FileStamp, Store};
 use millrace_tables::export::Exporter;
-use millrace_tables::read::Format;
+use millrace_tables::read::{Format, Threads};
 use millrace_types::wire::Kind;
-use millrace_types::{Artifact, Table};
+use millrace_types::{Artifact, Part, Table};
 use millrace_wasm::{Cancel, Data};
 use serde::{Deserialize, Serialize};
 
@@ -78,14 +79,17 @@ fn write_table<W: Write + Send>(
     let text = |error: &dyn std::fmt::Display| error.to_string();
     data.decode(table).map_err(|error| text(&error))?;
     let mut exporter = Exporter::new(out, format, &table.schema).map_err(|error| text(&error))?;
-    for part in &table.parts {
+    let encoder = exporter.encoder();
+    let encode = |part: &Arc<Part>| {
         if cancel.is_cancelled() {
             return Err("stopped".to_owned());
         }
         let columns = part.columns.iter().map(|chunk| data.column(chunk)).collect::<Result<Vec<_>, _>>();
         let columns = columns.map_err(|error| text(&error))?;
-        exporter.part(part.rows as usize, &columns).map_err(|error| text(&error))?;
-    }
+        encoder.part(part.rows as usize, &columns).map_err(|error| text(&error))
+    };
+    let put = |part| exporter.put(part).map_err(|error| text(&error));
+    Threads::new(data.store().threads()).in_turn(table.parts.iter(), encode, put)?;
     exporter.finish().map_err(|error| text(&error))
 }
 

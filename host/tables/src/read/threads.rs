@@ -5,7 +5,7 @@
 //! row group, or the only one. It knows nothing of what is done.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread::Scope;
 
 /// Threads, of which those that have nothing to do may be asked for.
@@ -65,6 +65,36 @@ impl Threads {
         self.each_with(items, || (), |(), item| each(item))
     }
 
+    /// Makes something of each item, by whichever thread is free, and does something with what came
+    /// of it in their order: so many things wait for their turn at most as there are threads.
+    /// After a failure nothing more is begun, and nothing more done.
+    ///
+    /// # Errors
+    /// That of the first item that failed.
+    pub fn in_turn<I: Send, T: Send, E: Send>(
+        &self,
+        items: impl IntoIterator<Item = I, IntoIter: ExactSizeIterator + Send>,
+        make: impl Fn(I) -> Result<T, E> + Sync,
+        put: impl FnMut(T) -> Result<(), E> + Send,
+    ) -> Result<(), E> {
+        let turns = Turns { turn: Mutex::new(Turn { place: 0, is_over: false, put }), changed: Condvar::new() };
+        let one = |(place, item): (usize, I)| {
+            let over = Over(&turns);
+            let made = make(item)?;
+            let turn = turns.turn.lock().unwrap_or_else(PoisonError::into_inner);
+            let waits = |turn: &mut Turn<_>| turn.place != place && !turn.is_over;
+            let mut turn = turns.changed.wait_while(turn, waits).unwrap_or_else(PoisonError::into_inner);
+            if !turn.is_over {
+                (turn.put)(made)?;
+            }
+            turn.place += 1;
+            turns.changed.notify_all();
+            std::mem::forget(over);
+            Ok(())
+        };
+        self.each(items.into_iter().enumerate(), one).map(drop)
+    }
+
     /// As [`Self::each`], with something that each thread has for itself.
     pub(super) fn each_with<S, I: Send, T: Send, E: Send>(
         &self,
@@ -97,6 +127,28 @@ impl Threads {
         let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
         done.sort_unstable_by_key(|(place, _)| *place);
         done.into_iter().map(|(_, result)| result).collect()
+    }
+}
+
+/// Whose turn it is, and what is done then.
+struct Turn<P> {
+    place: usize,
+    is_over: bool,
+    put: P,
+}
+
+struct Turns<P> {
+    turn: Mutex<Turn<P>>,
+    changed: Condvar,
+}
+
+/// Nobody waits for a turn that never comes.
+struct Over<'t, P>(&'t Turns<P>);
+
+impl<P> Drop for Over<'_, P> {
+    fn drop(&mut self) {
+        self.0.turn.lock().unwrap_or_else(PoisonError::into_inner).is_over = true;
+        self.0.changed.notify_all();
     }
 }
 
