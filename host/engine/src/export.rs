@@ -9,7 +9,7 @@ use millrace_store::{FileStamp, Store};
 use millrace_tables::export::Exporter;
 use millrace_tables::read::{Format, Threads};
 use millrace_types::wire::Kind;
-use millrace_types::{Artifact, Part, Table};
+use millrace_types::{Artifact, Chunk, Part, Table};
 use millrace_wasm::{Cancel, Data};
 use serde::{Deserialize, Serialize};
 
@@ -69,6 +69,26 @@ fn is_packed(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "gz" || extension == "zip")
 }
 
+/// What exports should not need more of, for all threads: each has a part, and what becomes of it.
+const MEMORY: u64 = 1 << 30;
+
+/// About how many bytes a column has when it is read.
+fn size(chunk: &Chunk) -> u64 {
+    match chunk {
+        Chunk::Stored(chunk) => chunk.bytes(),
+        Chunk::Gather(gather) => match gather.data_type.width() {
+            Some(width) => gather.rows.saturating_mul(width as u64),
+            // As many for each row as in what it is taken from.
+            None => {
+                let bytes = gather.sources.iter().map(size).fold(0, u64::saturating_add);
+                let rows: u64 = gather.sources.iter().map(Chunk::rows).sum();
+                (u128::from(bytes) * u128::from(gather.rows) / u128::from(rows.max(1))).try_into().unwrap_or(u64::MAX)
+            }
+        },
+        Chunk::Unread(unread) => unread.rows.saturating_mul(unread.data_type.width().unwrap_or(16) as u64),
+    }
+}
+
 fn write_table<W: Write + Send>(
     data: &StoreData,
     table: &Table,
@@ -89,7 +109,10 @@ fn write_table<W: Write + Send>(
         encoder.part(part.rows as usize, &columns).map_err(|error| text(&error))
     };
     let put = |part| exporter.put(part).map_err(|error| text(&error));
-    Threads::new(data.store().threads()).in_turn(table.parts.iter(), encode, put)?;
+    let largest =
+        table.parts.iter().map(|part| part.columns.iter().map(size).fold(0, u64::saturating_add)).max().unwrap_or(0);
+    let room = (MEMORY / largest.saturating_mul(4).max(1)).max(1).try_into().unwrap_or(usize::MAX);
+    Threads::new(data.store().threads().min(room)).in_turn(table.parts.iter(), encode, put)?;
     exporter.finish().map_err(|error| text(&error))
 }
 

@@ -63,6 +63,10 @@ enum Inside {
     Batch(RecordBatch),
 }
 
+/// Of columns with more bytes the text is made when it is written, some rows at a time: it has
+/// two to four times as many.
+const WHOLE: u64 = 64 << 20;
+
 /// Rows of a row group at most.
 const ROW_GROUP: usize = 1 << 20;
 
@@ -73,17 +77,9 @@ impl Encoder {
     /// Those of the format, and columns that are not what they should be.
     pub fn part(&self, rows: usize, columns: &[ColumnBytes]) -> Result<Encoded, ExportError> {
         let batch = record_batch(&self.schema, rows, columns)?;
+        let bytes: u64 = columns.iter().map(ColumnBytes::bytes).sum();
         Ok(Encoded(match (self.format, &self.row_groups) {
-            (Format::Csv, _) => Inside::Bytes(csv(&batch, false, self.memory())?),
-            (Format::Ndjson, _) => {
-                let mut bytes = self.memory();
-                // With nulls written out: a column of nulls alone must be a column again.
-                let builder = arrow::json::WriterBuilder::new().with_explicit_nulls(true);
-                let mut writer = builder.build::<_, arrow::json::writer::LineDelimited>(&mut bytes);
-                writer.write(&batch).and_then(|()| writer.finish()).map_err(format_error)?;
-                drop(writer);
-                Inside::Bytes(bytes)
-            }
+            (Format::Csv | Format::Ndjson, _) if bytes <= WHOLE => Inside::Bytes(self.text(&batch)?),
             (_, Some(row_groups)) => {
                 // A part stays a row group.
                 let pieces = (0..rows).step_by(ROW_GROUP).map(|from| batch.slice(from, ROW_GROUP.min(rows - from)));
@@ -93,12 +89,21 @@ impl Encoder {
         }))
     }
 
-    fn spare(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
-        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+    fn text(&self, batch: &RecordBatch) -> Result<Vec<u8>, ExportError> {
+        let mut bytes = self.spare().pop().unwrap_or_default();
+        if self.format == Format::Csv {
+            return csv(batch, false, bytes);
+        }
+        // With nulls written out: a column of nulls alone must be a column again.
+        let builder = arrow::json::WriterBuilder::new().with_explicit_nulls(true);
+        let mut writer = builder.build::<_, arrow::json::writer::LineDelimited>(&mut bytes);
+        writer.write(batch).and_then(|()| writer.finish()).map_err(format_error)?;
+        drop(writer);
+        Ok(bytes)
     }
 
-    fn memory(&self) -> Vec<u8> {
-        self.spare().pop().unwrap_or_default()
+    fn spare(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -176,6 +181,16 @@ impl<W: Write + Send> Exporter<W> {
     /// Those of the writer.
     pub fn put(&mut self, part: Encoded) -> Result<(), ExportError> {
         match (&mut self.inner, part.0) {
+            (Inner::Text(_), Inside::Batch(batch)) => {
+                let rows = batch.num_rows();
+                let some =
+                    (rows * (WHOLE as usize / 8)).checked_div(batch.get_array_memory_size()).unwrap_or(rows).max(1);
+                for from in (0..rows).step_by(some) {
+                    let text = self.encoder.text(&batch.slice(from, some.min(rows - from)))?;
+                    self.put(Encoded(Inside::Bytes(text)))?;
+                }
+                Ok(())
+            }
             (Inner::Text(out), Inside::Bytes(mut bytes)) => {
                 // In one piece it took the system up to ten times as long (in turn, 45 MB each).
                 bytes.chunks(128 << 10).try_for_each(|piece| out.write_all(piece))?;
@@ -224,3 +239,6 @@ pub fn record_batch(
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
     RecordBatch::try_new_with_options(schema.clone(), arrays, &options).map_err(format_error)
 }
+
+#[cfg(test)]
+mod tests;

@@ -394,55 +394,6 @@ fn what_many_threads_make_is_put_in_order() {
     assert!(caught.is_err());
 }
 
-/// Whoever encodes the parts of a table, the file is the same.
-#[test]
-fn a_file_does_not_depend_on_who_encoded_its_parts() {
-    use crate::export::Exporter;
-    let text = "i,f,t\n".to_owned() + &(0..5000).map(|i| format!("{i},{}.5,x{}\n", i * 7, i % 11)).collect::<String>();
-    let options = ReadOptions { part_rows: 700, ..options(Format::Csv) };
-    struct Parts(std::sync::Mutex<BTreeMap<u64, (usize, Vec<ColumnBytes>)>>);
-    impl Sink for Parts {
-        fn begin<'s>(&'s self, place: u64, _: &Schema, rows: usize) -> Result<Box<dyn PartSink + 's>, SinkError> {
-            Ok(Box::new(Whole::new(move |columns| {
-                self.0.lock().unwrap().insert(place, (rows, columns));
-                Ok(())
-            })))
-        }
-        fn restart(&self) {
-            self.0.lock().unwrap().clear();
-        }
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("t.csv");
-    std::fs::write(&path, text).unwrap();
-    let parts = Parts(std::sync::Mutex::default());
-    let schema = read(&[path], &options, &Threads::new(2), &parts).unwrap();
-    let mut parts: Vec<_> = parts.0.into_inner().unwrap().into_values().collect();
-    let none = parts[0].1.iter().map(|column| column.slice(0..0).unwrap()).collect();
-    parts.insert(3, (0, none));
-    for format in [Format::Parquet, Format::Ipc, Format::Ndjson, Format::Csv] {
-        let written = |threads: Option<usize>| {
-            let mut bytes = Vec::new();
-            let mut exporter = Exporter::new(&mut bytes, format, &schema).unwrap();
-            match threads {
-                None => parts.iter().for_each(|(rows, columns)| exporter.part(*rows, columns).unwrap()),
-                Some(threads) => {
-                    let encoder = exporter.encoder();
-                    let encode = |(rows, columns): &(usize, Vec<ColumnBytes>)| encoder.part(*rows, columns);
-                    Threads::new(threads).in_turn(parts.iter(), encode, |part| exporter.put(part)).unwrap();
-                }
-            }
-            exporter.finish().unwrap();
-            bytes
-        };
-        let alone = written(None);
-        assert!(alone.len() > 1000, "{format:?}");
-        for threads in [1, 2, 5] {
-            assert!(written(Some(threads)) == alone, "{format:?}, {threads} threads");
-        }
-    }
-}
-
 /// Unsigned columns have statistics in signed boxes.
 #[test]
 fn a_parquet_filter_keeps_rows_of_unsigned_columns() {
