@@ -106,8 +106,8 @@ impl KeyRows {
     pub fn new(radices: &[u64], rows: usize) -> Self {
         let mut places = radices.first().copied().unwrap_or(1);
         let pairs = radices.iter().skip(1).map(|radix| {
-            let greatest = places.saturating_mul(*radix) - 1;
-            places = (rows as u64).min(greatest);
+            let greatest = places.saturating_mul(*radix).saturating_sub(1);
+            places = (rows as u64).min(greatest.saturating_add(1));
             // What is too far for a table is found by its hash.
             let bounds = Some((0, i64::try_from(greatest).unwrap_or(i64::MAX)));
             Pairs { radix: *radix, known: Numbering::new(bounds, rows) }

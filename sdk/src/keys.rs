@@ -1,6 +1,5 @@
 //! Keys of groups and joins, and numbers on their way from `partial` to `merge`.
 
-use std::collections::hash_map::Entry;
 use std::marker::PhantomData;
 use std::ops::Range;
 
@@ -9,7 +8,7 @@ use bytemuck::Pod;
 use serde::de::{Error as _, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::kernels::KeyMap;
+use crate::kernels::mix;
 
 /// Numbers integers from 0, in the order in which they come.
 ///
@@ -20,9 +19,17 @@ pub struct Numbering {
     least: i64,
     /// By distance from `least`: the number and 1; 0 where there is none.
     dense: Vec<u32>,
-    sparse: KeyMap<i64, u32>,
+    /// Of the others the number and 1, where the hash says or in a place behind; 0 where there is
+    /// none. At most half of them are taken.
+    sparse: Vec<u32>,
+    /// How many the others are.
+    far: usize,
     keys: Vec<i64>,
     missing: Option<u32>,
+    /// The least and the greatest that were expected.
+    bounds: Option<(i64, i64)>,
+    /// How many there were to be when the table was last looked at.
+    looked: usize,
 }
 
 /// Places of the table for each key that is expected.
@@ -34,7 +41,8 @@ impl Numbering {
         let (least, greatest) = bounds.unwrap_or((0, 0));
         let places = (greatest as u64).wrapping_sub(least as u64).saturating_add(1);
         let is_dense = places <= (expected as u64).saturating_mul(SPREAD).max(1024);
-        Self { least, dense: if is_dense { vec![0; places as usize] } else { Vec::new() }, ..Self::default() }
+        let dense = if is_dense { vec![0; places as usize] } else { Vec::new() };
+        Self { least, dense, bounds, looked: expected, ..Self::default() }
     }
 
     /// For the keys of these columns.
@@ -50,30 +58,70 @@ impl Numbering {
         Self::new((rows > 0).then_some((least, greatest)), rows)
     }
 
-    /// Makes the table one for these keys, too, if they lie close enough to all others.
+    /// Makes the table one for these keys, too, if they lie close enough to all others. However often
+    /// it is asked, that takes no longer than to number the keys.
     #[inline]
     pub fn expect(&mut self, keys: &[i64]) {
-        let known = self.keys.iter().chain(keys);
         let Some((least, greatest)) = keys.iter().min().zip(keys.iter().max()) else { return };
-        let places = self.dense.len();
-        if places > 0 && self.place(*least) < places && self.place(*greatest) < places {
+        let (before, count) = (self.bounds.unwrap_or((*least, *greatest)), self.keys.len() + keys.len());
+        let (least, greatest) = (before.0.min(*least), before.1.max(*greatest));
+        self.bounds = Some((least, greatest));
+        let is_in_table = |key: i64| self.place(key) < self.dense.len();
+        if (is_in_table(least) && is_in_table(greatest)) || count < 2 * self.looked {
             return;
         }
-        let (least, greatest) =
-            known.fold((*least, *greatest), |(least, greatest), key| (least.min(*key), greatest.max(*key)));
-        let Self { keys: known, missing, .. } = std::mem::take(self);
-        *self = Self::new(Some((least, greatest)), known.len() + keys.len());
-        for (number, key) in (0..).zip(&known) {
-            if missing == Some(number) {
-                continue;
-            }
-            let place = self.place(*key);
-            match self.dense.get_mut(place) {
-                Some(entry) => *entry = number + 1,
-                None => drop(self.sparse.insert(*key, number)),
+        self.looked = count;
+        // On the side where they grow there is room for as many again.
+        let apart = greatest.saturating_sub(least);
+        let (below, above) = (least.saturating_sub(apart), greatest.saturating_add(apart));
+        let wide = (if least < before.0 { below } else { least }, if greatest > before.1 { above } else { greatest });
+        let table = [wide, (least, greatest)].into_iter().map(|bounds| Self::new(Some(bounds), count));
+        let Some(table) = table.into_iter().find(|table| !table.dense.is_empty()) else { return };
+        (self.least, self.dense) = (table.least, table.dense);
+        for number in 0..self.keys.len() as u32 {
+            let place = self.place(self.keys[number as usize]);
+            if let Some(entry) = self.dense.get_mut(place)
+                && self.missing != Some(number)
+            {
+                *entry = number + 1;
             }
         }
-        (self.keys, self.missing) = (known, missing);
+        self.hash_others(0);
+    }
+
+    /// Makes the other table anew, of the keys that are not in the first, with room for so many
+    /// places at least.
+    #[inline]
+    fn hash_others(&mut self, places: usize) {
+        let is_other = |(number, key): (u32, &i64)| {
+            (self.missing != Some(number) && self.place(*key) >= self.dense.len()).then_some(number)
+        };
+        let others: Vec<u32> = (0..).zip(&self.keys).filter_map(is_other).collect();
+        self.far = others.len();
+        self.sparse = match places.max(4 * self.far) {
+            0 => Vec::new(),
+            places => vec![0; places.next_power_of_two()],
+        };
+        for number in others {
+            if let Err(place) = self.look(self.keys[number as usize]) {
+                self.sparse[place] = number + 1;
+            }
+        }
+    }
+
+    /// The number of a key that is not in the first table, or the place for it in the other, which
+    /// has some.
+    #[inline]
+    fn look(&self, key: i64) -> Result<u32, usize> {
+        let mask = self.sparse.len() - 1;
+        let mut place = mix(key as u64) as usize & mask;
+        loop {
+            let Some(number) = self.sparse[place].checked_sub(1) else { return Err(place) };
+            if self.keys[number as usize] == key {
+                return Ok(number);
+            }
+            place = (place + 1) & mask;
+        }
     }
 
     /// The number of what has no key, which is one of all numbers.
@@ -103,13 +151,15 @@ impl Numbering {
             }
             return *known - 1;
         }
-        match self.sparse.entry(key) {
-            Entry::Occupied(known) => *known.get(),
-            Entry::Vacant(place) => {
-                self.keys.push(key);
-                *place.insert(next)
-            }
+        if self.sparse.len() <= 2 * self.far {
+            self.hash_others(64);
         }
+        self.look(key).unwrap_or_else(|place| {
+            self.sparse[place] = next + 1;
+            self.far += 1;
+            self.keys.push(key);
+            next
+        })
     }
 
     /// The numbers of keys, which may be new.
@@ -139,7 +189,7 @@ impl Numbering {
     pub fn sorted(&self) -> Vec<u32> {
         let of_keys = |number: &u32| self.missing != Some(*number);
         let mut order: Vec<u32> = self.missing.into_iter().collect();
-        if !self.dense.is_empty() && self.sparse.is_empty() {
+        if !self.dense.is_empty() && self.far == 0 {
             order.extend(self.dense.iter().filter_map(|entry| entry.checked_sub(1)));
         } else {
             order.extend((0..self.keys.len() as u32).filter(of_keys));
@@ -154,7 +204,8 @@ impl Numbering {
     pub fn find(&self, key: i64) -> Option<u32> {
         match self.dense.get(self.place(key)) {
             Some(known) => known.checked_sub(1),
-            None => self.sparse.get(&key).copied(),
+            None if self.far == 0 => None,
+            None => self.look(key).ok(),
         }
     }
 
@@ -316,6 +367,75 @@ mod tests {
         let mut numbering = Numbering::new(Some((0, 3)), 4);
         assert_eq!((numbering.number(2), numbering.number(-9), numbering.number(2)), (0, 1, 0));
         assert_eq!(numbering.find(-9), Some(1));
+    }
+
+    /// Close or far, in which order and whatever is expected when: the numbers of a map.
+    #[test]
+    fn numbers_are_those_of_a_map() {
+        use std::collections::BTreeMap;
+        let mut state = 1u64;
+        let mut random = move |below: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % below
+        };
+        for _ in 0..200 {
+            let mut numbering = Numbering::default();
+            let mut known: BTreeMap<Option<i64>, u32> = BTreeMap::new();
+            for _ in 0..random(12) {
+                let (kind, from, rows) = (random(6), random(4000) as i64 - 2000, random(300));
+                let key = |i: u64, random: u64| match kind {
+                    0 => from + i as i64,
+                    1 => from - i as i64,
+                    2 => from + (random % 50) as i64,
+                    3 => (random as i64).wrapping_mul(0x9e37_79b9_7f4a_7c15_u64 as i64),
+                    4 => i64::MAX - (random % 5) as i64,
+                    _ => i64::MIN + (random % 5) as i64,
+                };
+                let batch: Vec<i64> = (0..rows).map(|i| key(i, random(1 << 30))).collect();
+                if random(4) > 0 {
+                    numbering.expect(&batch);
+                }
+                let next = |known: &mut BTreeMap<Option<i64>, u32>, key: Option<i64>| {
+                    let next = known.len() as u32;
+                    *known.entry(key).or_insert(next)
+                };
+                if random(3) == 0 {
+                    let expected: Vec<u32> = batch.iter().map(|key| next(&mut known, Some(*key))).collect();
+                    assert_eq!(numbering.numbers(&batch), expected);
+                } else {
+                    batch.iter().for_each(|key| assert_eq!(numbering.number(*key), next(&mut known, Some(*key))));
+                }
+                if random(8) == 0 {
+                    assert_eq!(numbering.missing(), next(&mut known, None));
+                }
+            }
+            for (key, number) in known.iter().filter_map(|(key, number)| Some(((*key)?, *number))) {
+                assert_eq!(numbering.find(key), Some(number));
+                let beside = key.wrapping_add(1);
+                assert_eq!(numbering.find(beside), known.get(&Some(beside)).copied());
+            }
+            assert!(numbering.sorted().iter().eq(known.values()));
+        }
+    }
+
+    /// Blocks that each go on where the last one ended, or lie anywhere: what is done for them
+    /// grows as they do.
+    #[test]
+    fn what_is_expected_again_and_again_is_not_made_anew_each_time() {
+        for step in [1, 1000, 0x0123_4567_89ab_cdef] {
+            let mut numbering = Numbering::default();
+            let mut looked = 0;
+            for block in 0..1000i64 {
+                let keys: Vec<i64> = (0..100).map(|i| (block * 100 + i).wrapping_mul(step)).collect();
+                let before = numbering.looked;
+                numbering.expect(&keys);
+                looked += usize::from(numbering.looked != before);
+                numbering.numbers(&keys);
+            }
+            assert!(numbering.keys().len() == 100_000 && looked < 20, "{looked}");
+            // Those that lie close are in the table.
+            assert_eq!(numbering.far == 0, step == 1);
+        }
     }
 
     #[test]

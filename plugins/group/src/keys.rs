@@ -1,11 +1,11 @@
 //! Keys of groups. The values of each column of the key are numbered, then the rows of
 //! these numbers: no row has a key of its own in memory.
 
-use std::cmp::Ordering;
-
+use millrace_sdk::kernels::sort;
 use millrace_sdk::key_rows::{KeyRows, KeyValues};
 use millrace_sdk::keys::{Numbering, Packed};
 use millrace_sdk::prelude::*;
+use millrace_sdk::texts::Texts;
 
 /// What a column of the key is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,18 +120,23 @@ fn values_of(known: KeyValues) -> Values {
 }
 
 /// By code where it stands among all: what is missing comes first.
-fn ranks(known: &KeyValues) -> Vec<u32> {
-    let order = match known {
-        KeyValues::Ints(ints) => {
-            let mut order: Vec<u32> = (0..ints.keys().len() as u32).collect();
-            order.sort_unstable_by_key(|number| ints.keys()[*number as usize]);
-            order
-        }
-        KeyValues::Texts(texts) => order_of_texts(&texts.iter().collect::<Vec<_>>()),
-    };
+fn ranks(order: impl ExactSizeIterator<Item = u32>) -> Vec<u32> {
     let mut ranks = vec![0; order.len() + 1];
-    (1..).zip(order).for_each(|(rank, number)| ranks[number as usize + 1] = rank);
+    (1..).zip(order).for_each(|(rank, place)| ranks[place as usize + 1] = rank);
     ranks
+}
+
+/// The groups in the order of their keys, by the rank of each column of each group: sorted by the
+/// last column first, and where they are alike by the place that they had.
+fn order_of_groups(count: usize, columns: &[(Vec<u32>, Vec<u32>)]) -> Vec<u32> {
+    let mut order: Vec<u32> = (0..count as u32).collect();
+    for (codes, ranks) in columns.iter().rev() {
+        let rank = |group: &u32| u64::from(ranks[codes[*group as usize] as usize]);
+        let mut places: Vec<u64> = (0u64..).zip(&order).map(|(place, group)| rank(group) << 32 | place).collect();
+        sort(&mut places);
+        order = places.iter().map(|place| order[*place as u32 as usize]).collect();
+    }
+    order
 }
 
 /// The places of texts in their order. Mostly the first bytes in which any of them differ decide,
@@ -236,25 +241,18 @@ impl Merging {
             }
             Self::Columns(all) => {
                 let Columns { known, rows } = *all;
-                let (count, codes) = (rows.len(), rows.codes());
-                let ranks: Vec<Vec<u32>> = known.iter().map(ranks).collect();
-                let compare = |a: &u32, b: &u32| {
-                    let column = |(codes, ranks): (&Vec<u32>, &Vec<u32>)| {
-                        let rank = |group: u32| ranks[codes[group as usize] as usize];
-                        rank(*a).cmp(&rank(*b))
-                    };
-                    codes.iter().zip(&ranks).map(column).find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
-                };
-                let mut order: Vec<u32> = (0..count as u32).collect();
-                order.sort_unstable_by(compare);
-                let columns = known.iter().zip(&codes).zip(kinds).map(|((known, codes), kind)| {
+                let count = rows.len();
+                // What they were found by is not needed any more, and goes one after the other.
+                let codes = rows.codes().into_iter();
+                let (known, ranked): (Vec<_>, Vec<_>) = known.into_iter().zip(codes).map(sorted).unzip();
+                let order = order_of_groups(count, &ranked);
+                let columns = known.iter().zip(&ranked).zip(kinds).map(|((known, (codes, _)), kind)| {
                     let places = order.iter().map(|group| codes[*group as usize].checked_sub(1));
                     match known {
-                        KeyValues::Ints(ints) => {
-                            let ints = places.map(|place| place.map(|place| ints.keys()[place as usize]));
-                            column_of_ints(ints, Some(*kind))
+                        Sorted::Ints(ints) => {
+                            column_of_ints(places.map(|place| place.map(|place| ints[place as usize])), Some(*kind))
                         }
-                        KeyValues::Texts(texts) => {
+                        Sorted::Texts(texts) => {
                             let texts: Vec<&str> = texts.iter().collect();
                             let texts = places.map(|place| place.map(|place| texts[place as usize]));
                             texts.collect::<StringArray>().into()
@@ -264,6 +262,29 @@ impl Merging {
                 let columns = columns.collect();
                 (order, columns)
             }
+        }
+    }
+}
+
+/// Values of a column of the key, and no way to find them.
+enum Sorted {
+    Ints(Vec<i64>),
+    Texts(Texts),
+}
+
+/// The values of a column; its codes, and by code the rank.
+fn sorted((known, codes): (KeyValues, Vec<u32>)) -> (Sorted, (Vec<u32>, Vec<u32>)) {
+    match known {
+        KeyValues::Ints(ints) => {
+            let (ints, _) = ints.into_keys();
+            let mut order: Vec<(i64, u32)> = (0..).zip(&ints).map(|(place, int)| (*int, place)).collect();
+            order.sort_unstable();
+            let ranks = ranks(order.into_iter().map(|(_, place)| place));
+            (Sorted::Ints(ints), (codes, ranks))
+        }
+        KeyValues::Texts(texts) => {
+            let ranks = ranks(order_of_texts(&texts.iter().collect::<Vec<_>>()).into_iter());
+            (Sorted::Texts(texts), (codes, ranks))
         }
     }
 }
