@@ -213,3 +213,45 @@ params = { by = [\"k\"], columns = { lo = \"min(v)\", hi = \"max(v)\" } }\n[expo
         assert_eq!(out.lines().count(), 1 + cases.len());
     }
 }
+
+/// A table without rows gives no partner, and what would come of it is missing.
+#[test]
+fn a_join_with_no_rows_at_all_is_a_table() {
+    let sandbox = Sandbox::with(
+        r#"
+[sources.left]
+path = "left.csv"
+
+[sources.right]
+path = "right.csv"
+types = { k = "int64", x = "float64" }
+allow_empty = true
+
+[steps.all]
+uses = "std:join"
+inputs = { input = "left", table = "right" }
+params = { on = ["k"] }
+
+[steps.both]
+uses = "std:join"
+inputs = { input = "left", table = "right" }
+params = { on = ["k"], how = "inner" }
+
+[steps.sums]
+uses = "std:group"
+input = "all"
+params = { by = ["name"], columns = { n = "count(x)" } }
+
+[exports]
+"all.csv" = "all"
+"both.csv" = "both"
+"sums.csv" = "sums"
+"#,
+    );
+    sandbox.write("left.csv", "k,v\n1,a\n2,b\n");
+    sandbox.write("right.csv", "k,name,x\n");
+    sandbox.run(&[]);
+    assert_eq!(sandbox.read("all.csv"), "k,v,name,x\n1,a,,\n2,b,,\n");
+    assert_eq!(sandbox.read("both.csv"), "k,v,name,x\n");
+    assert_eq!(sandbox.read("sums.csv"), "name,n\n,0\n");
+}

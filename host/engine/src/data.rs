@@ -130,7 +130,11 @@ impl StoreData {
             return Ok(column);
         }
         let selection = self.stored(&gather.selection)?;
-        let sources = gather.sources.iter().map(|source| self.column(source)).collect::<Result<Vec<_>, _>>()?;
+        let mut sources = gather.sources.iter().map(|source| self.column(source)).collect::<Result<Vec<_>, _>>()?;
+        if sources.is_empty() {
+            // Of a table without parts: rows of it are missing ones.
+            sources.push(ColumnBytes::empty(&gather.data_type).map_err(error)?);
+        }
         let column = rows::gather(gather.kind, &selection, &sources).map_err(error)?;
         if !is_kept {
             lock(&self.derived).put(gather.digest, column.clone(), column.bytes() as usize);

@@ -84,6 +84,14 @@ impl ColumnRef<'_> {
 }
 
 impl ColumnBytes {
+    /// Without rows.
+    ///
+    /// # Errors
+    /// Never, for the types that there are.
+    pub fn empty(data_type: &DataType) -> Result<Self, ColumnError> {
+        Self::from_array(&arrow::array::new_empty_array(&arrow_type(data_type)))
+    }
+
     /// Its type.
     pub fn data_type(&self) -> &DataType {
         &self.data_type
