@@ -1,6 +1,6 @@
 //! The feature workload (`peers/SPEC.md`): `examples/features-3m` beside Polars,
 //! DuckDB and pandas. Each round needs 17 GB of disk, until all have ended. And by itself
-//! over ten times the rows: SIZE GB a round.
+//! over ten times the rows: 15 GB a round, and 4 GB of data.
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
