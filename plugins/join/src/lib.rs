@@ -113,8 +113,8 @@ impl Step for Join {
 const END: u32 = u32::MAX;
 
 impl Join {
-    /// The number of the key of each row on both sides; none where a part of it is missing, or
-    /// no row of the table has it.
+    /// The number of the key of each row on both sides. A row of the input has none where a part of its
+    /// key is missing, or no row of the table has it: so those of the table that lack a part are never found.
     fn numbers(&self, part: &Part, table: &Table) -> Result<(Vec<Option<u32>>, Vec<Option<u32>>)> {
         let is_text = |name: &String| {
             part.fields().iter().any(|field| field.name() == name && *field.data_type() == DataType::Utf8)
@@ -131,7 +131,7 @@ impl Join {
         let of_table = rows.numbers(&right).into_iter().map(Some).collect();
         let left = self.on.iter().zip(&values).map(|(name, values)| values.find(part, name));
         let left = left.collect::<Result<Vec<_>>>()?;
-        Ok((whole(rows.find(&left), &left), whole(of_table, &right)))
+        Ok((whole(rows.find(&left), &left), of_table))
     }
 
     /// Rows and their partners, from the number of the key of each row on both
