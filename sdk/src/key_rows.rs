@@ -126,10 +126,8 @@ impl KeyRows {
         self.len() == 0
     }
 
-    /// The number of each row, which may be new, from the codes of its columns.
-    ///
-    /// # Panics
-    /// When there are more columns than were expected.
+    /// The number of each row, which may be new, from the codes of its columns, of which there
+    /// are as many as were expected.
     #[inline]
     pub fn numbers(&mut self, columns: &[Vec<u32>]) -> Vec<u32> {
         let [first, rest @ ..] = columns else { return Vec::new() };
@@ -162,7 +160,7 @@ impl KeyRows {
         codes.iter().map(number).collect()
     }
 
-    /// The number of each row; none where it has none.
+    /// The number of each row from the codes of its columns; none where no such row was numbered.
     ///
     /// # Panics
     /// When columns differ in length.
