@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use millrace_store::{FileStamp, Store};
+use millrace_tables::Threads;
 use millrace_tables::export::Exporter;
-use millrace_tables::read::{Format, Threads};
+use millrace_tables::read::Format;
 use millrace_types::wire::Kind;
 use millrace_types::{Artifact, Chunk, Part, Table};
 use millrace_wasm::{Cancel, Data};

@@ -11,5 +11,7 @@ pub mod export;
 pub mod pack;
 pub mod read;
 pub mod rows;
+mod threads;
 
 pub use column::{ColumnBytes, ColumnError, ColumnRef, arrow_type, schema_to_arrow, type_from_arrow};
+pub use threads::Threads;

@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use millrace_store::{Store, StoreError};
-use millrace_tables::read::Threads;
+use millrace_tables::Threads;
 use millrace_types::{Schema, Table};
 use millrace_wasm::Cancel;
 

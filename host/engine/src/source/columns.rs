@@ -18,8 +18,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use millrace_store::Store;
 use millrace_tables::ColumnBytes;
+use millrace_tables::Threads;
 use millrace_tables::pack::PackWriter;
-use millrace_tables::read::{self, PartSink, ReadError, ReadOptions, Sink, SinkError, Threads, Whole};
+use millrace_tables::read::{self, PartSink, ReadError, ReadOptions, Sink, SinkError, Whole};
 use millrace_types::action_record::ObjectRef;
 use millrace_types::wire::Kind;
 use millrace_types::{

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use millrace_store::{Store, StoreError};
-use millrace_tables::read::{self, Format, ReadError, ReadOptions, Threads};
+use millrace_tables::Threads;
+use millrace_tables::read::{self, Format, ReadError, ReadOptions};
 use millrace_types::action_record::ObjectRef;
 use millrace_types::wire::Kind;
 use millrace_types::{Schema, Table};

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use super::split::{Block, Splitter};
-use super::threads::Threads;
 use super::{ReadError, guarded};
+use crate::threads::Threads;
 
 /// Why a file of text is not read on.
 pub(super) enum Stop<W> {

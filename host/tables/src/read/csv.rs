@@ -18,10 +18,10 @@ use super::blocks::each_block;
 use super::infer::{Kind, RawColumn};
 use super::predicate::{Batch, named};
 use super::split::{Block, Splitter};
-use super::threads::Threads;
 use super::typed::{NotPlain, Typed, Wanted};
 use super::{PART_ROWS, PartSink, ReadError, ReadOptions, Shaper, Sink, SinkError, Whole, open::open};
 use crate::column::{arrow_type, field_from_arrow};
+use crate::threads::Threads;
 
 /// A part is cut early when one of its columns has as much text.
 const PART_BYTES: usize = 256 << 20;

@@ -17,8 +17,8 @@ use millrace_types::Schema;
 
 use super::open::regular;
 use super::predicate::Batch;
-use super::threads::Threads;
 use super::{ReadError, ReadOptions, Shaper, Sink, by_threads, place_of};
+use crate::threads::Threads;
 
 /// The schema, from the end of a file or the beginning of a stream.
 pub(super) fn peek(path: &Path, options: &ReadOptions) -> Option<Schema> {

@@ -16,7 +16,6 @@ mod row_group;
 mod shaper;
 mod shared_file;
 mod split;
-mod threads;
 mod typed;
 
 use std::cell::Cell;
@@ -29,10 +28,10 @@ use millrace_types::{DataType, Schema};
 use serde::{Deserialize, Serialize};
 
 use crate::column::{ColumnBytes, ColumnError, field_from_arrow};
+use crate::threads::Threads;
 
 pub use infer::MISSING;
 use shaper::Shaper;
-pub use threads::Threads;
 
 /// What a source file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

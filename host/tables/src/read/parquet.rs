@@ -25,8 +25,8 @@ use super::predicate::Batch;
 use super::row_group::{self, RowGroup, Share, Wanted};
 use super::shaper::{self, Kept, Shaper};
 use super::shared_file::SharedFile;
-use super::threads::Threads;
 use super::{ReadError, ReadOptions, Sink, by_threads, place_of, predicate};
+use crate::threads::Threads;
 
 pub(super) fn read(
     files: &[PathBuf],

@@ -22,9 +22,9 @@ use super::blocks::{Stop as BlocksStop, each_block};
 use super::open::open;
 use super::predicate::{Batch, named};
 use super::split::{Block, Splitter};
-use super::threads::Threads;
 use super::{PART_ROWS, ReadError, ReadOptions, Shaper, Sink, place_of};
 use crate::column::{arrow_type, field_from_arrow};
+use crate::threads::Threads;
 
 use columns::{Column, Misfit, NotGiven};
 use kind::{Kind, Kinds, Names, Unlooked, join_all, kinds_of};

@@ -7,9 +7,10 @@ use ::arrow::json::reader::{ReaderBuilder, infer_json_schema};
 use proptest::prelude::*;
 
 use super::super::tests::{Seeing, SeeingSome, options, types};
-use super::super::{Format, ReadError, ReadOptions, Sink, Threads, read};
+use super::super::{Format, ReadError, ReadOptions, Sink, read};
 use super::*;
 use crate::ColumnBytes;
+use crate::Threads;
 use millrace_types::DataType;
 
 type Parts = BTreeMap<u64, (usize, Vec<String>)>;

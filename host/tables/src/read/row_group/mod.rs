@@ -18,8 +18,8 @@ use ::parquet::arrow::arrow_reader::ParquetRecordBatchReader;
 use super::parquet::{broken_in, unlike};
 use super::predicate::plain_array;
 use super::shaper::Kept;
-use super::threads::Threads;
 use super::{PartSink, ReadError, SinkError, guarded};
+use crate::threads::Threads;
 
 /// Readers of a row group at most: each is a while in the making.
 const SHARES: usize = 64;

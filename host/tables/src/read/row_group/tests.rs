@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use millrace_types::Schema;
 
 use crate::ColumnBytes;
+use crate::Threads;
 use crate::read::tests::{Seeing, options, types};
-use crate::read::{Format, PartSink, ReadOptions, Sink, SinkError, Threads, read};
+use crate::read::{Format, PartSink, ReadOptions, Sink, SinkError, read};
 
 /// A Parquet file of several row groups, with columns of every weight, text, lists and
 /// missing values: `x0` and so on, `t`, `l`.

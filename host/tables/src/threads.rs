@@ -1,4 +1,4 @@
-//! The threads that reading may use.
+//! The threads that reading and exports may use.
 //!
 //! Whoever has more to do than it is about to do itself asks for help, and gets it when a
 //! thread is free: so the last file is read by all, whether it is the last of many, the last
@@ -24,7 +24,7 @@ impl Drop for Taken<'_> {
 }
 
 /// Asks for a thread that does the same as the one that asks.
-pub(super) type Help<'h> = &'h dyn Fn();
+pub(crate) type Help<'h> = &'h dyn Fn();
 
 impl Threads {
     /// So many, of which the caller is one. There is always the caller.
@@ -39,13 +39,13 @@ impl Threads {
 
     /// Does `work` on this thread, and on one more each time that it asks and one is free.
     /// Comes back when all have.
-    pub(super) fn work(&self, work: impl Fn(Help<'_>) + Sync) {
+    pub(crate) fn work(&self, work: impl Fn(Help<'_>) + Sync) {
         std::thread::scope(|scope| begin(self, scope, &work));
     }
 
     /// As [`Self::work`], and on one thread more than there are: of those that take turns at a
     /// file and wait for it, as many compute as there are.
-    pub(super) fn work_and_one_more(&self, work: impl Fn(Help<'_>) + Sync) {
+    pub(crate) fn work_and_one_more(&self, work: impl Fn(Help<'_>) + Sync) {
         std::thread::scope(|scope| {
             started(scope, || begin(self, scope, &work));
             begin(self, scope, &work);
@@ -70,7 +70,7 @@ impl Threads {
     /// After a failure nothing more is begun, and nothing more done.
     ///
     /// # Errors
-    /// That of the first item that failed.
+    /// That of the first item of which nothing could be made, or that could not be put in its turn.
     pub fn in_turn<I: Send, T: Send, E: Send>(
         &self,
         items: impl IntoIterator<Item = I, IntoIter: ExactSizeIterator + Send>,
@@ -96,7 +96,7 @@ impl Threads {
     }
 
     /// As [`Self::each`], with something that each thread has for itself.
-    pub(super) fn each_with<S, I: Send, T: Send, E: Send>(
+    pub(crate) fn each_with<S, I: Send, T: Send, E: Send>(
         &self,
         items: impl IntoIterator<Item = I, IntoIter: ExactSizeIterator + Send>,
         begin: impl Fn() -> S + Sync,
