@@ -1,6 +1,7 @@
 //! The component side: from the world in `wit/` to the types of the SDK. An
 //! author never sees it.
 
+use core::arch::wasm32::{i32x4_splat, i32x4_sub, u64x2, u64x2_extract_lane};
 use std::borrow::Cow;
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -163,6 +164,25 @@ fn lend<R>(column: &Column, call: impl FnOnce(host::NewColumn<'_>) -> R) -> R {
     })
 }
 
+/// Offsets come as they lie among those of all rows.
+fn count_from_zero(offsets: &mut [u8]) {
+    let first = offsets.first_chunk().map_or(0, |first| i32::from_le_bytes(*first));
+    if first == 0 {
+        return;
+    }
+    // This crate is compiled for size, so that no loop of it vectorises by itself.
+    let (fours, rest) = offsets.as_chunks_mut::<16>();
+    for four in fours {
+        let ([low, high], _) = four.as_chunks_mut::<8>() else { continue };
+        let ends = i32x4_sub(u64x2(u64::from_le_bytes(*low), u64::from_le_bytes(*high)), i32x4_splat(first));
+        *low = u64x2_extract_lane::<0>(ends).to_le_bytes();
+        *high = u64x2_extract_lane::<1>(ends).to_le_bytes();
+    }
+    for end in rest.as_chunks_mut::<4>().0 {
+        *end = i32::from_le_bytes(*end).wrapping_sub(first).to_le_bytes();
+    }
+}
+
 /// A column that the host checked.
 fn receive(data_type: DataType, data: wit::ColumnData) -> Result<Column> {
     let misfit = || Error::new("a buffer has another size than its column");
@@ -175,7 +195,8 @@ fn receive(data_type: DataType, data: wit::ColumnData) -> Result<Column> {
     let values = match (&data_type, offsets) {
         (DataType::Boolean, _) => Values::Bits(bits(values)?),
         (_, None) => Values::Fixed(Buffer::from_vec(values)),
-        (_, Some(offsets)) => {
+        (_, Some(mut offsets)) => {
+            count_from_zero(&mut offsets);
             let bytes = Buffer::from_vec(offsets);
             if bytes.len() != (len + 1) * size_of::<i32>() {
                 return Err(misfit());

@@ -199,7 +199,7 @@ fn a_panic_says_where_in_the_step() {
 #[test]
 fn what_is_no_step_is_refused() {
     let newer = {
-        let (from, to) = (b"@0.3.0".as_slice(), b"@0.4.0");
+        let (from, to) = (b"@0.4.0".as_slice(), b"@0.5.0");
         let mut bytes = evil().to_vec();
         let places: Vec<usize> = (0..bytes.len() - from.len()).filter(|at| bytes[*at..].starts_with(from)).collect();
         places.into_iter().for_each(|at| bytes[at..at + to.len()].copy_from_slice(to));

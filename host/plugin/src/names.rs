@@ -146,7 +146,7 @@ mod tests {
                 "millrace_filter::Filter::plan",
             ),
             ("_RNvNtCs5cOc02OMXlo_5alloc3fmt6format", "alloc::format"),
-            ("millrace:step/step@0.3.0#run", "millrace:step/step@0.3.0#run"),
+            ("millrace:step/step@0.4.0#run", "millrace:step/step@0.4.0#run"),
             ("a::b<fn(u8) -> c<d>>::e", "a::b::e"),
             ("<", "<"),
             ("memcpy", "memcpy"),

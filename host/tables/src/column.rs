@@ -36,6 +36,33 @@ pub struct ColumnBytes {
     pub(crate) values: Bytes,
 }
 
+/// Some rows of a column, where they lie: as a guest is given them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Block {
+    /// How many they are.
+    pub rows: usize,
+    /// Nulls among them.
+    pub null_count: usize,
+    /// A bit for each, when there are nulls.
+    pub validity: Option<Bytes>,
+    /// `rows + 1` 32-bit integers, for types of variable size: counted from the first of them.
+    pub offsets: Option<Bytes>,
+    /// The values.
+    pub values: Bytes,
+}
+
+impl Block {
+    /// Bytes of its buffers.
+    pub fn bytes(&self) -> u64 {
+        bytes_of(self.validity.as_ref(), self.offsets.as_ref(), &self.values)
+    }
+}
+
+fn bytes_of(validity: Option<&Bytes>, offsets: Option<&Bytes>, values: &Bytes) -> u64 {
+    let of = |bytes: Option<&Bytes>| bytes.map_or(0, Bytes::len);
+    (values.len() + of(validity) + of(offsets)) as u64
+}
+
 /// A column whose buffers lie somewhere else, in the memory of a guest for one, and in normal
 /// form but for bits, which are copied where some had to be cleared.
 #[derive(Debug, Clone)]
@@ -124,8 +151,7 @@ impl ColumnBytes {
 
     /// Bytes of its buffers.
     pub fn bytes(&self) -> u64 {
-        let of = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
-        (self.values.len() + of(&self.validity) + of(&self.offsets)) as u64
+        bytes_of(self.validity.as_ref(), self.offsets.as_ref(), &self.values)
     }
 
     /// Of type, length and buffers.
@@ -138,19 +164,16 @@ impl ColumnBytes {
         hasher.finalize().into()
     }
 
-    /// Some of its rows, in normal form as well. What is asked for as it lies is not copied: values,
-    /// bits from a multiple of eight on, and offsets from the first.
+    /// Some of its rows. Nothing is copied but bits that do not begin at a multiple of eight, or
+    /// of which some in the last byte are those of other rows.
     ///
     /// # Errors
     /// When it has fewer rows, or offsets that lie outside of its values, as they may when they
     /// come from disk.
-    pub fn slice(&self, rows: Range<usize>) -> Result<Self, ColumnError> {
+    pub fn block(&self, rows: Range<usize>) -> Result<Block, ColumnError> {
         let (from, to) = (rows.start, rows.end);
         if from > to || to > self.rows {
             return Err(ColumnError::Buffers(format!("rows {from} to {to} of a column of {}", self.rows)));
-        }
-        if rows == (0..self.rows) {
-            return Ok(self.clone());
         }
         let bits = |bytes: &Bytes| BooleanBuffer::new(Buffer::from(bytes.clone()), from, rows.len());
         let validity = self.validity.as_ref().map(bits);
@@ -164,7 +187,7 @@ impl ColumnBytes {
             (None, Some(width)) => (None, self.values.slice(from * width..to * width)),
             (None, None) => (None, bitmap(&bits(&self.values), rows.len())),
         };
-        Ok(Self { data_type: self.data_type.clone(), rows: rows.len(), null_count, validity, offsets, values })
+        Ok(Block { rows: rows.len(), null_count, validity, offsets, values })
     }
 
     /// The column where it lies.
@@ -237,7 +260,7 @@ impl ColumnBytes {
     }
 }
 
-/// Offsets of these rows, from 0, and the values between them.
+/// Offsets of these rows, and the values between them.
 fn variable(offsets: &Bytes, values: &Bytes, rows: Range<usize>) -> Result<(Bytes, Bytes), ColumnError> {
     let (ends, _) = offsets[rows.start * size_of::<i32>()..(rows.end + 1) * size_of::<i32>()].as_chunks::<4>();
     let end = |place: Option<&[u8; 4]>| place.map_or(0, |end| i32::from_le_bytes(*end));
@@ -246,12 +269,7 @@ fn variable(offsets: &Bytes, values: &Bytes, rows: Range<usize>) -> Result<(Byte
     let between = lie(first, last).filter(|between| between.start <= between.end && between.end <= values.len());
     let between = between.ok_or_else(|| ColumnError::Buffers("offsets lie outside of their values".to_owned()))?;
     // Those between the two are claims, as those of the whole column are.
-    if first == 0 {
-        return Ok((offsets.slice_ref(ends.as_flattened()), values.slice(between)));
-    }
-    let rebased = |end: &[u8; 4]| i32::from_le_bytes(*end).wrapping_sub(first).to_le_bytes();
-    let rebased: Vec<[u8; 4]> = ends.iter().map(rebased).collect();
-    Ok((rebased.into_flattened().into(), values.slice(between)))
+    Ok((offsets.slice_ref(ends.as_flattened()), values.slice(between)))
 }
 
 fn from_buffer(buffer: Buffer) -> Bytes {
@@ -374,6 +392,18 @@ mod tests {
         assert_eq!(ColumnBytes::from_array(&*back).unwrap(), a);
     }
 
+    /// Rows as a column of their own.
+    fn normal(whole: &ColumnBytes, rows: Range<usize>) -> ColumnBytes {
+        let Block { rows, null_count, validity, offsets, values } = whole.block(rows).unwrap();
+        let from_zero = |offsets: Bytes| {
+            let (ends, _) = offsets.as_chunks::<4>();
+            let first = i32::from_le_bytes(ends[0]);
+            ends.iter().flat_map(|end| (i32::from_le_bytes(*end) - first).to_le_bytes()).collect()
+        };
+        let data_type = whole.data_type.clone();
+        ColumnBytes { data_type, rows, null_count, validity, offsets: offsets.map(from_zero), values }
+    }
+
     proptest! {
         /// The same values are the same column, however the array came about.
         #[test]
@@ -393,9 +423,9 @@ mod tests {
                     let middle = from + length / 2;
                     let (first, second) = (fresh.slice(0, length / 2), fresh.slice(length / 2, length - length / 2));
                     for (rows, expected) in [(from..middle, first), (middle..values.len(), second)] {
-                        prop_assert_eq!(whole.slice(rows).unwrap(), ColumnBytes::from_array(&expected).unwrap());
+                        prop_assert_eq!(normal(&whole, rows), ColumnBytes::from_array(&expected).unwrap());
                     }
-                    prop_assert!(whole.slice(from..values.len() + 1).is_err());
+                    prop_assert!(whole.block(from..values.len() + 1).is_err());
                 }};
             }
             check!(Int64Array, |v: &(i64, bool, String)| v.0);
@@ -411,17 +441,18 @@ mod tests {
         let set = |row: usize| (!row.is_multiple_of(3)).then_some(row.is_multiple_of(7));
         let bits = ColumnBytes::from_array(&(0..100).map(set).collect::<BooleanArray>()).unwrap();
         for (rows, as_it_lies) in [(16..64, true), (64..100, true), (0..100, true), (0..5, false), (3..64, false)] {
-            let some = bits.slice(rows.clone()).unwrap();
-            let validity = some.validity().expect("nulls");
-            assert_eq!(lies(bits.validity().unwrap(), validity), as_it_lies, "{rows:?}");
-            assert_eq!(some.to_array().unwrap().null_count(), rows.filter(|row| row.is_multiple_of(3)).count());
+            let some = bits.block(rows.clone()).unwrap();
+            let validity = some.validity.expect("nulls");
+            assert_eq!(lies(bits.validity().unwrap(), &validity), as_it_lies, "{rows:?}");
+            assert_eq!(lies(bits.values(), &some.values), as_it_lies, "{rows:?}");
+            assert_eq!(some.null_count, rows.filter(|row| row.is_multiple_of(3)).count());
         }
         let texts =
             ColumnBytes::from_array(&StringArray::from_iter_values((0..100).map(|row| row.to_string()))).unwrap();
-        for (rows, as_it_lies) in [(0..64, true), (64..100, false)] {
-            let some = texts.slice(rows).unwrap();
-            assert!(lies(texts.values(), some.values()));
-            assert_eq!(lies(texts.offsets().unwrap(), some.offsets().unwrap()), as_it_lies);
+        for rows in [0..64, 64..100, 3..5, 0..100] {
+            let some = texts.block(rows).unwrap();
+            assert!(lies(texts.values(), &some.values));
+            assert!(lies(texts.offsets().unwrap(), &some.offsets.unwrap()));
         }
     }
 
@@ -433,15 +464,15 @@ mod tests {
             let offsets: Vec<u8> = offsets.iter().flat_map(|end| end.to_le_bytes()).collect();
             ColumnBytes { offsets: Some(offsets.into()), ..column.clone() }
         };
-        assert_eq!(with([0, 2, 3, 6]).slice(1..3).unwrap().values(), &Bytes::from_static(b"cdef"));
+        assert_eq!(with([0, 2, 3, 6]).block(1..3).unwrap().values, Bytes::from_static(b"cdef"));
         for offsets in [[0, 2, 3, 7], [0, -1, 3, 6], [0, 5, 3, 4], [0, i32::MIN, 3, i32::MAX]] {
-            assert!(with(offsets).slice(1..3).is_err(), "{offsets:?}");
+            assert!(with(offsets).block(1..3).is_err(), "{offsets:?}");
         }
         // What lies between is the guest's to look at, as it is in a whole column.
-        assert!(with([0, 2, i32::MIN, 6]).slice(1..3).is_ok());
+        assert!(with([0, 2, i32::MIN, 6]).block(1..3).is_ok());
         #[expect(clippy::reversed_empty_ranges, reason = "asked for by somebody who errs")]
-        let backwards = column.slice(2..1);
-        assert!(backwards.is_err() && column.slice(4..4).is_err() && column.slice(3..3).unwrap().rows() == 0);
+        let backwards = column.block(2..1);
+        assert!(backwards.is_err() && column.block(4..4).is_err() && column.block(3..3).unwrap().rows == 0);
     }
 
     #[test]

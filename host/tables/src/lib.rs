@@ -13,5 +13,5 @@ pub mod read;
 pub mod rows;
 mod threads;
 
-pub use column::{ColumnBytes, ColumnError, ColumnRef, arrow_type, schema_to_arrow, type_from_arrow};
+pub use column::{Block, ColumnBytes, ColumnError, ColumnRef, arrow_type, schema_to_arrow, type_from_arrow};
 pub use threads::Threads;

@@ -32,7 +32,7 @@ use crate::schema::DataType;
 /// Version of the rules above. A change of them is a miss for everybody.
 pub const KEY_VERSION: u32 = 2;
 /// Version of `millrace:step`.
-pub const WORLD_VERSION: &str = "0.3.0";
+pub const WORLD_VERSION: &str = "0.4.0";
 
 /// Which function of the step a task is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -134,16 +134,10 @@ pub(crate) fn link(linker: &mut Linker<TaskState>) -> wasmtime::Result<()> {
             return Err(misuse(message));
         };
         let (chunk, data) = (chunk.clone(), running.data.clone());
-        let column = running.open.rows((this.rep(), part, column), from..to, || data.column(&chunk));
-        let column = column.map_err(wasmtime::Error::new)?;
-        running.bytes_read += column.bytes();
-        Ok((ColumnOut {
-            len: column.rows() as u64,
-            null_count: column.null_count() as u64,
-            validity: column.validity().cloned(),
-            offsets: column.offsets().cloned(),
-            values: column.values().clone(),
-        },))
+        let block = running.open.rows((this.rep(), part, column), from..to, || data.column(&chunk));
+        let block = block.map_err(wasmtime::Error::new)?;
+        running.bytes_read += block.bytes();
+        Ok((ColumnOut::from(block),))
     })?;
 
     host.func_wrap("[method]blob.instance", |mut cx: Cx<'_>, (this,): (Resource<BlobRep>,)| {

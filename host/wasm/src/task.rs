@@ -6,8 +6,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use millrace_tables::ColumnBytes;
 use millrace_tables::pack::{self, Pack};
+use millrace_tables::{Block, ColumnBytes};
 use millrace_types::{BlobRef, Chunk, Field, Limits, LogLine, PackDigest, Phase, PortName, StoredChunk, bounds};
 
 use crate::limits::Limiter;
@@ -207,7 +207,7 @@ impl OpenColumns {
         place: Place,
         rows: Range<u64>,
         find: impl FnOnce() -> Result<ColumnBytes, DataError>,
-    ) -> Result<ColumnBytes, DataError> {
+    ) -> Result<Block, DataError> {
         let known = self.columns.iter().position(|(known, _)| *known == place);
         let column = match known {
             Some(known) => self.columns[known].1.clone(),
@@ -230,7 +230,7 @@ impl OpenColumns {
         }
         // What does not fit a `usize` is more than any column has.
         let place = |row: u64| usize::try_from(row).unwrap_or(usize::MAX);
-        column.slice(place(rows.start)..place(rows.end)).map_err(|error| DataError(error.to_string()))
+        column.block(place(rows.start)..place(rows.end)).map_err(|error| DataError(error.to_string()))
     }
 }
 
@@ -318,7 +318,7 @@ mod tests {
                 Ok(column(10))
             };
             let block = open.rows((0, 0, place), rows, find).unwrap();
-            (block.values().to_vec(), found)
+            (block.values.to_vec(), found)
         };
         assert_eq!(read(&mut open, 0, 0..4), (vec![0, 1, 2, 3], 1));
         assert_eq!(read(&mut open, 1, 0..2), (vec![0, 1], 2));

@@ -5,6 +5,7 @@
 //! (`WasmList`). wasmtime holds them against the component when it is linked.
 
 use bytes::Bytes;
+use millrace_tables::Block;
 use millrace_types as types;
 use millrace_types::{ColumnName, Field};
 use wasmtime::component::{ComponentType, Lift, Lower, WasmList};
@@ -261,6 +262,13 @@ pub(crate) struct ColumnOut {
     pub(crate) validity: Option<Bytes>,
     pub(crate) offsets: Option<Bytes>,
     pub(crate) values: Bytes,
+}
+
+impl From<Block> for ColumnOut {
+    fn from(block: Block) -> Self {
+        let Block { rows, null_count, validity, offsets, values } = block;
+        Self { len: rows as u64, null_count: null_count as u64, validity, offsets, values }
+    }
 }
 
 /// A column that a guest describes, still in its memory.

@@ -21,7 +21,8 @@ fn table(columns: Vec<(DataType, ColumnBytes)>) -> Table {
 /// A file of the table, cut into these parts.
 fn written((schema, columns): &Table, format: Format, parts: &[Range<usize>], threads: Option<usize>) -> Vec<u8> {
     let part = |rows: &Range<usize>| -> Vec<ColumnBytes> {
-        columns.iter().map(|column| column.slice(rows.clone()).unwrap()).collect()
+        let some = |column: &ColumnBytes| column.to_array().unwrap().slice(rows.start, rows.len());
+        columns.iter().map(|column| ColumnBytes::from_array(&*some(column)).unwrap()).collect()
     };
     let mut bytes = Vec::new();
     let mut exporter = Exporter::new(&mut bytes, format, schema).unwrap();
