@@ -1,5 +1,6 @@
 //! The same pipeline gives the same bytes, whatever the number of threads.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::sandbox::{Sandbox, repository};
@@ -20,6 +21,64 @@ fn every_artifact_of_churn_is_the_same_with_one_job_and_with_two() {
         seen.push((run.last["outputs"].clone(), fuel, file("predictions.parquet"), file("model.json")));
     }
     assert!(seen.iter().all(|other| *other == seen[0]), "a run differs from the first");
+}
+
+/// Whoever decides for all: each task begins and ends once, in this order, and whatever waits
+/// for it is not forgotten.
+#[test]
+fn many_workers_leave_no_task_out_and_compute_none_twice() {
+    const PIPELINE: &str = r#"
+[params]
+k = 0
+[sources.rows]
+path = "rows*.csv"
+[steps.a]
+uses = "std:derive"
+input = "rows"
+params = { columns = { y = "x * 2 + ${params.k}" } }
+[steps.b]
+uses = "std:filter"
+input = "a"
+params = { where = "y % 3 != 0" }
+[steps.c]
+uses = "std:derive"
+input = "b"
+params = { columns = { z = "x + y" } }
+[steps.fit]
+uses = "std:normalise-fit"
+input = "c"
+params = { columns = ["z"] }
+[steps.all]
+uses = "std:group"
+input = "c"
+params = { by = ["y"], columns = { n = "count()" } }
+"#;
+    let sandboxes = [(); 3].map(|()| {
+        let sandbox = Sandbox::with(PIPELINE);
+        for part in 0..24 {
+            sandbox.write(&format!("rows{part:02}.csv"), format!("x\n{part}\n{}\n{}\n", part * 7, part + 100));
+        }
+        sandbox
+    });
+    for round in 0..12 {
+        let set = format!("k={round}");
+        let mut outputs = Vec::new();
+        for (sandbox, jobs) in sandboxes.iter().zip(["1", "2", "15"]) {
+            let run = sandbox.run(&["--set", &set, "--jobs", jobs]);
+            let of = |event: &str| -> Vec<(String, String)> {
+                let lines = run.lines.iter().filter(|line| line["event"] == event);
+                lines.map(|line| (line["step"].to_string(), line["part"].to_string())).collect()
+            };
+            let (started, finished) = (of("task-started"), of("task-finished"));
+            let once: BTreeSet<_> = finished.iter().collect();
+            assert_eq!((once.len(), finished.len() as u64), (finished.len(), run.total()), "{jobs} jobs");
+            assert_eq!(started.iter().collect::<BTreeSet<_>>().len(), started.len(), "{jobs} jobs");
+            assert!(started.iter().all(|task| once.contains(task)), "{jobs} jobs");
+            assert_eq!(run.total(), run.ran() + run.cached());
+            outputs.push(run.last["outputs"].clone());
+        }
+        assert!(outputs.iter().all(|other| *other == outputs[0]), "a run differs from that of one job");
+    }
 }
 
 /// A pipeline whose file is read, whose guests run and whose code is compiled by several

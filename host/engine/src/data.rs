@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 use std::io::{self, Seek, SeekFrom, Write};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -25,35 +26,65 @@ const MAPPED: usize = 96 << 20;
 /// Bytes of derived columns that are kept for the steps that read them next.
 const DERIVED: usize = 64 << 20;
 
-/// Values of a limited size together; the oldest go first.
+/// Values of a limited size together; the oldest go first. They lie in several places, each
+/// with a lock of its own, and nothing is given back under one.
 struct Recent<K, V> {
     limit: usize,
-    size: usize,
-    values: HashMap<K, (V, usize)>,
-    order: VecDeque<K>,
+    size: AtomicUsize,
+    places: [Mutex<Place<K, V>>; PLACES],
+    /// How many there ever were.
+    count: AtomicUsize,
 }
 
-impl<K: Hash + Eq + Copy, V: Clone> Recent<K, V> {
-    fn new(limit: usize) -> Mutex<Self> {
-        Mutex::new(Self { limit, size: 0, values: HashMap::new(), order: VecDeque::new() })
+struct Place<K, V> {
+    values: HashMap<K, (V, usize)>,
+    /// With the number of each among all.
+    order: VecDeque<(usize, K)>,
+}
+
+impl<K: Hash + Eq + Copy + AsRef<[u8; 32]>, V: Clone> Recent<K, V> {
+    fn new(limit: usize) -> Self {
+        let places = std::array::from_fn(|_| Mutex::new(Place { values: HashMap::new(), order: VecDeque::new() }));
+        Self { limit, size: AtomicUsize::new(0), places, count: AtomicUsize::new(0) }
     }
 
     fn get(&self, key: &K) -> Option<V> {
-        self.values.get(key).map(|(value, _)| value.clone())
+        lock(place_of(&self.places, key.as_ref())).values.get(key).map(|(value, _)| value.clone())
     }
 
-    fn put(&mut self, key: K, value: V, size: usize) {
-        if size > self.limit || self.values.insert(key, (value, size)).is_some() {
+    fn put(&self, key: K, value: V, size: usize) {
+        if size > self.limit {
             return;
         }
-        self.size += size;
-        self.order.push_back(key);
-        while self.size > self.limit
-            && let Some(oldest) = self.order.pop_front()
         {
-            self.size -= self.values.remove(&oldest).map_or(0, |(_, size)| size);
+            let mut place = lock(place_of(&self.places, key.as_ref()));
+            if place.values.contains_key(&key) {
+                return;
+            }
+            place.values.insert(key, (value, size));
+            place.order.push_back((self.count.fetch_add(1, Ordering::Relaxed), key));
+        }
+        let mut all = self.size.fetch_add(size, Ordering::Relaxed) + size;
+        while all > self.limit {
+            let gone = self.take_oldest().map_or(0, |(_, size)| size);
+            all = self.size.fetch_sub(gone, Ordering::Relaxed) - gone;
         }
     }
+
+    fn take_oldest(&self) -> Option<(V, usize)> {
+        let oldest = |place: &&Mutex<Place<K, V>>| lock(place).order.front().map_or(usize::MAX, |(number, _)| *number);
+        let Place { values, order } = &mut *lock(self.places.iter().min_by_key(oldest)?);
+        let (_, key) = order.pop_front()?;
+        values.remove(&key)
+    }
+}
+
+/// Places of what all workers look things up in, by digest: a power of two.
+pub(crate) const PLACES: usize = 16;
+
+/// The place of what has this digest.
+pub(crate) fn place_of<'a, T>(places: &'a [T; PLACES], digest: &[u8; 32]) -> &'a T {
+    &places[usize::from(digest[0]) % PLACES]
 }
 
 /// A lock whose holder may have died: what it holds is a cache, or is looked at again.
@@ -64,8 +95,8 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// The store as tasks see it.
 pub(crate) struct StoreData {
     store: Store,
-    mapped: Mutex<Recent<PackDigest, Bytes>>,
-    derived: Mutex<Recent<ColumnDigest, ColumnBytes>>,
+    mapped: Recent<PackDigest, Bytes>,
+    derived: Recent<ColumnDigest, ColumnBytes>,
     verifier: Verifier,
     lifts: Lifts,
 }
@@ -90,12 +121,12 @@ impl StoreData {
     }
 
     fn stored(&self, chunk: &StoredChunk) -> Result<ColumnBytes, DataError> {
-        let known = lock(&self.mapped).get(&chunk.pack);
+        let known = self.mapped.get(&chunk.pack);
         let bytes = match known {
             Some(bytes) => bytes,
             None => {
                 let bytes = self.store.pack(&chunk.pack, chunk.pack_bytes).map_err(lost)?;
-                lock(&self.mapped).put(chunk.pack, bytes.clone(), bytes.len());
+                self.mapped.put(chunk.pack, bytes.clone(), bytes.len());
                 bytes
             }
         };
@@ -117,7 +148,7 @@ impl StoreData {
     /// back: that is cheaper than to write it, let alone to hash it.
     fn gathered(&self, gather: &Gather) -> Result<ColumnBytes, DataError> {
         let name = gather.digest.as_bytes();
-        if let Some(column) = lock(&self.derived).get(&gather.digest) {
+        if let Some(column) = self.derived.get(&gather.digest) {
             return Ok(column);
         }
         let is_kept = gather.kind == Selection::Take;
@@ -137,7 +168,7 @@ impl StoreData {
         }
         let column = rows::gather(gather.kind, &selection, &sources).map_err(error)?;
         if !is_kept {
-            lock(&self.derived).put(gather.digest, column.clone(), column.bytes() as usize);
+            self.derived.put(gather.digest, column.clone(), column.bytes() as usize);
             return Ok(column);
         }
         let field = Field { name: ColumnName::new("gathered"), data_type: gather.data_type.clone(), nullable: true };
@@ -162,7 +193,7 @@ impl StoreData {
 
     /// A column that no step reads, for somebody who looks at it.
     fn unread(&self, unread: &Unread) -> Result<ColumnBytes, DataError> {
-        if let Some(column) = lock(&self.derived).get(&unread.digest) {
+        if let Some(column) = self.derived.get(&unread.digest) {
             return Ok(column);
         }
         match self.lifts.lift(self, unread).map_err(error)? {
@@ -172,7 +203,7 @@ impl StoreData {
                 let column = found.map(|(_, column)| column.clone());
                 for (digest, column) in columns {
                     let size = column.bytes() as usize;
-                    lock(&self.derived).put(digest, column, size);
+                    self.derived.put(digest, column, size);
                 }
                 column.ok_or_else(|| error(format!("the column `{}` is not in its file", unread.name)))
             }
@@ -248,5 +279,44 @@ impl PackFile for NewPack {
         store.put_pack(digest, file).map_err(error)?;
         made.note(chunks.iter().map(|chunk| &**chunk));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(number: usize) -> ColumnDigest {
+        ColumnDigest::from(blake3::hash(&number.to_le_bytes()))
+    }
+
+    #[test]
+    fn the_oldest_go_when_there_is_no_room() {
+        let recent = Recent::new(100);
+        for number in 0..50 {
+            recent.put(name(number), number, 10);
+            recent.put(name(number), 0, 10);
+            let there: Vec<usize> = (0..50).filter_map(|number| recent.get(&name(number))).collect();
+            assert_eq!(there, (number.saturating_sub(9)..=number).collect::<Vec<_>>());
+        }
+        // More than there is ever room for is not kept, and takes nothing away.
+        recent.put(name(50), 50, 101);
+        assert_eq!((recent.get(&name(50)), recent.get(&name(40))), (None, Some(40)));
+        recent.put(name(51), 51, 100);
+        assert_eq!((recent.get(&name(51)), recent.get(&name(49))), (Some(51), None));
+    }
+
+    #[test]
+    fn many_threads_keep_to_the_limit() {
+        let recent = Recent::new(100);
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let recent = &recent;
+                scope.spawn(move || (0..2000).for_each(|i| recent.put(name(thread * 1000 + i), i, 1 + i % 40)));
+            }
+        });
+        let places = recent.places.iter().map(|place| lock(place).values.values().map(|(_, size)| size).sum::<usize>());
+        assert_eq!(places.sum::<usize>(), recent.size.load(Ordering::Relaxed));
+        assert!(recent.size.load(Ordering::Relaxed) <= 100);
     }
 }

@@ -5,6 +5,7 @@
 //! not as it was is removed, so that the next run makes it again.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -12,6 +13,8 @@ use millrace_store::{ObjectName, Store};
 use millrace_tables::{ColumnBytes, pack};
 use millrace_types::{BlobDigest, BlobRef, ColumnDigest, PackDigest, StoredChunk};
 use millrace_wasm::DataError;
+
+use crate::data::{PLACES, lock, place_of};
 
 /// Columns that wait to be looked at; whoever reads faster waits.
 const AHEAD: usize = 32;
@@ -22,19 +25,22 @@ struct Claim {
     column: ColumnBytes,
 }
 
+/// What was looked at, is about to be, or was made here.
 #[derive(Default)]
-struct State {
-    /// Columns that were looked at, are about to be, or were made here. By pack: equal
-    /// columns may lie in several, and one of them be harmed.
+struct Known {
+    /// By pack: equal columns may lie in several, and one of them be harmed.
     columns: HashSet<(PackDigest, ColumnDigest)>,
     blobs: HashSet<BlobDigest>,
-    pending: usize,
-    damaged: Option<String>,
 }
 
 struct Shared {
     store: Store,
-    state: Mutex<State>,
+    known: [Mutex<Known>; PLACES],
+    /// What is known and not yet looked at: it counts before anybody else can find it known.
+    pending: AtomicUsize,
+    is_damaged: AtomicBool,
+    damaged: Mutex<Option<String>>,
+    /// For those who wait until nothing is pending.
     settled: Condvar,
 }
 
@@ -45,8 +51,8 @@ pub(crate) struct Verifier {
 }
 
 impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn known(&self, digest: &[u8; 32]) -> MutexGuard<'_, Known> {
+        lock(place_of(&self.known, digest))
     }
 
     /// Takes away everything that is not what it is called: where one object was harmed
@@ -75,7 +81,8 @@ impl Shared {
     /// Notes harm; the first time the whole store is looked at.
     fn harmed(&self, what: &str, digest: &dyn std::fmt::Display) -> String {
         let message = damaged(what, digest);
-        let is_first = self.state().damaged.replace(message.clone()).is_none();
+        let is_first = lock(&self.damaged).replace(message.clone()).is_none();
+        self.is_damaged.store(true, Ordering::SeqCst);
         if is_first {
             self.sweep();
         }
@@ -83,9 +90,9 @@ impl Shared {
     }
 
     fn looked(&self) {
-        let mut state = self.state();
-        state.pending -= 1;
-        if state.pending == 0 {
+        if self.pending.fetch_sub(1, Ordering::SeqCst) == 1 {
+            // Who waits has looked at the number under this lock.
+            drop(lock(&self.damaged));
             self.settled.notify_all();
         }
     }
@@ -101,13 +108,22 @@ pub(crate) struct Made(Arc<Shared>);
 impl Made {
     /// Notes columns.
     pub(crate) fn note<'a>(&self, chunks: impl Iterator<Item = &'a StoredChunk>) {
-        self.0.state().columns.extend(chunks.map(|chunk| (chunk.pack, chunk.digest)));
+        chunks.for_each(|chunk| {
+            self.0.known(chunk.pack.as_bytes()).columns.insert((chunk.pack, chunk.digest));
+        });
     }
 }
 
 impl Verifier {
     pub(crate) fn new(store: Store) -> Self {
-        let shared = Shared { store, state: Mutex::default(), settled: Condvar::new() };
+        let shared = Shared {
+            store,
+            known: Default::default(),
+            pending: AtomicUsize::new(0),
+            is_damaged: AtomicBool::new(false),
+            damaged: Mutex::new(None),
+            settled: Condvar::new(),
+        };
         Self { shared: Arc::new(shared), queue: OnceLock::new() }
     }
 
@@ -119,11 +135,11 @@ impl Verifier {
     /// Has a column looked at, if it is the first time that it is read.
     pub(crate) fn column(&self, chunk: &StoredChunk, column: &ColumnBytes) {
         {
-            let mut state = self.shared.state();
-            if !state.columns.insert((chunk.pack, chunk.digest)) {
+            let mut known = self.shared.known(chunk.pack.as_bytes());
+            if !known.columns.insert((chunk.pack, chunk.digest)) {
                 return;
             }
-            state.pending += 1;
+            self.shared.pending.fetch_add(1, Ordering::SeqCst);
         }
         let claim = Claim { pack: chunk.pack, digest: chunk.digest, column: column.clone() };
         let queue = self.queue.get_or_init(|| {
@@ -145,12 +161,12 @@ impl Verifier {
     /// Looks at a blob, if it is the first time that it is read.
     pub(crate) fn blob(&self, blob: &BlobRef, bytes: &[u8]) -> Result<(), DataError> {
         {
-            let mut state = self.shared.state();
-            if !state.blobs.insert(blob.digest) {
+            let mut known = self.shared.known(blob.digest.as_bytes());
+            if !known.blobs.insert(blob.digest) {
                 return Ok(());
             }
             // Whoever reads it meanwhile does not settle before this is known.
-            state.pending += 1;
+            self.shared.pending.fetch_add(1, Ordering::SeqCst);
         }
         let mut found = Ok(());
         if BlobDigest::from(blake3::hash(bytes)) != blob.digest {
@@ -166,10 +182,13 @@ impl Verifier {
     /// # Errors
     /// When something was not as it should be.
     pub(crate) fn settle(&self) -> Result<(), DataError> {
-        let mut state = self.shared.state();
-        while state.pending > 0 {
-            state = self.shared.settled.wait(state).unwrap_or_else(PoisonError::into_inner);
+        let is_pending = || self.shared.pending.load(Ordering::SeqCst) > 0;
+        if !is_pending() && !self.shared.is_damaged.load(Ordering::SeqCst) {
+            return Ok(());
         }
-        state.damaged.clone().map_or(Ok(()), |message| Err(DataError(message)))
+        let damaged = lock(&self.shared.damaged);
+        let damaged = self.shared.settled.wait_while(damaged, |_| is_pending());
+        let damaged = damaged.unwrap_or_else(PoisonError::into_inner);
+        damaged.clone().map_or(Ok(()), |message| Err(DataError(message)))
     }
 }

@@ -6,9 +6,10 @@
 //! harmed one, the files are read.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crossbeam_queue::SegQueue;
 use millrace_types::wire::{self, Kind};
 use millrace_types::{Hex, bounds};
 
@@ -23,7 +24,7 @@ pub(crate) struct Index {
     /// What this run used of it.
     used: Vec<AtomicBool>,
     /// What this run read from files, or made.
-    fresh: Mutex<Vec<(Name, Vec<u8>)>>,
+    fresh: SegQueue<(Name, Vec<u8>)>,
 }
 
 /// Kinds that never change under a name, and so may be copied.
@@ -33,11 +34,7 @@ impl Index {
     fn read(path: PathBuf) -> Self {
         let records = Bundle::new(object::map_all(&path, bounds::INDEX_BYTES).unwrap_or_default());
         let used = (0..records.len()).map(|_| AtomicBool::new(false)).collect();
-        Self { path, records, used, fresh: Mutex::default() }
-    }
-
-    fn fresh_ones(&self) -> MutexGuard<'_, Vec<(Name, Vec<u8>)>> {
-        self.fresh.lock().unwrap_or_else(PoisonError::into_inner)
+        Self { path, records, used, fresh: SegQueue::new() }
     }
 
     /// The place and the bytes of a record.
@@ -54,7 +51,7 @@ impl Index {
     /// Notes a record that the index does not have.
     pub(crate) fn fresh(&self, kind: Kind, of: &[u8; 32], bytes: Vec<u8>) {
         if KINDS.contains(&kind) {
-            self.fresh_ones().push((name(kind, of), bytes));
+            self.fresh.push((name(kind, of), bytes));
         }
     }
 }
@@ -73,7 +70,7 @@ impl Index {
         let list = wire::encode(Kind::Tables, &TABLES, &files);
         match self.find(Kind::Tables, &TABLES) {
             Some((place, known)) if *known == *list => self.used(place),
-            _ => self.fresh_ones().push((name(Kind::Tables, &TABLES), list)),
+            _ => self.fresh.push((name(Kind::Tables, &TABLES), list)),
         }
     }
 }
@@ -86,13 +83,14 @@ impl Store {
         Self { index: Some(Arc::new(Index::read(path))), ..self.clone() }
     }
 
-    /// Keeps the records that were used since, if they are not those of the index.
+    /// Keeps the records that were used since, if they are not those of the index; to be called
+    /// once.
     ///
     /// # Errors
     /// When the system refuses.
     pub fn keep_index(&self) -> Result<()> {
         let Some(index) = &self.index else { return Ok(()) };
-        let fresh = index.fresh_ones();
+        let fresh: Vec<(Name, Vec<u8>)> = std::iter::from_fn(|| index.fresh.pop()).collect();
         let is_used = |place: &usize| index.used[*place].load(Ordering::Relaxed);
         if fresh.is_empty() && (0..index.used.len()).all(|place| is_used(&place)) {
             return Ok(());

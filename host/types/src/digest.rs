@@ -75,6 +75,12 @@ macro_rules! digest {
             }
         }
 
+        impl AsRef<[u8; 32]> for $name {
+            fn as_ref(&self) -> &[u8; 32] {
+                &self.0
+            }
+        }
+
         impl From<blake3::Hash> for $name {
             fn from(hash: blake3::Hash) -> Self {
                 Self(*hash.as_bytes())

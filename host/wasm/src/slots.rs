@@ -1,4 +1,6 @@
 //! How many guests compute at a time.
+//!
+//! There is a lock for those who wait, and who finds what it wants does without.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -11,10 +13,13 @@ pub(crate) const LOOK: Duration = Duration::from_millis(50);
 /// whoever can go on does so in their place.
 #[derive(Debug)]
 pub struct Slots {
-    free: Mutex<usize>,
-    changed: Condvar,
+    free: AtomicUsize,
     /// Who waits for one.
     wanted: AtomicUsize,
+    /// Who waits for one or for several.
+    waiting: AtomicUsize,
+    wait: Mutex<()>,
+    changed: Condvar,
 }
 
 /// The right to compute, given back when it is dropped.
@@ -24,33 +29,60 @@ pub struct Slot {
     count: usize,
 }
 
+/// Counts as long as it is there.
+struct Counted<'a>(&'a AtomicUsize);
+
+impl<'a> Counted<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 impl Slots {
     /// So many.
     pub fn new(count: usize) -> Arc<Self> {
-        Arc::new(Self { free: Mutex::new(count), changed: Condvar::new(), wanted: AtomicUsize::new(0) })
+        let none = || AtomicUsize::new(0);
+        let (wanted, waiting) = (none(), none());
+        Arc::new(Self { free: count.into(), wanted, waiting, wait: Mutex::new(()), changed: Condvar::new() })
     }
 
-    fn free(&self) -> MutexGuard<'_, usize> {
-        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    fn wait(&self) -> MutexGuard<'_, ()> {
+        self.wait.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn some(self: &Arc<Self>, count: usize) -> Option<Slot> {
+        let less = |free: usize| free.checked_sub(count);
+        self.free.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).ok()?;
+        Some(Slot { slots: self.clone(), count })
     }
 
     /// Waits for one.
     pub fn take(self: &Arc<Self>) -> Slot {
-        let mut free = self.free();
-        if *free == 0 {
-            self.wanted.fetch_add(1, Ordering::Relaxed);
-            free = self.changed.wait_while(free, |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
-            self.wanted.fetch_sub(1, Ordering::Relaxed);
+        if let Some(slot) = self.some(1) {
+            return slot;
         }
-        *free -= 1;
-        Slot { slots: self.clone(), count: 1 }
+        let mut waits = self.wait();
+        // Who gives one back looks afterwards whether somebody waits.
+        let _waiting = Counted::new(&self.waiting);
+        let _wanted = Counted::new(&self.wanted);
+        loop {
+            match self.some(1) {
+                Some(slot) => return slot,
+                None => waits = self.changed.wait(waits).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
     }
 
     /// One, if it can be had and nobody waits for it.
     pub(crate) fn try_take(self: &Arc<Self>) -> Option<Slot> {
-        let mut free = self.free();
-        *free = free.checked_sub(1).filter(|_| !self.is_wanted())?;
-        Some(Slot { slots: self.clone(), count: 1 })
+        if self.is_wanted() { None } else { self.some(1) }
     }
 
     /// Whether somebody waits for one.
@@ -60,13 +92,15 @@ impl Slots {
 
     /// Waits for several at once, as long as `goes_on` says so.
     pub(crate) fn take_many<E>(self: &Arc<Self>, count: usize, goes_on: impl Fn() -> Result<(), E>) -> Result<Slot, E> {
-        let mut free = self.free();
-        while *free < count {
+        let mut waits = self.wait();
+        let _waiting = Counted::new(&self.waiting);
+        loop {
+            if let Some(slot) = self.some(count) {
+                return Ok(slot);
+            }
             goes_on()?;
-            (free, _) = self.changed.wait_timeout(free, LOOK).unwrap_or_else(PoisonError::into_inner);
+            (waits, _) = self.changed.wait_timeout(waits, LOOK).unwrap_or_else(PoisonError::into_inner);
         }
-        *free -= count;
-        Ok(Slot { slots: self.clone(), count })
     }
 }
 
@@ -79,12 +113,12 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        *self.slots.free() += self.count;
-        // Whoever waits for several looks by itself.
-        if self.count == 1 {
-            self.slots.changed.notify_one();
-        } else {
-            self.slots.changed.notify_all();
+        let slots = &*self.slots;
+        slots.free.fetch_add(self.count, Ordering::SeqCst);
+        if slots.waiting.load(Ordering::SeqCst) > 0 {
+            drop(slots.wait());
+            // One alone may be called who waits for several.
+            slots.changed.notify_all();
         }
     }
 }

@@ -5,6 +5,7 @@
 //! from that they compute. What is decided never depends on that order: keys and
 //! outputs of a task are functions of its inputs.
 
+mod crew;
 mod finish;
 mod helper;
 mod key;

@@ -71,7 +71,7 @@ pub(super) struct Run<'a> {
 /// What goes first, the greater the sooner: tasks of all parts, which others wait for;
 /// then part by part, so that what one step read is still at hand for the next; and of
 /// a part those with the longest way behind them.
-type Urgency = (bool, Reverse<Option<usize>>, u32, Reverse<usize>);
+pub(super) type Urgency = (bool, Reverse<Option<usize>>, u32, Reverse<usize>);
 
 pub(super) fn matches(matrix: &BTreeMap<String, Value>, wanted: &BTreeMap<String, Value>) -> bool {
     let json = |map: &BTreeMap<String, Value>| CanonicalJson::new(&Value::Object(map.clone().into_iter().collect()));
@@ -200,12 +200,12 @@ impl<'a> Run<'a> {
     }
 
     /// Makes and looks up the tasks that can be, then takes the next one that has to be
-    /// computed and for which there is room.
-    pub(super) fn next(&mut self, screen: &Sender<Event>) -> Option<Job> {
+    /// computed and for which there is room, if it is more urgent than another.
+    pub(super) fn next(&mut self, than: Option<Urgency>, screen: &Sender<Event>) -> Option<Job> {
         while let Some(node) = self.work.pop_front() {
             self.advance(node);
         }
-        if self.stopping || self.options.cancel.is_cancelled() {
+        if self.is_stopping() {
             for (_, task) in std::mem::take(&mut self.ready) {
                 for task in self.in_flight.remove(&self.tasks[task].key).unwrap_or_default() {
                     self.finish_task(task, Status::Skipped, Cost::default(), Vec::new(), None);
@@ -218,8 +218,11 @@ impl<'a> Run<'a> {
             self.running == 0 || self.memory.saturating_add(self.most_memory(*task)) <= self.options.memory
         };
         let place = *self.ready.iter().rev().find(fits)?;
+        let (urgency, index) = place;
+        if than.is_some_and(|than| urgency < than) {
+            return None;
+        }
         self.ready.remove(&place);
-        let index = place.1;
         let memory = self.most_memory(index);
         let task = &mut self.tasks[index];
         let (parts, mut spec) = (task.parts.take()?, task.spec.take()?);
@@ -234,6 +237,8 @@ impl<'a> Run<'a> {
         let may_hit = node.cache == CachePolicy::On;
         let job = Job {
             task: index,
+            urgency,
+            started: Some(Event::TaskStarted { step: node.label.clone(), part: task.part }),
             key: task.key,
             parts,
             spec,
@@ -241,13 +246,17 @@ impl<'a> Run<'a> {
             granted: node.granted.clone(),
             may_hit,
         };
-        self.emit.tell(Event::TaskStarted { step: node.label.clone(), part: task.part });
         Some(job)
     }
 
     /// What a task may have of memory: its limit, and never more than all together.
     fn most_memory(&self, task: usize) -> u64 {
         self.graph.nodes[self.tasks[task].node].limits.memory.0.min(self.options.memory)
+    }
+
+    /// Whether nothing is to begin any more.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping || self.options.cancel.is_cancelled()
     }
 
     /// Whether there are tasks that nobody computes yet.
@@ -260,11 +269,14 @@ impl<'a> Run<'a> {
         self.running == 0
     }
 
-    /// Gives up what could not be begun.
+    /// Gives up what could not be begun. What has its last task behind it was stopped too late.
     pub(super) fn close(&mut self) {
         for node in 0..self.nodes.len() {
-            if self.nodes[node].progress == Progress::Open {
-                self.give_up(node);
+            let state = &self.nodes[node];
+            match state.progress {
+                Progress::Open if state.last_made && state.pending == 0 => self.done(node),
+                Progress::Open => self.give_up(node),
+                _ => {}
             }
         }
     }
@@ -291,7 +303,7 @@ impl<'a> Run<'a> {
         if blocked {
             return self.unknown(index);
         }
-        if self.stopping || self.options.cancel.is_cancelled() {
+        if self.is_stopping() {
             return;
         }
         match self.plan(index) {
@@ -577,12 +589,23 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Takes in what became of a task.
-    pub(super) fn ended(&mut self, task: usize, outcome: Outcome) {
+    /// Gives back a task that nobody has begun.
+    pub(super) fn never_began(&mut self, task: usize) {
+        for task in self.given_back(task) {
+            self.finish_task(task, Status::Skipped, Cost::default(), Vec::new(), None);
+        }
+    }
+
+    /// A task needs no room any more: it, and those of the same key.
+    fn given_back(&mut self, task: usize) -> Vec<usize> {
         self.running -= 1;
         self.memory -= self.most_memory(task);
-        let key = self.tasks[task].key;
-        let same = self.in_flight.remove(&key).unwrap_or_else(|| vec![task]);
+        self.in_flight.remove(&self.tasks[task].key).unwrap_or_else(|| vec![task])
+    }
+
+    /// Takes in what became of a task.
+    pub(super) fn ended(&mut self, task: usize, outcome: Outcome) {
+        let same = self.given_back(task);
         match outcome {
             Outcome::Ran(record) => {
                 self.summary.add(&record.cost);

@@ -4,9 +4,11 @@
 //! the run's state, and behind it one worker that is free shows them, for all. The others do
 //! not wait for it. It knows nothing of what an event says.
 
+use std::sync::atomic::{Ordering, fence};
 use std::sync::{Mutex, PoisonError};
 
-use crate::data::lock;
+use crossbeam_queue::SegQueue;
+
 use crate::event::Event;
 
 /// Where events go.
@@ -37,29 +39,33 @@ impl Emit<'_> {
 
 /// Events on their way to whoever shows them, in the order in which things happened.
 pub(super) struct Screen<'a> {
-    waiting: Mutex<Vec<Event>>,
+    waiting: SegQueue<Event>,
     show: Mutex<Emit<'a>>,
 }
 
 impl<'a> Screen<'a> {
     pub(super) fn new(show: Emit<'a>) -> Self {
-        Self { waiting: Mutex::default(), show: Mutex::new(show) }
+        Self { waiting: SegQueue::new(), show: Mutex::new(show) }
     }
 
     /// Takes events, to be shown later.
-    pub(super) fn put(&self, events: Vec<Event>) {
-        if !events.is_empty() {
-            lock(&self.waiting).extend(events);
-        }
+    pub(super) fn put(&self, events: impl IntoIterator<Item = Event>) {
+        events.into_iter().for_each(|event| self.waiting.push(event));
     }
 
     /// Shows what waits, unless somebody is at it, who looks again before going away.
     pub(super) fn show(&self) {
-        // Somebody may have come and gone away between the last look and letting go.
-        while !lock(&self.waiting).is_empty() {
+        loop {
+            // Who puts something there looks afterwards whether somebody shows, and who has
+            // shown whether something is there: one of them sees the other.
+            fence(Ordering::SeqCst);
+            if self.waiting.is_empty() {
+                return;
+            }
             let Ok(mut show) = self.show.try_lock() else { return };
-            let events = std::mem::take(&mut *lock(&self.waiting));
-            events.into_iter().for_each(|event| show.tell(event));
+            while let Some(event) = self.waiting.pop() {
+                show.tell(event);
+            }
         }
     }
 
@@ -86,7 +92,7 @@ mod tests {
         };
         let screen = Screen::new(Emit::Now(&mut show));
         let told = |total| {
-            screen.put(vec![Event::TasksFound { total }]);
+            screen.put([Event::TasksFound { total }]);
             screen.show();
         };
         std::thread::scope(|scope| {
@@ -97,7 +103,7 @@ mod tests {
             drop(go_on);
             other.join().unwrap();
         });
-        assert!(lock(&screen.waiting).is_empty());
+        assert!(screen.waiting.is_empty());
         assert_eq!(shown.try_iter().collect::<Vec<_>>(), [2, 3]);
     }
 }

@@ -1,12 +1,10 @@
 //! Where tasks are computed: threads that are made when there is something to do.
 //!
-//! Whoever has computed a task takes what came of it into the run's state, under the
-//! one lock of it, and with the next task in hand lets go: nothing is handed from
-//! thread to thread while there is work. What is decided never depends on who decides.
-//! Nobody waits for the screen under that lock.
+//! Which task is next is decided by one of them at a time ([`Crew`]), and what is shown is
+//! shown by whoever is free ([`Screen`]). What is decided never depends on who decides.
 
-use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Weak};
 use std::thread::Scope;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -15,17 +13,22 @@ use millrace_types::wire::Kind;
 use millrace_types::{ActionKey, ActionRecord, Cost, KeyParts, LogLine};
 use millrace_wasm::{Cancel, Data, Failure, Produced, Slots, TaskOutcome, TaskSpec};
 
+use super::Options;
+use super::crew::{Crew, Decide};
 use super::helper::helper;
-use super::run::Run;
+use super::run::{Run, Urgency};
 use super::screen::{Emit, Screen};
 use crate::components::{Components, Used};
-use crate::data::{StoreData, lock};
+use crate::data::StoreData;
 use crate::event::Event;
 use crate::grants::Granted;
 
 /// A task to compute.
 pub(super) struct Job {
     pub(super) task: usize,
+    pub(super) urgency: Urgency,
+    /// To be told when it begins.
+    pub(super) started: Option<Event>,
     pub(super) key: ActionKey,
     pub(super) parts: KeyParts,
     pub(super) spec: TaskSpec,
@@ -116,124 +119,124 @@ pub(super) fn compute(
     }
 }
 
+/// The state of a run, in the hands of whoever decides.
+struct Deciding<'s, 'a> {
+    run: &'s mut Run<'a>,
+    /// As long as there is a worker.
+    to_screen: Weak<Sender<Event>>,
+    screen: &'s Screen<'a>,
+}
+
+impl Decide for Deciding<'_, '_> {
+    type Job = Box<Job>;
+    type Outcome = (usize, Outcome);
+
+    fn ended(&mut self, (task, outcome): Self::Outcome) {
+        self.run.ended(task, outcome);
+    }
+
+    fn next(&mut self, than: Option<&Self::Job>) -> Option<Self::Job> {
+        self.run.next(than.map(|job| job.urgency), &*self.to_screen.upgrade()?).map(Box::new)
+    }
+
+    fn never_began(&mut self, job: Self::Job) {
+        self.run.never_began(job.task);
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.run.is_stopping()
+    }
+
+    fn is_idle(&self) -> bool {
+        self.run.is_idle()
+    }
+
+    fn has_ready(&self) -> bool {
+        self.run.has_ready()
+    }
+
+    /// Events are those of what happened, and in its order.
+    fn decided(&mut self) {
+        self.screen.put(self.run.emit.take());
+    }
+}
+
 /// What the workers of a run share.
 struct Shared<'s, 'a> {
-    run: Mutex<(&'s mut Run<'a>, Staff)>,
-    /// Something may be ready, or nothing ever will be.
-    changed: Condvar,
-    screen: Screen<'a>,
+    crew: Crew<Deciding<'s, 'a>>,
+    options: &'a Options,
+    components: &'a Components,
+    screen: &'s Screen<'a>,
     data: &'s Arc<StoreData>,
     /// Workers hold one while a guest computes.
     slots: Arc<Slots>,
-}
-
-#[derive(Default)]
-struct Staff {
-    hired: usize,
-    waiting: usize,
-}
-
-/// Wakes everybody when a worker leaves, however it does.
-struct Leaving<'s>(&'s Condvar);
-
-impl Drop for Leaving<'_> {
-    fn drop(&mut self) {
-        self.0.notify_all();
-    }
 }
 
 /// Does what can be done, until nothing can.
 pub(super) fn work_off(run: &mut Run<'_>, data: &Arc<StoreData>) {
     let (to_screen, progress) = channel::<Event>();
     // Where everything is known there is nothing for threads to do.
-    let Some(job) = run.next(&to_screen) else { return run.close() };
-    let staff = Staff { hired: 1, waiting: 0 };
-    let slots = Slots::new(run.options.jobs);
-    let screen = Screen::new(std::mem::replace(&mut run.emit, Emit::Later(Vec::new())));
-    let shared = Shared { run: Mutex::new((run, staff)), changed: Condvar::new(), screen, data, slots };
-    let job = Mutex::new(Some(job));
-    std::thread::scope(|scope| {
-        let (first, job) = (&shared, &job);
-        let begin = move |to_screen| work(first, scope, to_screen, lock(job).take());
-        let sender = to_screen.clone();
-        match helper(scope, move || begin(sender)) {
-            Some(_) => drop(to_screen),
-            // Nobody else is there to do it: what it tells is shown at the end.
-            None => begin(to_screen),
-        }
-        // Until the last worker has dropped its end.
-        for event in progress {
-            shared.screen.put(vec![event]);
-            shared.screen.show();
-        }
-    });
-    let Shared { run, screen, .. } = shared;
-    let (run, _) = run.into_inner().unwrap_or_else(PoisonError::into_inner);
-    screen.put(run.emit.take());
-    screen.show();
-    run.emit = screen.into_emit();
+    if let Some(job) = run.next(None, &to_screen) {
+        let screen = Screen::new(std::mem::replace(&mut run.emit, Emit::Later(Vec::new())));
+        with_workers(run, job, data, &screen, to_screen, progress);
+        screen.put(run.emit.take());
+        screen.show();
+        run.emit = screen.into_emit();
+    }
     run.close();
 }
 
-fn work<'scope, 's, 'a>(
-    shared: &'scope Shared<'s, 'a>,
-    scope: &'scope Scope<'scope, '_>,
+fn with_workers<'a>(
+    run: &mut Run<'a>,
+    job: Job,
+    data: &Arc<StoreData>,
+    screen: &Screen<'a>,
     to_screen: Sender<Event>,
-    mut job: Option<Job>,
+    progress: Receiver<Event>,
 ) {
-    let _leaving = Leaving(&shared.changed);
-    // A lock that somebody died with: the scope tells of it.
-    let Ok(mut guard) = shared.run.lock() else { return };
-    let (options, components) = (guard.0.options, &guard.0.loaded.components);
-    loop {
-        let (run, staff) = &mut *guard;
-        let next = job.take().or_else(|| run.next(&to_screen));
-        // Under the lock, since the order of events is that of what happened.
-        let events = run.emit.take();
-        let is_news = !events.is_empty();
-        shared.screen.put(events);
-        let Some(job) = next else {
-            if is_news {
-                drop(guard);
-                shared.screen.show();
-                let Ok(locked) = shared.run.lock() else { return };
-                guard = locked;
-                continue;
-            }
-            if run.is_idle() {
-                return;
-            }
-            staff.waiting += 1;
-            let Ok(woken) = shared.changed.wait(guard) else { return };
-            guard = woken;
-            guard.1.waiting -= 1;
-            continue;
-        };
-        // One more, who brings in the next if there is still something left.
-        if run.has_ready() {
-            if staff.waiting > 0 {
-                shared.changed.notify_one();
-            } else if staff.hired < options.jobs {
-                let to_screen = to_screen.clone();
-                let hired = move || work(shared, scope, to_screen, None);
-                // Where the system has no more threads, those that are there do all.
-                staff.hired += usize::from(helper(scope, hired).is_some());
+    let to_screen = Arc::new(to_screen);
+    let (options, components) = (run.options, &run.loaded.components);
+    let deciding = Deciding { run, to_screen: Arc::downgrade(&to_screen), screen };
+    let crew = Crew::new(deciding, Box::new(job), options.jobs);
+    let shared = Shared { crew, options, components, screen, data, slots: Slots::new(options.jobs) };
+    std::thread::scope(|scope| {
+        let (first, sender) = (&shared, to_screen.clone());
+        match helper(scope, move || work(first, scope, &sender)) {
+            Some(_) => drop(to_screen),
+            // Nobody else is there to do it: what it tells is shown at the end.
+            None => {
+                work(first, scope, &to_screen);
+                drop(to_screen);
             }
         }
-        drop(guard);
-        shared.screen.show();
+        // Until the last worker has dropped its end.
+        for event in progress {
+            screen.put([event]);
+            screen.show();
+        }
+    });
+}
+
+fn work<'scope>(shared: &'scope Shared<'_, '_>, scope: &'scope Scope<'scope, '_>, to_screen: &Arc<Sender<Event>>) {
+    let Shared { crew, options, components, screen, data, slots } = shared;
+    let _leaving = crew.leaving();
+    let hire = || {
+        let to_screen = to_screen.clone();
+        helper(scope, move || work(shared, scope, &to_screen)).is_some()
+    };
+    while let Some(mut job) = crew.next(hire, || screen.show()) {
         let task = job.task;
+        screen.put(job.started.take());
+        screen.show();
         // A bug of ours in one task must not take the run with it.
         let cancel = &options.cancel;
-        let compute = || compute(job, &options.store, shared.data, components, cancel, &shared.slots);
+        let compute = || compute(*job, &options.store, data, components, cancel, slots);
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| compute().or_cancelled(cancel)));
         let outcome = outcome.unwrap_or_else(|_| Outcome::Failed {
             failure: Failure::Host { message: "the host panicked: please report this".to_owned() },
             cost: Cost::default(),
             log: Vec::new(),
         });
-        let Ok(locked) = shared.run.lock() else { return };
-        guard = locked;
-        guard.0.ended(task, outcome);
+        crew.ended((task, outcome));
     }
 }

@@ -1,0 +1,404 @@
+//! Workers of whom one at a time decides for all, and nobody waits for the one who does.
+//!
+//! Who has computed something leaves what came of it, and decides if nobody else is at it.
+//! Otherwise it takes one of the few tasks that were decided on in advance, and goes on. Two
+//! things keep anything from being forgotten. Who lets go of the state looks afterwards
+//! whether something was left there meanwhile. And who finds nothing to do looks once more
+//! after it is known to wait, while who has decided looks afterwards whether somebody waits.
+//!
+//! It knows nothing of tasks.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::sync::{Condvar, Mutex, PoisonError, TryLockError};
+
+use crossbeam_queue::SegQueue;
+
+use crate::data::lock;
+
+/// A state out of which jobs come, and to which their outcomes come back.
+pub(super) trait Decide {
+    /// What is to be computed.
+    type Job;
+    /// What came of it.
+    type Outcome;
+
+    /// Takes in what came of a job.
+    fn ended(&mut self, outcome: Self::Outcome);
+    /// The next job, if it is more urgent than another.
+    fn next(&mut self, than: Option<&Self::Job>) -> Option<Self::Job>;
+    /// Takes back a job that nobody has begun.
+    fn never_began(&mut self, job: Self::Job);
+    /// Whether nothing is to begin any more.
+    fn is_stopping(&self) -> bool;
+    /// Whether there are no jobs that were given out.
+    fn is_idle(&self) -> bool;
+    /// Whether there are jobs that were not.
+    fn has_ready(&self) -> bool;
+    /// Called when somebody has decided, and before anybody else does.
+    fn decided(&mut self);
+}
+
+/// What the workers share.
+pub(super) struct Crew<D: Decide> {
+    state: Mutex<D>,
+    /// What came of jobs, until somebody takes it in.
+    ended: SegQueue<D::Outcome>,
+    /// Jobs for those who find somebody deciding.
+    spare: SegQueue<D::Job>,
+    most: usize,
+    hired: AtomicUsize,
+    waiting: AtomicUsize,
+    /// So many of those who wait are called, and have not come yet.
+    called: Mutex<usize>,
+    changed: Condvar,
+    /// Nothing will be ready any more.
+    is_over: AtomicBool,
+}
+
+/// What came of a look for something to do.
+enum Found<J> {
+    /// A job, and whether there is more to do.
+    Job(J, bool),
+    /// Nothing until one of the others is done.
+    Nothing,
+    /// Nothing, and so it stays.
+    Over,
+}
+
+/// Sends everybody home when a worker leaves, however it does.
+pub(super) struct Leaving<'c, D: Decide>(&'c Crew<D>);
+
+impl<D: Decide> Drop for Leaving<'_, D> {
+    fn drop(&mut self) {
+        self.0.is_over.store(true, Ordering::SeqCst);
+        drop(lock(&self.0.called));
+        self.0.changed.notify_all();
+    }
+}
+
+impl<D: Decide> Crew<D> {
+    /// One worker, who has a job, and at most so many in all.
+    pub(super) fn new(state: D, job: D::Job, most: usize) -> Self {
+        let spare = SegQueue::new();
+        spare.push(job);
+        Self {
+            state: Mutex::new(state),
+            ended: SegQueue::new(),
+            spare,
+            most,
+            hired: AtomicUsize::new(1),
+            waiting: AtomicUsize::new(0),
+            called: Mutex::new(0),
+            changed: Condvar::new(),
+            is_over: AtomicBool::new(false),
+        }
+    }
+
+    /// To be held by a worker as long as it works.
+    pub(super) fn leaving(&self) -> Leaving<'_, D> {
+        Leaving(self)
+    }
+
+    /// Leaves what came of a job.
+    pub(super) fn ended(&self, outcome: D::Outcome) {
+        self.ended.push(outcome);
+    }
+
+    /// A job, waited for if need be; none when there will be no more. `hire` brings in a
+    /// worker, if it can; `wait` is called by who is about to wait.
+    pub(super) fn next(&self, hire: impl FnOnce() -> bool, wait: impl Fn()) -> Option<D::Job> {
+        loop {
+            let mut found = self.find();
+            if let Found::Nothing = found {
+                wait();
+                self.waiting.fetch_add(1, Ordering::SeqCst);
+                fence(Ordering::SeqCst);
+                found = self.find();
+                if let Found::Nothing = found {
+                    self.wait();
+                }
+                self.waiting.fetch_sub(1, Ordering::SeqCst);
+            }
+            match found {
+                Found::Job(job, has_more) => {
+                    // One more, who calls the next if there is still something left.
+                    if has_more && !self.call() {
+                        self.hire(hire);
+                    }
+                    return Some(job);
+                }
+                // Somebody left for good, and be it that it died with what others wait for.
+                Found::Nothing if self.is_over.load(Ordering::SeqCst) => return None,
+                Found::Nothing => {}
+                Found::Over => return None,
+            }
+        }
+    }
+
+    /// A job, decided on here, or by whoever is deciding.
+    fn find(&self) -> Found<D::Job> {
+        loop {
+            let mut state = match self.state.try_lock() {
+                Ok(state) => state,
+                // Whoever decides looks for more when it is done.
+                Err(TryLockError::WouldBlock) => {
+                    return self.spare.pop().map_or(Found::Nothing, |job| Found::Job(job, false));
+                }
+                // Somebody died with it: the scope of the threads tells of it.
+                Err(TryLockError::Poisoned(_)) => return Found::Over,
+            };
+            let found = self.decide(&mut state);
+            state.decided();
+            drop(state);
+            fence(Ordering::SeqCst);
+            match found {
+                Found::Nothing if !self.ended.is_empty() => {}
+                Found::Job(job, has_more) => return Found::Job(job, has_more || !self.ended.is_empty()),
+                found => return found,
+            }
+        }
+    }
+
+    /// Takes in what has ended, and decides what is next.
+    fn decide(&self, state: &mut D) -> Found<D::Job> {
+        while let Some(outcome) = self.ended.pop() {
+            state.ended(outcome);
+        }
+        let spare = self.spare.pop();
+        let next = match (state.next(spare.as_ref()), spare) {
+            (Some(job), spare) => {
+                spare.into_iter().for_each(|job| self.spare.push(job));
+                Some(job)
+            }
+            (None, spare) => spare,
+        };
+        if state.is_stopping() {
+            let spare = std::iter::from_fn(|| self.spare.pop());
+            next.into_iter().chain(spare).for_each(|job| state.never_began(job));
+            return if state.is_idle() { Found::Over } else { Found::Nothing };
+        }
+        let Some(job) = next else { return if state.is_idle() { Found::Over } else { Found::Nothing } };
+        let hired = self.hired.load(Ordering::Relaxed);
+        let ahead = if hired > 1 { 1 + hired.div_ceil(4) } else { 0 };
+        while self.spare.len() < ahead
+            && let Some(job) = state.next(None)
+        {
+            self.spare.push(job);
+        }
+        Found::Job(job, state.has_ready() || !self.spare.is_empty())
+    }
+
+    /// Waits to be called.
+    fn wait(&self) {
+        let is_called = |called: &mut usize| *called > 0 || self.is_over.load(Ordering::SeqCst);
+        let called = self.changed.wait_while(lock(&self.called), |called| !is_called(called));
+        let mut called = called.unwrap_or_else(PoisonError::into_inner);
+        *called = called.saturating_sub(1);
+    }
+
+    /// Whether there was somebody to call.
+    fn call(&self) -> bool {
+        fence(Ordering::SeqCst);
+        let waiting = self.waiting.load(Ordering::SeqCst);
+        if waiting > 0 {
+            let mut called = lock(&self.called);
+            *called = (*called + 1).min(waiting);
+            drop(called);
+            self.changed.notify_one();
+        }
+        waiting > 0
+    }
+
+    fn hire(&self, hire: impl FnOnce() -> bool) {
+        let more = |hired: usize| (hired < self.most).then_some(hired + 1);
+        let is_wanted = self.hired.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok();
+        // Where the system has no more threads, those that are there do all.
+        if is_wanted && !hire() {
+            self.hired.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::mpsc::channel;
+    use std::sync::{Arc, Barrier};
+    use std::thread::Scope;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Jobs are numbers, urgent without order. Each that ends makes others ready, so that there
+    /// are many and few of them in turn.
+    struct Numbers {
+        /// How many others a job makes ready.
+        makes: fn(usize) -> usize,
+        ready: BTreeSet<(usize, usize)>,
+        given: usize,
+        made: usize,
+        all: usize,
+        ended: Vec<usize>,
+        stop_at: usize,
+        dropped: Vec<usize>,
+    }
+
+    impl Numbers {
+        fn new(all: usize, stop_at: usize) -> Self {
+            let (ended, dropped) = (Vec::new(), Vec::new());
+            let makes = |job| [3, 0, 0, 1, 1, 1, 1, 1][job % 8];
+            Self { makes, ready: [(0, 0)].into(), given: 0, made: 1, all, ended, stop_at, dropped }
+        }
+
+        fn urgency(job: usize) -> usize {
+            job * 7919 % 1009
+        }
+    }
+
+    impl Decide for Numbers {
+        type Job = usize;
+        type Outcome = usize;
+
+        fn ended(&mut self, job: usize) {
+            self.given -= 1;
+            self.ended.push(job);
+            let more = (self.makes)(job);
+            // Somebody has to go on.
+            let more = if self.given == 0 && self.ready.is_empty() { more.max(1) } else { more };
+            let end = (self.made + more).min(self.all);
+            self.ready.extend((self.made..end).map(|job| (Self::urgency(job), job)));
+            self.made = end;
+        }
+
+        fn next(&mut self, than: Option<&usize>) -> Option<usize> {
+            if self.is_stopping() {
+                return None;
+            }
+            let (urgency, job) = *self.ready.last()?;
+            if than.is_some_and(|than| (urgency, job) < (Self::urgency(*than), *than)) {
+                return None;
+            }
+            self.given += 1;
+            self.ready.pop_last();
+            Some(job)
+        }
+
+        fn never_began(&mut self, job: usize) {
+            self.given -= 1;
+            self.dropped.push(job);
+        }
+
+        fn is_stopping(&self) -> bool {
+            self.ended.len() >= self.stop_at
+        }
+
+        fn is_idle(&self) -> bool {
+            self.given == 0
+        }
+
+        fn has_ready(&self) -> bool {
+            !self.ready.is_empty()
+        }
+
+        fn decided(&mut self) {}
+    }
+
+    fn work<'scope>(
+        crew: &'scope Crew<Numbers>,
+        scope: &'scope Scope<'scope, '_>,
+        compute: &'scope (impl Fn(usize) + Sync),
+    ) {
+        let _leaving = crew.leaving();
+        let hire = || {
+            scope.spawn(|| work(crew, scope, compute));
+            true
+        };
+        while let Some(job) = crew.next(hire, || {}) {
+            compute(job);
+            crew.ended(job);
+        }
+    }
+
+    /// A state after all its jobs, or as many as there were until it was stopped. Who waits
+    /// for what was forgotten waits for ever: that is seen by a clock.
+    fn worked_off(mut state: Numbers, workers: usize, compute: impl Fn(usize) + Send + Sync + 'static) -> Numbers {
+        let (tell, told) = channel();
+        std::thread::spawn(move || {
+            let job = state.next(None).unwrap();
+            let crew = Arc::new(Crew::new(state, job, workers));
+            std::thread::scope(|scope| work(&crew, scope, &compute));
+            assert_eq!(crew.waiting.load(Ordering::SeqCst), 0);
+            let _ = tell.send(Arc::into_inner(crew).unwrap().state.into_inner().unwrap());
+        });
+        told.recv_timeout(Duration::from_secs(60)).expect("all wait")
+    }
+
+    fn spin(job: usize) {
+        (0..job % 97).for_each(|_| std::hint::spin_loop());
+    }
+
+    #[test]
+    fn all_jobs_end_once_however_many_workers() {
+        for workers in [1, 2, 3, 4, 8, 15] {
+            for all in [1, 2, 7, 500, 30_000] {
+                let mut state = worked_off(Numbers::new(all, usize::MAX), workers, spin);
+                state.ended.sort_unstable();
+                assert_eq!(state.ended, (0..all).collect::<Vec<_>>(), "{workers} workers");
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_decided_on_and_not_begun_is_given_back() {
+        for workers in [1, 2, 3, 8] {
+            for stop_at in (1..500).step_by(7) {
+                let state = worked_off(Numbers::new(1000, stop_at), workers, spin);
+                let Numbers { ended, dropped, ready, made, .. } = state;
+                assert!(ended.len() >= stop_at);
+                let ready = ready.into_iter().map(|(_, job)| job);
+                let mut all: Vec<usize> = ended.into_iter().chain(dropped).chain(ready).collect();
+                all.sort_unstable();
+                assert_eq!(all, (0..made).collect::<Vec<_>>());
+            }
+        }
+    }
+
+    /// One job, then two that wait for each other, and again: with the second worker asleep, or
+    /// forgotten on its way to bed, they would wait for ever.
+    #[test]
+    fn who_waits_is_called_when_there_is_more_than_one_can_do() {
+        let mut state = Numbers::new(30_000, usize::MAX);
+        state.makes = |job| [2, 0, 1][job % 3];
+        let meet = Barrier::new(2);
+        let state = worked_off(state, 2, move |job| {
+            if !job.is_multiple_of(3) {
+                meet.wait();
+            }
+        });
+        assert_eq!(state.ended.len(), 30_000);
+    }
+
+    /// Where one died, the others do not wait for what it had.
+    #[test]
+    fn who_dies_sends_the_others_home() {
+        let mut state = Numbers::new(2, usize::MAX);
+        state.ready.insert((Numbers::urgency(1), 1));
+        state.made = 2;
+        let job = state.next(None).unwrap();
+        let crew = Crew::new(state, job, 2);
+        let job = || crew.next(|| false, || {});
+        assert!(job().is_some());
+        std::thread::scope(|scope| {
+            let died = scope.spawn(|| {
+                let _leaving = crew.leaving();
+                while crew.waiting.load(Ordering::SeqCst) == 0 {
+                    std::thread::yield_now();
+                }
+                panic!("with a job in hand");
+            });
+            crew.ended(job().unwrap());
+            assert_eq!(job(), None);
+            assert!(died.join().is_err());
+        });
+    }
+}
