@@ -459,7 +459,12 @@ impl<'a> Run<'a> {
         }
         if let Some(record) = found {
             match self.apply(task, &record) {
-                Ok(()) => return self.finish_task(task, Status::Cached, record.cost, record.log, None),
+                Ok(()) => {
+                    // There are thousands: room for the next ones.
+                    let Task { parts, spec, tables, .. } = &mut self.tasks[task];
+                    (*parts, *spec, *tables) = (None, None, Vec::new());
+                    return self.finish_task(task, Status::Cached, record.cost, record.log, None);
+                }
                 // It was made under another plan: run, and see.
                 Err(_) => reason = Some(MissReason::Gone),
             }
