@@ -90,6 +90,13 @@ fn size(chunk: &Chunk) -> u64 {
     }
 }
 
+/// How many parts there is room for at a time, one at least.
+fn at_once(table: &Table) -> usize {
+    let bytes = |part: &Arc<Part>| part.columns.iter().map(size).fold(0, u64::saturating_add);
+    let largest = table.parts.iter().map(bytes).max().unwrap_or(0);
+    (MEMORY / largest.saturating_mul(4).max(1)).max(1).try_into().unwrap_or(usize::MAX)
+}
+
 fn write_table<W: Write + Send>(
     data: &StoreData,
     table: &Table,
@@ -110,10 +117,7 @@ fn write_table<W: Write + Send>(
         encoder.part(part.rows as usize, &columns).map_err(|error| text(&error))
     };
     let put = |part| exporter.put(part).map_err(|error| text(&error));
-    let largest =
-        table.parts.iter().map(|part| part.columns.iter().map(size).fold(0, u64::saturating_add)).max().unwrap_or(0);
-    let room = (MEMORY / largest.saturating_mul(4).max(1)).max(1).try_into().unwrap_or(usize::MAX);
-    Threads::new(data.store().threads().min(room)).in_turn(table.parts.iter(), encode, put)?;
+    Threads::new(data.store().threads().min(at_once(table))).in_turn(table.parts.iter(), encode, put)?;
     exporter.finish().map_err(|error| text(&error))
 }
 
@@ -164,4 +168,69 @@ pub(crate) fn exports(
         }
     }
     ok.then_some(exported)
+}
+
+#[cfg(test)]
+mod tests {
+    use millrace_types::{ColumnDigest, ColumnName, DataType, Field, Gather, Schema, Selection, Unread};
+    use millrace_types::{PackDigest, StoredChunk};
+
+    use super::*;
+
+    fn table(columns: &[Chunk], parts: usize) -> Table {
+        let rows = columns[0].rows();
+        let field = |_: &Chunk| Field { name: ColumnName::new("c"), data_type: DataType::Int64, nullable: true };
+        let part = Arc::new(Part { rows, columns: columns.to_vec() });
+        Table { schema: Schema { fields: columns.iter().map(field).collect() }, parts: vec![part; parts] }
+    }
+
+    fn unread(rows: u64, data_type: DataType) -> Chunk {
+        let (digest, name) = (ColumnDigest::from_bytes([1; 32]), ColumnName::new("c"));
+        Chunk::Unread(Arc::new(Unread { digest, data_type, rows, source: [0; 32], part: 0, name }))
+    }
+
+    /// Each of the parts that are held is there four times over: read, as an array, and encoded.
+    #[test]
+    fn few_parts_that_are_large_are_written_at_a_time() {
+        let columns = |count: usize, rows: u64| vec![unread(rows, DataType::Int64); count];
+        assert_eq!(at_once(&table(&columns(1, 1 << 17), 9)), 256);
+        assert_eq!(at_once(&table(&columns(64, 1 << 17), 9)), 4);
+        assert_eq!(at_once(&table(&columns(400, 1 << 20), 9)), 1);
+        assert_eq!(at_once(&table(&columns(2, u64::MAX), 2)), 1);
+        assert_eq!(at_once(&table(&columns(1, 0), 1)), usize::try_from(MEMORY).unwrap());
+        assert!(at_once(&table(&columns(1, 1), 0)) > 1);
+        // One is as large as the largest: a small one beside it changes nothing.
+        let mut two = table(&columns(64, 1 << 17), 1);
+        two.parts.extend(table(&columns(64, 1), 1).parts);
+        assert_eq!(at_once(&two), 4);
+    }
+
+    /// Rows of text that a step repeats or chooses are as long as those they come from.
+    #[test]
+    fn text_that_is_taken_counts_by_its_rows() {
+        let (pack, digest) = (PackDigest::from_bytes([2; 32]), ColumnDigest::from_bytes([3; 32]));
+        let extent = |size| millrace_types::table::Extent { offset: 0, size };
+        let stored = |data_type, rows, offsets: Option<u64>, values| StoredChunk {
+            digest,
+            data_type,
+            rows,
+            null_count: 0,
+            pack,
+            pack_bytes: 1 << 30,
+            validity: None,
+            offsets: offsets.map(extent),
+            values: extent(values),
+        };
+        let texts = Chunk::Stored(Arc::new(stored(DataType::Utf8, 1000, Some(4000), 96_000)));
+        let taken = |rows, sources: Vec<Chunk>| {
+            let selection = Arc::new(stored(DataType::UInt32, rows, None, 4 * rows));
+            let kind = Selection::Take;
+            size(&Chunk::Gather(Arc::new(Gather { digest, data_type: DataType::Utf8, rows, kind, selection, sources })))
+        };
+        assert_eq!(size(&texts), 100_000);
+        assert_eq!(taken(500, vec![texts.clone()]), 50_000);
+        assert_eq!(taken(3000, vec![texts.clone(), texts.clone()]), 300_000);
+        assert_eq!(taken(u64::MAX, vec![texts]), u64::MAX);
+        assert_eq!(taken(7, Vec::new()), 0);
+    }
 }

@@ -167,14 +167,6 @@ impl<W: Write + Send> Exporter<W> {
         self.encoder.clone()
     }
 
-    /// Writes a part.
-    ///
-    /// # Errors
-    /// Those of the writer, and columns that are not what they should be.
-    pub fn part(&mut self, rows: usize, columns: &[ColumnBytes]) -> Result<(), ExportError> {
-        self.put(self.encoder.part(rows, columns)?)
-    }
-
     /// Writes a part that was encoded.
     ///
     /// # Errors

@@ -26,13 +26,11 @@ fn written((schema, columns): &Table, format: Format, parts: &[Range<usize>], th
     };
     let mut bytes = Vec::new();
     let mut exporter = Exporter::new(&mut bytes, format, schema).unwrap();
+    let encoder = exporter.encoder();
+    let encode = |rows: &Range<usize>| encoder.part(rows.len(), &part(rows));
     match threads {
-        None => parts.iter().for_each(|rows| exporter.part(rows.len(), &part(rows)).unwrap()),
-        Some(threads) => {
-            let encoder = exporter.encoder();
-            let encode = |rows: &Range<usize>| encoder.part(rows.len(), &part(rows));
-            Threads::new(threads).in_turn(parts.iter(), encode, |part| exporter.put(part)).unwrap();
-        }
+        None => parts.iter().for_each(|rows| exporter.put(encode(rows).unwrap()).unwrap()),
+        Some(threads) => Threads::new(threads).in_turn(parts.iter(), encode, |part| exporter.put(part)).unwrap(),
     }
     exporter.finish().unwrap();
     bytes

@@ -208,7 +208,9 @@ fn every_format_reads_back_what_was_exported() {
         impl Sink for Export<'_> {
             fn begin<'s>(&'s self, _: u64, _: &Schema, rows: usize) -> Result<Box<dyn PartSink + 's>, SinkError> {
                 Ok(Box::new(Whole::new(move |columns: Vec<ColumnBytes>| {
-                    Ok(self.0.lock().unwrap().part(rows, &columns)?)
+                    let mut export = self.0.lock().unwrap();
+                    let part = export.encoder().part(rows, &columns)?;
+                    Ok(export.put(part)?)
                 })))
             }
             fn restart(&self) {
@@ -245,7 +247,7 @@ fn a_parquet_filter_skips_row_groups_and_rows() {
         let ints = ::arrow::array::Int64Array::from_iter_values(from..from + rows as i64);
         let texts = ::arrow::array::StringArray::from(vec!["a"; rows]);
         let columns = [ColumnBytes::from_array(&ints).unwrap(), ColumnBytes::from_array(&texts).unwrap()];
-        export.part(rows, &columns).unwrap();
+        export.put(export.encoder().part(rows, &columns).unwrap()).unwrap();
     }
     export.finish().unwrap();
     let picked = ReadOptions {
