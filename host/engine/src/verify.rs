@@ -1,14 +1,15 @@
 //! Whether what lies in the store is what was put there.
 //!
 //! What this process did not make itself is held against its digest when it is first read:
-//! beside the guest that reads it, and before anything that came of it is kept. What is
-//! not as it was is removed, so that the next run makes it again.
+//! beside the guest that reads it, and before anything that came of it is kept. Whoever has to
+//! wait for that helps. What is not as it was is removed, so that the next run makes it again.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::Thread;
 
+use crossbeam_queue::ArrayQueue;
 use millrace_store::{ObjectName, Store};
 use millrace_tables::{ColumnBytes, pack};
 use millrace_types::{BlobDigest, BlobRef, ColumnDigest, PackDigest, StoredChunk};
@@ -16,7 +17,7 @@ use millrace_wasm::DataError;
 
 use crate::data::{PLACES, lock, place_of};
 
-/// Columns that wait to be looked at; whoever reads faster waits.
+/// Columns that wait to be looked at; whoever reads faster looks at its own.
 const AHEAD: usize = 32;
 
 struct Claim {
@@ -35,6 +36,9 @@ struct Known {
 
 struct Shared {
     store: Store,
+    queue: ArrayQueue<Claim>,
+    /// Nobody reads any more.
+    is_over: AtomicBool,
     known: [Mutex<Known>; PLACES],
     /// What is known and not yet looked at: it counts before anybody else can find it known.
     pending: AtomicUsize,
@@ -47,7 +51,17 @@ struct Shared {
 /// Looks at what is read.
 pub(crate) struct Verifier {
     shared: Arc<Shared>,
-    queue: OnceLock<Option<SyncSender<Claim>>>,
+    /// One that looks beside the workers, if the system has one.
+    thread: OnceLock<Option<Thread>>,
+}
+
+impl Drop for Verifier {
+    fn drop(&mut self) {
+        self.shared.is_over.store(true, Ordering::SeqCst);
+        if let Some(Some(thread)) = self.thread.get() {
+            thread.unpark();
+        }
+    }
 }
 
 impl Shared {
@@ -66,6 +80,13 @@ impl Shared {
             if !is_whole {
                 let _ = std::fs::remove_file(&path).or_else(|_| std::fs::remove_dir_all(&path));
             }
+        }
+    }
+
+    /// Looks at what waits.
+    fn look_at_all(&self) {
+        while let Some(claim) = self.queue.pop() {
+            self.look(&claim);
         }
     }
 
@@ -118,13 +139,15 @@ impl Verifier {
     pub(crate) fn new(store: Store) -> Self {
         let shared = Shared {
             store,
+            queue: ArrayQueue::new(AHEAD),
+            is_over: AtomicBool::new(false),
             known: Default::default(),
             pending: AtomicUsize::new(0),
             is_damaged: AtomicBool::new(false),
             damaged: Mutex::new(None),
             settled: Condvar::new(),
         };
-        Self { shared: Arc::new(shared), queue: OnceLock::new() }
+        Self { shared: Arc::new(shared), thread: OnceLock::new() }
     }
 
     /// For somebody who writes columns.
@@ -142,19 +165,21 @@ impl Verifier {
             self.shared.pending.fetch_add(1, Ordering::SeqCst);
         }
         let claim = Claim { pack: chunk.pack, digest: chunk.digest, column: column.clone() };
-        let queue = self.queue.get_or_init(|| {
-            let (send, receive) = sync_channel::<Claim>(AHEAD);
+        let thread = self.thread.get_or_init(|| {
             let shared = self.shared.clone();
-            let look = move || receive.iter().for_each(|claim| shared.look(&claim));
-            std::thread::Builder::new().name("verify".to_owned()).spawn(look).ok().map(|_| send)
-        });
-        match queue {
-            Some(queue) => {
-                if let Err(unsent) = queue.send(claim) {
-                    self.shared.look(&unsent.0);
+            let look = move || {
+                while !shared.is_over.load(Ordering::SeqCst) {
+                    shared.look_at_all();
+                    std::thread::park();
                 }
-            }
-            None => self.shared.look(&claim),
+            };
+            let thread = std::thread::Builder::new().name("verify".to_owned()).spawn(look);
+            thread.ok().map(|thread| thread.thread().clone())
+        });
+        match (thread, self.shared.queue.push(claim)) {
+            (Some(thread), Ok(())) => thread.unpark(),
+            (None, Ok(())) => self.shared.look_at_all(),
+            (_, Err(claim)) => self.shared.look(&claim),
         }
     }
 
@@ -186,6 +211,7 @@ impl Verifier {
         if !is_pending() && !self.shared.is_damaged.load(Ordering::SeqCst) {
             return Ok(());
         }
+        self.shared.look_at_all();
         let damaged = lock(&self.shared.damaged);
         let damaged = self.shared.settled.wait_while(damaged, |_| is_pending());
         let damaged = damaged.unwrap_or_else(PoisonError::into_inner);
