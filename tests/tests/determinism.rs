@@ -74,6 +74,12 @@ params = { by = ["y"], columns = { n = "count()" } }
             assert_eq!((once.len(), finished.len() as u64), (finished.len(), run.total()), "{jobs} jobs");
             assert_eq!(started.iter().collect::<BTreeSet<_>>().len(), started.len(), "{jobs} jobs");
             assert!(started.iter().all(|task| once.contains(task)), "{jobs} jobs");
+            let open = run.lines.iter().scan(0, |open, line| {
+                *open += i32::from(line["event"] == "task-started");
+                *open -= i32::from(line["event"] == "task-finished" && line["status"] == "ran");
+                Some(*open)
+            });
+            assert!(open.max() <= jobs.parse().ok(), "more are shown at work than {jobs}");
             assert_eq!(run.total(), run.ran() + run.cached());
             outputs.push(run.last["outputs"].clone());
         }

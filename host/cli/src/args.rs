@@ -83,7 +83,7 @@ pub struct RunArgs {
     /// Memory that all guests may have together, such as 4GiB [default: 80 % of the machine's].
     #[arg(long, value_name = "SIZE")]
     pub memory: Option<ByteSize>,
-    /// Stop everything at the first failure, instead of only what depends on it.
+    /// Begin nothing more after the first failure; what runs is finished and kept.
     #[arg(long)]
     pub fail_fast: bool,
     /// Also show what steps wrote to the log when they ran.

@@ -1,10 +1,11 @@
 //! Workers of whom one at a time decides for all, and nobody waits for the one who does.
 //!
 //! Who has computed something leaves what came of it, and decides if nobody else is at it.
-//! Otherwise it takes one of the few tasks that were decided on in advance, and goes on. Two
-//! things keep anything from being forgotten. Who lets go of the state looks afterwards
-//! whether something was left there meanwhile. And who finds nothing to do looks once more
-//! after it is known to wait, while who has decided looks afterwards whether somebody waits.
+//! Otherwise it takes one of the few jobs that were decided on in advance, leaves word of that,
+//! and goes on. Two things keep anything from being forgotten. Who lets go of the state looks
+//! afterwards whether something was left there meanwhile, and takes it in. And who finds nothing
+//! to do looks once more after it is known to wait, while who has decided looks afterwards
+//! whether somebody waits.
 //!
 //! It knows nothing of tasks.
 
@@ -21,11 +22,17 @@ pub(super) trait Decide {
     type Job;
     /// What came of it.
     type Outcome;
+    /// Word that it begins.
+    type Word;
 
     /// Takes in what came of a job.
     fn ended(&mut self, outcome: Self::Outcome);
     /// The next job, if it is more urgent than another.
     fn next(&mut self, than: Option<&Self::Job>) -> Option<Self::Job>;
+    /// What is to be said when somebody begins a job.
+    fn word(job: &mut Self::Job) -> Self::Word;
+    /// Somebody has begun a job, before what came of it.
+    fn began(&mut self, word: Self::Word);
     /// Takes back a job that nobody has begun.
     fn never_began(&mut self, job: Self::Job);
     /// Whether nothing is to begin any more.
@@ -41,8 +48,8 @@ pub(super) trait Decide {
 /// What the workers share.
 pub(super) struct Crew<D: Decide> {
     state: Mutex<D>,
-    /// What came of jobs, until somebody takes it in.
-    ended: SegQueue<D::Outcome>,
+    /// What happened, until somebody takes it in.
+    left: SegQueue<Left<D>>,
     /// Jobs for those who find somebody deciding.
     spare: SegQueue<D::Job>,
     most: usize,
@@ -53,6 +60,12 @@ pub(super) struct Crew<D: Decide> {
     changed: Condvar,
     /// Nothing will be ready any more.
     is_over: AtomicBool,
+}
+
+/// What a worker leaves for whoever decides.
+enum Left<D: Decide> {
+    Ended(D::Outcome),
+    Began(D::Word),
 }
 
 /// What came of a look for something to do.
@@ -83,7 +96,7 @@ impl<D: Decide> Crew<D> {
         spare.push(job);
         Self {
             state: Mutex::new(state),
-            ended: SegQueue::new(),
+            left: SegQueue::new(),
             spare,
             most,
             hired: AtomicUsize::new(1),
@@ -101,7 +114,7 @@ impl<D: Decide> Crew<D> {
 
     /// Leaves what came of a job.
     pub(super) fn ended(&self, outcome: D::Outcome) {
-        self.ended.push(outcome);
+        self.left.push(Left::Ended(outcome));
     }
 
     /// A job, waited for if need be; none when there will be no more. `hire` brings in a
@@ -137,33 +150,48 @@ impl<D: Decide> Crew<D> {
 
     /// A job, decided on here, or by whoever is deciding.
     fn find(&self) -> Found<D::Job> {
+        let mut found = None;
         loop {
-            let mut state = match self.state.try_lock() {
-                Ok(state) => state,
-                // Whoever decides looks for more when it is done.
-                Err(TryLockError::WouldBlock) => {
-                    return self.spare.pop().map_or(Found::Nothing, |job| Found::Job(job, false));
+            fence(Ordering::SeqCst);
+            let mut state = match (self.state.try_lock(), found) {
+                (Ok(state), known) => {
+                    found = known;
+                    state
+                }
+                // Whoever decides takes in what was left, and looks for more when it is done.
+                (Err(TryLockError::WouldBlock), Some(found)) => return found,
+                (Err(TryLockError::WouldBlock), None) => {
+                    let Some(mut job) = self.spare.pop() else { return Found::Nothing };
+                    self.left.push(Left::Began(D::word(&mut job)));
+                    found = Some(Found::Job(job, false));
+                    continue;
                 }
                 // Somebody died with it: the scope of the threads tells of it.
-                Err(TryLockError::Poisoned(_)) => return Found::Over,
+                (Err(TryLockError::Poisoned(_)), _) => return Found::Over,
             };
-            let found = self.decide(&mut state);
+            while let Some(left) = self.left.pop() {
+                match left {
+                    Left::Ended(outcome) => state.ended(outcome),
+                    Left::Began(word) => state.began(word),
+                }
+            }
+            let now = match found {
+                // What came meanwhile is for others.
+                Some(Found::Job(job, _)) => Found::Job(job, self.has_more(&state)),
+                _ => self.decide(&mut state),
+            };
             state.decided();
             drop(state);
             fence(Ordering::SeqCst);
-            match found {
-                Found::Nothing if !self.ended.is_empty() => {}
-                Found::Job(job, has_more) => return Found::Job(job, has_more || !self.ended.is_empty()),
-                found => return found,
+            if self.left.is_empty() {
+                return now;
             }
+            found = Some(now);
         }
     }
 
-    /// Takes in what has ended, and decides what is next.
+    /// Decides what is next.
     fn decide(&self, state: &mut D) -> Found<D::Job> {
-        while let Some(outcome) = self.ended.pop() {
-            state.ended(outcome);
-        }
         let spare = self.spare.pop();
         let next = match (state.next(spare.as_ref()), spare) {
             (Some(job), spare) => {
@@ -177,7 +205,8 @@ impl<D: Decide> Crew<D> {
             next.into_iter().chain(spare).for_each(|job| state.never_began(job));
             return if state.is_idle() { Found::Over } else { Found::Nothing };
         }
-        let Some(job) = next else { return if state.is_idle() { Found::Over } else { Found::Nothing } };
+        let Some(mut job) = next else { return if state.is_idle() { Found::Over } else { Found::Nothing } };
+        state.began(D::word(&mut job));
         let hired = self.hired.load(Ordering::Relaxed);
         let ahead = if hired > 1 { 1 + hired.div_ceil(4) } else { 0 };
         while self.spare.len() < ahead
@@ -185,7 +214,11 @@ impl<D: Decide> Crew<D> {
         {
             self.spare.push(job);
         }
-        Found::Job(job, state.has_ready() || !self.spare.is_empty())
+        Found::Job(job, self.has_more(state))
+    }
+
+    fn has_more(&self, state: &D) -> bool {
+        state.has_ready() || !self.spare.is_empty()
     }
 
     /// Waits to be called.
@@ -241,13 +274,15 @@ mod tests {
         ended: Vec<usize>,
         stop_at: usize,
         dropped: Vec<usize>,
+        began: Vec<usize>,
+        most: usize,
     }
 
     impl Numbers {
         fn new(all: usize, stop_at: usize) -> Self {
-            let (ended, dropped) = (Vec::new(), Vec::new());
+            let (ended, dropped, began) = (Vec::new(), Vec::new(), Vec::new());
             let makes = |job| [3, 0, 0, 1, 1, 1, 1, 1][job % 8];
-            Self { makes, ready: [(0, 0)].into(), given: 0, made: 1, all, ended, stop_at, dropped }
+            Self { makes, ready: [(0, 0)].into(), given: 0, made: 1, all, ended, stop_at, dropped, began, most: 0 }
         }
 
         fn urgency(job: usize) -> usize {
@@ -258,6 +293,16 @@ mod tests {
     impl Decide for Numbers {
         type Job = usize;
         type Outcome = usize;
+        type Word = usize;
+
+        fn word(job: &mut usize) -> usize {
+            *job
+        }
+
+        fn began(&mut self, job: usize) {
+            self.began.push(job);
+            self.most = self.most.max(self.began.len() - self.ended.len());
+        }
 
         fn ended(&mut self, job: usize) {
             self.given -= 1;
@@ -342,7 +387,10 @@ mod tests {
         for workers in [1, 2, 3, 4, 8, 15] {
             for all in [1, 2, 7, 500, 30_000] {
                 let mut state = worked_off(Numbers::new(all, usize::MAX), workers, spin);
+                assert!(state.most <= workers, "{} of {workers} workers are shown at work", state.most);
+                state.began.sort_unstable();
                 state.ended.sort_unstable();
+                assert_eq!(state.began, state.ended);
                 assert_eq!(state.ended, (0..all).collect::<Vec<_>>(), "{workers} workers");
             }
         }

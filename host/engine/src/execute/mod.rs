@@ -66,7 +66,7 @@ pub struct Options {
     pub jobs: usize,
     /// Bytes that the guests may have together.
     pub memory: u64,
-    /// Stop everything at the first failure.
+    /// Begin nothing more after the first failure.
     pub fail_fast: bool,
     /// Whether to run.
     pub mode: Mode,

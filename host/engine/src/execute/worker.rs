@@ -130,6 +130,15 @@ struct Deciding<'s, 'a> {
 impl Decide for Deciding<'_, '_> {
     type Job = Box<Job>;
     type Outcome = (usize, Outcome);
+    type Word = Option<Event>;
+
+    fn word(job: &mut Self::Job) -> Self::Word {
+        job.started.take()
+    }
+
+    fn began(&mut self, word: Self::Word) {
+        word.into_iter().for_each(|event| self.run.emit.tell(event));
+    }
 
     fn ended(&mut self, (task, outcome): Self::Outcome) {
         self.run.ended(task, outcome);
@@ -224,9 +233,8 @@ fn work<'scope>(shared: &'scope Shared<'_, '_>, scope: &'scope Scope<'scope, '_>
         let to_screen = to_screen.clone();
         helper(scope, move || work(shared, scope, &to_screen)).is_some()
     };
-    while let Some(mut job) = crew.next(hire, || screen.show()) {
+    while let Some(job) = crew.next(hire, || screen.show()) {
         let task = job.task;
-        screen.put(job.started.take());
         screen.show();
         // A bug of ours in one task must not take the run with it.
         let cancel = &options.cancel;
