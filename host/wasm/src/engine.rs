@@ -97,6 +97,10 @@ fn pool() -> InstanceAllocationStrategy {
     pool.max_memory_size(4 << 30);
     // What is zeroed by hand instead of being given back to the system.
     pool.pagemap_scan(wasmtime::Enabled::Auto);
+    // Each component keeps its slots, and each thread its own ones: what they keep resident would
+    // grow with both.
+    let processors = std::thread::available_parallelism().map_or(2, |count| count.get().min(SLOTS as usize));
+    pool.max_unused_warm_slots(2 * processors as u32);
     pool.linear_memory_keep_resident(RESIDENT);
     pool.table_keep_resident(64 << 10);
     InstanceAllocationStrategy::Pooling(pool)

@@ -24,11 +24,15 @@ pub(super) trait Decide {
     type Outcome;
     /// Word that it begins.
     type Word;
+    /// What goes first, the greater the sooner.
+    type Urgency: Ord;
 
     /// Takes in what came of a job.
     fn ended(&mut self, outcome: Self::Outcome);
     /// The next job, if it is more urgent than another.
-    fn next(&mut self, than: Option<&Self::Job>) -> Option<Self::Job>;
+    fn next(&mut self, than: Option<Self::Urgency>) -> Option<Self::Job>;
+    /// How urgent a job is.
+    fn urgency(job: &Self::Job) -> Self::Urgency;
     /// What is to be said when somebody begins a job.
     fn word(job: &mut Self::Job) -> Self::Word;
     /// Somebody has begun a job, before what came of it.
@@ -192,8 +196,11 @@ impl<D: Decide> Crew<D> {
 
     /// Decides what is next.
     fn decide(&self, state: &mut D) -> Found<D::Job> {
-        let spare = self.spare.pop();
-        let next = match (state.next(spare.as_ref()), spare) {
+        let mut spare: Vec<D::Job> = std::iter::from_fn(|| self.spare.pop()).collect();
+        spare.sort_by_key(D::urgency);
+        let most_urgent = spare.pop();
+        spare.into_iter().rev().for_each(|job| self.spare.push(job));
+        let next = match (state.next(most_urgent.as_ref().map(D::urgency)), most_urgent) {
             (Some(job), spare) => {
                 spare.into_iter().for_each(|job| self.spare.push(job));
                 Some(job)
@@ -285,8 +292,8 @@ mod tests {
             Self { makes, ready: [(0, 0)].into(), given: 0, made: 1, all, ended, stop_at, dropped, began, most: 0 }
         }
 
-        fn urgency(job: usize) -> usize {
-            job * 7919 % 1009
+        fn of(job: usize) -> (usize, usize) {
+            (job * 7919 % 1009, job)
         }
     }
 
@@ -294,6 +301,11 @@ mod tests {
         type Job = usize;
         type Outcome = usize;
         type Word = usize;
+        type Urgency = (usize, usize);
+
+        fn urgency(job: &usize) -> (usize, usize) {
+            Self::of(*job)
+        }
 
         fn word(job: &mut usize) -> usize {
             *job
@@ -311,21 +323,21 @@ mod tests {
             // Somebody has to go on.
             let more = if self.given == 0 && self.ready.is_empty() { more.max(1) } else { more };
             let end = (self.made + more).min(self.all);
-            self.ready.extend((self.made..end).map(|job| (Self::urgency(job), job)));
+            self.ready.extend((self.made..end).map(Self::of));
             self.made = end;
         }
 
-        fn next(&mut self, than: Option<&usize>) -> Option<usize> {
+        fn next(&mut self, than: Option<(usize, usize)>) -> Option<usize> {
             if self.is_stopping() {
                 return None;
             }
-            let (urgency, job) = *self.ready.last()?;
-            if than.is_some_and(|than| (urgency, job) < (Self::urgency(*than), *than)) {
+            let last = *self.ready.last()?;
+            if than.is_some_and(|than| last < than) {
                 return None;
             }
             self.given += 1;
             self.ready.pop_last();
-            Some(job)
+            Some(last.1)
         }
 
         fn never_began(&mut self, job: usize) {
@@ -430,7 +442,7 @@ mod tests {
     #[test]
     fn who_dies_sends_the_others_home() {
         let mut state = Numbers::new(2, usize::MAX);
-        state.ready.insert((Numbers::urgency(1), 1));
+        state.ready.insert(Numbers::of(1));
         state.made = 2;
         let job = state.next(None).unwrap();
         let crew = Crew::new(state, job, 2);

@@ -131,6 +131,11 @@ impl Decide for Deciding<'_, '_> {
     type Job = Box<Job>;
     type Outcome = (usize, Outcome);
     type Word = Option<Event>;
+    type Urgency = Urgency;
+
+    fn urgency(job: &Self::Job) -> Urgency {
+        job.urgency
+    }
 
     fn word(job: &mut Self::Job) -> Self::Word {
         job.started.take()
@@ -144,8 +149,8 @@ impl Decide for Deciding<'_, '_> {
         self.run.ended(task, outcome);
     }
 
-    fn next(&mut self, than: Option<&Self::Job>) -> Option<Self::Job> {
-        self.run.next(than.map(|job| job.urgency), &*self.to_screen.upgrade()?).map(Box::new)
+    fn next(&mut self, than: Option<Urgency>) -> Option<Self::Job> {
+        self.run.next(than, &*self.to_screen.upgrade()?).map(Box::new)
     }
 
     fn never_began(&mut self, job: Self::Job) {
