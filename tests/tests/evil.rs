@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use crate::sandbox::{Sandbox, repository};
+use crate::sandbox::{Run, Sandbox, repository};
 
 fn evil() -> &'static [u8] {
     static BYTES: OnceLock<Vec<u8>> = OnceLock::new();
@@ -110,6 +110,42 @@ fn a_guest_that_never_calls_anything_is_stopped_by_the_user() {
     let last = lines.last().unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert!(last.contains("\"ok\":false"), "{last}");
+}
+
+/// What runs when another step fails comes to its end, is kept, and is not told of as skipped.
+#[test]
+fn after_the_first_failure_nothing_more_begins_and_what_runs_is_kept() {
+    let sandbox = sandbox("loops");
+    let others = r#"
+[steps.mapped]
+uses = "path:evil.wasm"
+input = "rows"
+params = { attack = "takes long" }
+[steps.model]
+uses = "std:train-logistic"
+input = "rows"
+params = { label = "x", features = ["x"], epochs = 400000, validation = 0.0 }
+[steps.after]
+uses = "std:filter"
+input = "mapped"
+params = { where = "n >= 0" }
+"#;
+    let pipeline = sandbox.read("pipeline.toml").replace("[exports]\n\"out.csv\" = \"evil\"\n", others);
+    sandbox.write("pipeline.toml", pipeline).write("rows.csv", "x\n0\n1\n1\n");
+    let told = |arguments: &[&str]| {
+        let run = Run::of(&sandbox.try_run(arguments));
+        let lines = run.lines.iter().filter(|line| line["event"] == "task-finished");
+        let word = |line: &serde_json::Value, key: &str| line[key].as_str().unwrap_or_default().to_owned();
+        let mut told: Vec<_> = lines.map(|line| (word(line, "step"), word(line, "status"))).collect();
+        told.sort();
+        assert_eq!(run.total(), told.len() as u64);
+        told
+    };
+    let owned = |told: [(&str, &str); 4]| told.map(|(step, status)| (step.to_owned(), status.to_owned())).to_vec();
+    let stopped = [("after", "skipped"), ("evil", "failed"), ("mapped", "ran"), ("model", "ran")];
+    assert_eq!(told(&["--jobs", "3", "--fail-fast"]), owned(stopped));
+    let again = [("after", "ran"), ("evil", "failed"), ("mapped", "cached"), ("model", "cached")];
+    assert_eq!(told(&[]), owned(again));
 }
 
 #[test]

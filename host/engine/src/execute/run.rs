@@ -272,13 +272,29 @@ impl<'a> Run<'a> {
     /// Gives up what could not be begun. What has its last task behind it was stopped too late.
     pub(super) fn close(&mut self) {
         for node in 0..self.nodes.len() {
-            let state = &self.nodes[node];
-            match state.progress {
-                Progress::Open if state.last_made && state.pending == 0 => self.done(node),
+            match self.nodes[node].progress {
+                Progress::Open if self.is_through(node) => self.done(node),
                 Progress::Open => self.give_up(node),
                 _ => {}
             }
         }
+    }
+
+    /// Whether all tasks of an open node were made and have ended.
+    fn is_through(&self, index: usize) -> bool {
+        let state = &self.nodes[index];
+        let is_by_part = state.plan.as_ref().is_some_and(|plan| plan.mode == StepMode::Map);
+        let all_made = match self.mapped(index).and_then(|(_, item)| self.table(item)) {
+            Some(view) if is_by_part => view.complete && state.made.len() == view.parts.len(),
+            _ => state.last_made,
+        };
+        all_made && state.pending == 0 && state.made.iter().all(|made| *made)
+    }
+
+    /// The port of a node that is cut into parts, and what is on it.
+    fn mapped(&self, index: usize) -> Option<(&'a PortName, &'a Item)> {
+        let input = self.graph.nodes[index].inputs.iter().find(|input| input.port.mapped)?;
+        input.items.first().map(|(_, item)| (&input.port.name, item))
     }
 
     fn label(&self, task: usize) -> String {
@@ -376,12 +392,10 @@ impl<'a> Run<'a> {
     }
 
     fn make_parts(&mut self, index: usize, phase: Phase) {
-        let Some(mapped) = self.graph.nodes[index].inputs.iter().find(|input| input.port.mapped) else { return };
-        let Some((_, item)) = mapped.items.first() else { return };
+        let Some((port, item)) = self.mapped(index) else { return };
         let Some(view) = self.table(item) else { return };
         let (there, complete): (Vec<bool>, bool) =
             ((0..view.parts.len()).map(|part| view.parts.get(part).is_some()).collect(), view.complete);
-        let port = mapped.port.name.clone();
         for (part, is_there) in there.iter().enumerate() {
             let state = &mut self.nodes[index];
             if state.made.len() <= part {
@@ -406,7 +420,7 @@ impl<'a> Run<'a> {
             let Some(partials) = partials else { return };
             let Some(seen) = self.seen(index, None, true) else { return };
             self.nodes[index].last_made = true;
-            self.make(index, None, Phase::Merge, seen, Some((&port, partials)));
+            self.make(index, None, Phase::Merge, seen, Some((port, partials)));
         }
         if self.nodes[index].last_made && self.nodes[index].pending == 0 {
             self.done(index);

@@ -1,8 +1,8 @@
 //! How events come to whoever shows them.
 //!
-//! To show them takes time, and it may take for ever: they are put aside under the lock of
-//! the run's state, and behind it one worker that is free shows them, for all. The others do
-//! not wait for it. It knows nothing of what an event says.
+//! To show them takes time, and it may take for ever: whoever decides puts them aside, and
+//! afterwards one worker that is free shows them, for all. The others do not wait for it. It
+//! knows nothing of what an event says.
 
 use std::sync::atomic::{Ordering, fence};
 use std::sync::{Mutex, PoisonError};
