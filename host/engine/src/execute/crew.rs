@@ -2,7 +2,7 @@
 //!
 //! Who has computed something leaves what came of it, and decides if nobody else is at it.
 //! Otherwise it takes one of the few jobs that were decided on in advance, leaves word of that,
-//! and goes on. Two things keep anything from being forgotten. Who lets go of the state looks
+//! and goes on; where there is none it waits to be called, as who has nothing to do. Two things keep anything from being forgotten. Who lets go of the state looks
 //! afterwards whether something was left there meanwhile, and takes it in. And who finds nothing
 //! to do looks once more after it is known to wait, while who has decided looks afterwards
 //! whether somebody waits.
