@@ -13,6 +13,10 @@
 
 #![expect(clippy::print_stdout, reason = "a program for people")]
 
+/// As `host` has it, on both sides.
+#[cfg(unix)]
+#[path = "../../host/cli/src/allocator.rs"]
+mod allocator;
 mod memory;
 
 use std::hint::black_box;
@@ -35,10 +39,6 @@ use millrace_wasm::{
 use serde_json::{Value, json};
 
 use memory::Memory;
-
-/// As `host` has it, on both sides.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Rows of a part, as sources are cut.
 const ROWS: usize = 131_072;

@@ -250,3 +250,15 @@ params = { label = "y", features = ["x"], epochs = 100000000, validation = 0.0 }
     let plan = sandbox.host(&["plan"]).stdout;
     assert!(plan.contains("cached  quick"), "{plan}");
 }
+
+/// They stand in a static that nobody names: what links the program could leave it out unseen.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_allocator_has_its_settings() {
+    let sandbox = Sandbox::new();
+    let told = sandbox.command(&["--version"]).env("_RJEM_MALLOC_CONF", "stats_print:true").output().unwrap();
+    let told = String::from_utf8(told.stderr).unwrap();
+    for setting in ["opt.narenas: 1\n", "opt.thp: \"always\"\n", "opt.metadata_thp: \"always\"\n"] {
+        assert!(told.contains(setting), "{setting}{told}");
+    }
+}

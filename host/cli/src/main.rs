@@ -2,6 +2,8 @@
 //!
 //! This crate parses arguments, calls the engine and renders what it says.
 
+#[cfg(unix)]
+mod allocator;
 mod args;
 mod commands;
 mod exit;
@@ -10,10 +12,6 @@ mod render;
 use std::process::ExitCode;
 
 use clap::Parser;
-
-/// A third of a run that finds everything is small allocations.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let tell = std::panic::take_hook();

@@ -25,8 +25,9 @@ const CORES: u32 = 16;
 /// Tables of one component: as many of their own, and one more in each for `fuel`.
 const TABLES: u32 = 2 * CORES;
 
-/// Bytes of a slot that stay with the process between two guests.
-const RESIDENT: usize = 32 << 20;
+/// Bytes of a slot that stay with the process between two guests. Each component keeps its slots,
+/// and each thread its own ones, up to wasmtime's 100: what they keep grows with both.
+const RESIDENT: usize = 8 << 20;
 
 /// A wish to stop, shared by all tasks of a run.
 #[derive(Debug, Clone, Default)]
@@ -97,10 +98,6 @@ fn pool() -> InstanceAllocationStrategy {
     pool.max_memory_size(4 << 30);
     // What is zeroed by hand instead of being given back to the system.
     pool.pagemap_scan(wasmtime::Enabled::Auto);
-    // Each component keeps its slots, and each thread its own ones: what they keep resident would
-    // grow with both.
-    let processors = std::thread::available_parallelism().map_or(2, |count| count.get().min(SLOTS as usize));
-    pool.max_unused_warm_slots(2 * processors as u32);
     pool.linear_memory_keep_resident(RESIDENT);
     pool.table_keep_resident(64 << 10);
     InstanceAllocationStrategy::Pooling(pool)
