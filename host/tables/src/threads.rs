@@ -2,16 +2,18 @@
 //!
 //! Whoever has more to do than it is about to do itself asks for help, and gets it when a
 //! thread is free: so the last file is read by all, whether it is the last of many, the last
-//! row group, or the only one. It knows nothing of what is done.
+//! row group, or the only one. Who has done its own and waits for its helpers is free as long.
+//! It knows nothing of what is done.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread::Scope;
 
 /// Threads, of which those that have nothing to do may be asked for.
 #[derive(Debug)]
 pub struct Threads {
-    free: AtomicUsize,
+    /// Less than none where one that waited goes on, and another still has its place.
+    free: AtomicIsize,
 }
 
 /// A thread that was free; free again when this is dropped.
@@ -23,32 +25,52 @@ impl Drop for Taken<'_> {
     }
 }
 
+/// A thread that waits for its helpers; free until this is dropped.
+struct Waiting<'t>(&'t Threads);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.free.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Asks for a thread that does the same as the one that asks.
 pub(crate) type Help<'h> = &'h dyn Fn();
 
 impl Threads {
     /// So many, of which the caller is one. There is always the caller.
     pub fn new(count: usize) -> Self {
-        Self { free: AtomicUsize::new(count.saturating_sub(1)) }
+        Self { free: AtomicIsize::new(isize::try_from(count.saturating_sub(1)).unwrap_or(isize::MAX)) }
     }
 
     fn take(&self) -> Option<Taken<'_>> {
-        let less = |free: usize| free.checked_sub(1);
+        let less = |free: isize| (free > 0).then(|| free - 1);
         self.free.fetch_update(Ordering::Acquire, Ordering::Relaxed, less).ok().map(|_| Taken(self))
     }
 
     /// Does `work` on this thread, and on one more each time that it asks and one is free.
     /// Comes back when all have.
     pub(crate) fn work(&self, work: impl Fn(Help<'_>) + Sync) {
-        std::thread::scope(|scope| begin(self, scope, &work));
+        let helpers = AtomicUsize::new(0);
+        let waiting = std::thread::scope(|scope| {
+            begin(self, scope, &helpers, &work);
+            (helpers.load(Ordering::Relaxed) > 0).then(|| self.wait())
+        });
+        drop(waiting);
+    }
+
+    fn wait(&self) -> Waiting<'_> {
+        self.free.fetch_add(1, Ordering::Release);
+        Waiting(self)
     }
 
     /// As [`Self::work`], and on one thread more than there are: of those that take turns at a
     /// file and wait for it, as many compute as there are.
     pub(crate) fn work_and_one_more(&self, work: impl Fn(Help<'_>) + Sync) {
+        let helpers = AtomicUsize::new(0);
         std::thread::scope(|scope| {
-            started(scope, || begin(self, scope, &work));
-            begin(self, scope, &work);
+            started(scope, || begin(self, scope, &helpers, &work));
+            begin(self, scope, &helpers, &work);
         });
     }
 
@@ -152,18 +174,100 @@ impl<P> Drop for Over<'_, P> {
     }
 }
 
-fn begin<'scope>(threads: &'scope Threads, scope: &'scope Scope<'scope, '_>, work: &'scope (impl Fn(Help<'_>) + Sync)) {
+/// Works, and counts who helps.
+fn begin<'scope>(
+    threads: &'scope Threads,
+    scope: &'scope Scope<'scope, '_>,
+    helpers: &'scope AtomicUsize,
+    work: &'scope (impl Fn(Help<'_>) + Sync),
+) {
     work(&|| {
         if let Some(taken) = threads.take() {
+            let helper = Helper::of(helpers);
             started(scope, move || {
-                let _taken = taken;
-                begin(threads, scope, work);
+                let _places = (helper, taken);
+                begin(threads, scope, helpers, work);
             });
         }
     });
 }
 
+/// One of those who help somebody.
+struct Helper<'h>(&'h AtomicUsize);
+
+impl<'h> Helper<'h> {
+    fn of(helpers: &'h AtomicUsize) -> Self {
+        helpers.fetch_add(1, Ordering::Relaxed);
+        Self(helpers)
+    }
+}
+
+impl Drop for Helper<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Starts a thread. Where the system has none more, those that are there do all.
 fn started<'scope>(scope: &'scope Scope<'scope, '_>, work: impl FnOnce() + Send + 'scope) {
     let _ = std::thread::Builder::new().spawn_scoped(scope, work);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    use std::time::{Duration, Instant};
+
+    use super::Threads;
+
+    /// Until something is so; far longer than it takes.
+    fn until(is_so: impl Fn() -> bool) -> bool {
+        let begun = Instant::now();
+        while !is_so() {
+            if begun.elapsed() > Duration::from_secs(20) {
+                return false;
+            }
+            std::thread::yield_now();
+        }
+        true
+    }
+
+    #[test]
+    fn who_has_nothing_more_to_do_helps_its_helper() {
+        let threads = Threads::new(2);
+        let caller = std::thread::current().id();
+        let is_begun = AtomicBool::new(false);
+        let at_work = AtomicUsize::new(0);
+        let helped = threads.each(0..2, |_| {
+            if std::thread::current().id() == caller {
+                // Of two items the other is somebody else's.
+                return if until(|| is_begun.load(Ordering::Relaxed)) { Ok(true) } else { Err("nobody helped") };
+            }
+            is_begun.store(true, Ordering::Relaxed);
+            let is_helped = AtomicBool::new(false);
+            threads.work(|help| {
+                if at_work.fetch_add(1, Ordering::Relaxed) == 0 {
+                    let asked = || {
+                        help();
+                        at_work.load(Ordering::Relaxed) > 1
+                    };
+                    is_helped.store(until(asked), Ordering::Relaxed);
+                }
+            });
+            Ok(is_helped.into_inner())
+        });
+        assert_eq!(helped, Ok(vec![true, true]));
+        // Nobody is left over, and nobody is missing.
+        let most = |threads: &Threads| {
+            let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+            threads.work(|help| {
+                most.fetch_max(now.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+                (0..3).for_each(|_| help());
+                until(|| most.load(Ordering::Relaxed) >= 2);
+                now.fetch_sub(1, Ordering::Relaxed);
+            });
+            most.into_inner()
+        };
+        assert_eq!(most(&threads), 2);
+    }
 }

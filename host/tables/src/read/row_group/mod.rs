@@ -3,7 +3,7 @@
 //! Its columns are cut into shares, each with a reader of its own. A share of a piece is handed
 //! on, which mostly means hashed and written, as soon as those before it are: while it is in a
 //! cache, and before much else needs memory. A piece takes one share at a time; with more
-//! threads more pieces are begun. What comes out is what one thread gives, which reads one share after the
+//! threads more pieces are begun, and go side by side. What comes out is what one thread gives, which reads one share after the
 //! other of one piece after the other, errors too.
 
 use std::collections::VecDeque;
@@ -122,13 +122,23 @@ impl<'g> State<'g> {
         (self.first..).zip(&self.pieces).find_map(ready).filter(|at| self.is_before_failure(*at))
     }
 
-    /// The first share that somebody can decode, unless enough is decoded.
+    /// Whether a share could be handed on as soon as it is decoded: so two pieces go side by side,
+    /// and none is left to one thread in the end.
+    fn is_wanted(&self, (piece, share): At) -> bool {
+        match self.pieces.get(piece - self.first) {
+            Some(piece) => piece.done == share && piece.to.is_some(),
+            None => share == 0,
+        }
+    }
+
+    /// The first share that somebody can decode, unless enough is decoded; first those that are wanted.
     fn to_decode(&self, pieces: usize) -> Option<At> {
         let end = pieces.min(self.first + self.threads);
         let can_go_on = |(share, (piece, reader)): (usize, &(usize, Option<_>))| {
             (reader.is_some() && *piece < end).then_some((*piece, share))
         };
-        let at = self.readers.iter().enumerate().filter_map(can_go_on).min()?;
+        let order = |at: &At| (!self.is_wanted(*at), *at);
+        let at = self.readers.iter().enumerate().filter_map(can_go_on).min_by_key(order)?;
         // All others wait for the first that is not handed on.
         let is_first = at == (self.first, self.pieces.front().map_or(0, |piece| piece.done));
         let may = is_first || self.ahead < AHEAD * self.threads || self.failed.is_some();
