@@ -9,7 +9,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// One arena: with several, each keeps what its own threads have dropped. (Small blocks come from
 /// caches of the threads all the same.) Huge pages, where the system gives them to who asks: a run
-/// that finds everything takes a third longer without.
+/// that finds everything takes a fifth to a third longer without.
 ///
 /// Name and form are jemalloc's, who reads it before `main` (jemalloc(3), "Tuning"); the variable
 /// `_RJEM_MALLOC_CONF` of the environment comes after it.
