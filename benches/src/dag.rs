@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
-use crate::measure::{Measured, Table, process};
+use crate::measure::{Measured, Table, process, settle};
 use crate::{Place, peers};
 
 /// A pipeline of so many steps that rename a column each.
@@ -68,6 +68,7 @@ pub fn run(place: &Place, rounds: usize) -> Result<()> {
             ensure!(count(&first, "total")? == steps as u64);
             cold.add(&format!("millrace, {steps} tasks"), first.wall.as_secs_f64() * 1e3);
         }
+        settle()?;
         for round in 0..turns {
             let again = host("pipeline.toml", "store0")?;
             ensure!(count(&again, "cached")? == steps as u64);

@@ -9,7 +9,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use crate::measure::{Measured, Table, process};
+use crate::measure::{Measured, Table, process, settle};
 use crate::{Place, peers};
 
 /// A store whose components are compiled, and nothing else.
@@ -22,11 +22,6 @@ fn cold(warm: &Path, store: &Path) -> Result<()> {
         copy(&warm.join(folder), &store.join(folder))?;
     }
     Ok(())
-}
-
-/// Waits until what was written before lies on the disk, and is in nobody's way.
-fn settle() -> Result<()> {
-    process(&mut Command::new("sync")).map(drop)
 }
 
 /// Gives the memory back that the system keeps what lies in a store in: the runs behind it

@@ -54,6 +54,11 @@ pub fn process(command: &mut Command) -> Result<Measured> {
     Ok(Measured { wall, peak, stdout })
 }
 
+/// Waits until what was written before lies on the disk, and is in nobody's way.
+pub fn settle() -> Result<()> {
+    process(&mut Command::new("sync")).map(drop)
+}
+
 /// Of what a run said the lines that say why it failed, else the last ones.
 fn reasons(stdout: &str) -> String {
     let lines: Vec<&str> = stdout.lines().collect();
