@@ -16,12 +16,16 @@ pub struct Threads {
     free: AtomicIsize,
 }
 
-/// A thread that was free; free again when this is dropped.
-struct Taken<'t>(&'t Threads);
+/// A thread that was free, and is one of somebody's helpers until this is dropped.
+struct Taken<'t> {
+    threads: &'t Threads,
+    helpers: &'t AtomicUsize,
+}
 
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
-        self.0.free.fetch_add(1, Ordering::Release);
+        self.helpers.fetch_sub(1, Ordering::Relaxed);
+        self.threads.free.fetch_add(1, Ordering::Release);
     }
 }
 
@@ -43,17 +47,32 @@ impl Threads {
         Self { free: AtomicIsize::new(isize::try_from(count.saturating_sub(1)).unwrap_or(isize::MAX)) }
     }
 
-    fn take(&self) -> Option<Taken<'_>> {
+    fn take<'t>(&'t self, helpers: &'t AtomicUsize) -> Option<Taken<'t>> {
         let less = |free: isize| (free > 0).then(|| free - 1);
-        self.free.fetch_update(Ordering::Acquire, Ordering::Relaxed, less).ok().map(|_| Taken(self))
+        self.free.fetch_update(Ordering::Acquire, Ordering::Relaxed, less).ok()?;
+        helpers.fetch_add(1, Ordering::Relaxed);
+        Some(Taken { threads: self, helpers })
     }
 
     /// Does `work` on this thread, and on one more each time that it asks and one is free.
     /// Comes back when all have.
     pub(crate) fn work(&self, work: impl Fn(Help<'_>) + Sync) {
+        self.work_with(false, &work);
+    }
+
+    /// As [`Self::work`], and on one thread more than there are: of those that take turns at a
+    /// file and wait for it, as many compute as there are.
+    pub(crate) fn work_and_one_more(&self, work: impl Fn(Help<'_>) + Sync) {
+        self.work_with(true, &work);
+    }
+
+    fn work_with(&self, one_more: bool, work: &(impl Fn(Help<'_>) + Sync)) {
         let helpers = AtomicUsize::new(0);
         let waiting = std::thread::scope(|scope| {
-            begin(self, scope, &helpers, &work);
+            if one_more {
+                started(scope, || begin(self, scope, &helpers, work));
+            }
+            begin(self, scope, &helpers, work);
             (helpers.load(Ordering::Relaxed) > 0).then(|| self.wait())
         });
         drop(waiting);
@@ -62,16 +81,6 @@ impl Threads {
     fn wait(&self) -> Waiting<'_> {
         self.free.fetch_add(1, Ordering::Release);
         Waiting(self)
-    }
-
-    /// As [`Self::work`], and on one thread more than there are: of those that take turns at a
-    /// file and wait for it, as many compute as there are.
-    pub(crate) fn work_and_one_more(&self, work: impl Fn(Help<'_>) + Sync) {
-        let helpers = AtomicUsize::new(0);
-        std::thread::scope(|scope| {
-            started(scope, || begin(self, scope, &helpers, &work));
-            begin(self, scope, &helpers, &work);
-        });
     }
 
     /// Does something with each item, by whichever thread is free; gives what came of them,
@@ -182,30 +191,13 @@ fn begin<'scope>(
     work: &'scope (impl Fn(Help<'_>) + Sync),
 ) {
     work(&|| {
-        if let Some(taken) = threads.take() {
-            let helper = Helper::of(helpers);
+        if let Some(taken) = threads.take(helpers) {
             started(scope, move || {
-                let _places = (helper, taken);
+                let _taken = taken;
                 begin(threads, scope, helpers, work);
             });
         }
     });
-}
-
-/// One of those who help somebody.
-struct Helper<'h>(&'h AtomicUsize);
-
-impl<'h> Helper<'h> {
-    fn of(helpers: &'h AtomicUsize) -> Self {
-        helpers.fetch_add(1, Ordering::Relaxed);
-        Self(helpers)
-    }
-}
-
-impl Drop for Helper<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 /// Starts a thread. Where the system has none more, those that are there do all.

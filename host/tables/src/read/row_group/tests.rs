@@ -232,3 +232,48 @@ fn shares_have_every_column_once_in_order() {
         assert!(shares.into_iter().flatten().eq(0..columns));
     }
 }
+
+/// A part that takes its first column only when the other part is begun.
+struct Waiting {
+    begun: std::sync::Mutex<usize>,
+    changed: std::sync::Condvar,
+}
+
+struct WaitingPart<'a>(&'a Waiting);
+
+impl Sink for Waiting {
+    fn begin<'s>(&'s self, _: u64, _: &Schema, _: usize) -> Result<Box<dyn PartSink + 's>, SinkError> {
+        *self.begun.lock().unwrap() += 1;
+        self.changed.notify_all();
+        Ok(Box::new(WaitingPart(self)))
+    }
+
+    fn restart(&self) {}
+}
+
+impl PartSink for WaitingPart<'_> {
+    fn column(&mut self, _: ColumnBytes) -> Result<(), SinkError> {
+        // Far longer than it takes.
+        let most = std::time::Duration::from_secs(20);
+        let begun = self.0.begun.lock().unwrap();
+        let waited = self.0.changed.wait_timeout_while(begun, most, |begun| *begun < 2).unwrap();
+        if waited.1.timed_out() { Err("the other part is not begun".into()) } else { Ok(()) }
+    }
+
+    fn end(self: Box<Self>) -> Result<(), SinkError> {
+        Ok(())
+    }
+}
+
+/// Two threads take a part each, also where one part is more than may be decoded ahead.
+#[test]
+fn parts_of_a_row_group_go_side_by_side() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("t.parquet");
+    let (rows, columns) = (1 << 16, 2 * 2 * super::AHEAD / (8 << 16));
+    std::fs::write(&path, wide_parquet(2 * rows, 2 * rows, columns)).unwrap();
+    let names = (0..columns).map(|column| format!("x{column}")).collect();
+    let of = ReadOptions { part_rows: rows, columns: Some(names), ..options(Format::Parquet) };
+    let waiting = Waiting { begun: std::sync::Mutex::default(), changed: std::sync::Condvar::new() };
+    read(std::slice::from_ref(&path), &of, &Threads::new(2), &waiting).unwrap();
+}
