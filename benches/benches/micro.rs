@@ -11,12 +11,13 @@ use divan::{Bencher, black_box};
 use millrace_store::Store;
 use millrace_tables::pack;
 use millrace_tables::{ColumnBytes, rows};
-use millrace_types::wire::Kind;
+use millrace_threads::Slots;
 use millrace_types::{
-    ByteSize, CanonicalJson, Chunk, ColumnDigest, ColumnName, ColumnParts, ComponentDigest, Content, DataType, Field,
-    Fuel, InputParts, ItemParts, KeyParts, Limits, Phase, PortName, Schema, Selection,
+    ActionKey, ActionRecord, ByteSize, CanonicalJson, Chunk, ColumnDigest, ColumnName, ColumnParts, ComponentDigest,
+    Content, Cost, DataType, Field, Fuel, Grants, InputItem, InputParts, ItemParts, KeyParts, Limits, Phase, PlanInput,
+    PortName, Schema, Selection, TablePart, TaskInput, TaskSpec,
 };
-use millrace_wasm::{Cancel, Component, Engine, Grants, InputItem, PlanInput, Slots, TablePart, TaskInput, TaskSpec};
+use millrace_wasm::{Cancel, Component, Engine, TaskContext};
 
 use memory::Memory;
 
@@ -39,9 +40,7 @@ fn port(name: &str) -> PortName {
     PortName::new(name).expect("a name")
 }
 
-/// A key of twenty columns in twelve parts.
-#[divan::bench]
-fn key(bencher: Bencher<'_, '_>) {
+fn key_parts() -> KeyParts {
     let column = |i: u8| ColumnParts {
         name: ColumnName::new(&format!("column_{i}")),
         data_type: DataType::Float64,
@@ -49,13 +48,19 @@ fn key(bencher: Bencher<'_, '_>) {
         chunks: (0..12).map(|part| ColumnDigest::from_bytes([i ^ part; 32])).collect(),
     };
     let content = Content::Table { rows: vec![ROWS as u64; 12], columns: (0..20).map(column).collect() };
-    let parts = KeyParts {
+    KeyParts {
         component: ComponentDigest::from_bytes([1; 32]),
         params: CanonicalJson::new(&serde_json::json!({ "columns": ["a", "b"], "rate": 0.5 })),
         phase: Phase::Map,
         inputs: vec![InputParts { port: port("input"), items: vec![ItemParts { instance: None, content }] }],
         grants: Vec::new(),
-    };
+    }
+}
+
+/// A key of twenty columns in twelve parts.
+#[divan::bench]
+fn key(bencher: Bencher<'_, '_>) {
+    let parts = key_parts();
     bencher.bench(|| black_box(&parts).key());
 }
 
@@ -72,31 +77,45 @@ fn store() -> (tempfile::TempDir, Store) {
     (folder, store)
 }
 
-fn name(i: u64) -> [u8; 32] {
-    *blake3::hash(&i.to_le_bytes()).as_bytes()
+fn name(i: u64) -> ActionKey {
+    ActionKey::of(&i.to_le_bytes())
 }
 
-/// A record of 200 bytes into the store.
+fn record() -> ActionRecord {
+    let parts = key_parts();
+    ActionRecord {
+        key: parts.key(),
+        parts,
+        outputs: Vec::new(),
+        partial: None,
+        metrics: Vec::new(),
+        log: Vec::new(),
+        cost: Cost::default(),
+        finished_at: 0,
+    }
+}
+
+/// An action record into the store.
 #[divan::bench]
 fn store_put(bencher: Bencher<'_, '_>) {
-    let (_folder, store) = store();
+    let ((_folder, store), record) = (store(), record());
     let next = std::sync::atomic::AtomicU64::new(0);
     bencher
         .with_inputs(|| name(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)))
-        .bench_values(|name| store.put_record(Kind::Action, &name, &vec![7u8; 200]));
+        .bench_values(|name| store.put_record(&name, &record));
 }
 
 /// And out of it.
 #[divan::bench]
 fn store_get(bencher: Bencher<'_, '_>) {
-    let (_folder, store) = store();
+    let ((_folder, store), record) = (store(), record());
     for i in 0..1000 {
-        store.put_record(Kind::Action, &name(i), &vec![7u8; 200]).expect("a record");
+        store.put_record(&name(i), &record).expect("a record");
     }
     let next = std::sync::atomic::AtomicU64::new(0);
     bencher
         .with_inputs(|| name(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % 1000))
-        .bench_values(|name| store.record::<Vec<u8>>(Kind::Action, &name));
+        .bench_values(|name| store.record::<ActionRecord>(&name));
 }
 
 /// A pack of one column of 1 MiB, laid out, hashed and written.
@@ -169,7 +188,7 @@ fn task(bencher: Bencher<'_, '_>, columns: usize) {
     let item = InputItem::Table { instance: "{}".to_owned(), fields, parts: vec![part] };
     let params = serde_json::json!({ "columns": names }).to_string();
     let spec = || TaskSpec {
-        seed: [0; 32],
+        key: ActionKey::from_bytes([0; 32]),
         grants: Grants::default(),
         params: params.clone(),
         phase: Phase::Partial,
@@ -178,10 +197,11 @@ fn task(bencher: Bencher<'_, '_>, columns: usize) {
         partials: Vec::new(),
         outputs: Vec::new(),
         limits: Limits { memory: ByteSize(1 << 28), fuel: Fuel(1 << 40), time: std::time::Duration::from_secs(10) },
-        progress: None,
     };
     bencher.with_inputs(spec).bench_values(|spec| {
-        let outcome = component.run(spec, data.clone(), &Cancel::default(), Slots::new(1).take());
+        let (cancel, slot) = (Cancel::default(), Slots::new(1).take());
+        let context = TaskContext { chunks: data.clone(), cancel: &cancel, slot, progress: None };
+        let outcome = component.run(spec, context);
         assert!(outcome.result.is_ok(), "{:?}", outcome.result);
     });
 }

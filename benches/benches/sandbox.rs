@@ -29,13 +29,14 @@ use arrow::array::{ArrayRef, Float64Array, Int64Array};
 use arrow::record_batch::RecordBatch;
 use millrace_sdk::Entry;
 use millrace_sdk::testing::{Harness, Outcome, table};
-use millrace_tables::ColumnBytes;
 use millrace_tables::pack;
-use millrace_types::{BlobRef, ByteSize, Chunk, ColumnName, DataType, Field, Fuel, Limits, Phase, PortName, Schema};
-use millrace_wasm::{
-    Cancel, Component, Data, Engine, Grants, InputItem, Manifest, Mode, OutputPlan, PlanInput, PortKind, Produced,
-    Slots, StepPlan, TablePart, TaskInput, TaskSpec,
+use millrace_tables::{ColumnBytes, PackSink};
+use millrace_threads::Slots;
+use millrace_types::{
+    ActionKey, BlobRef, ByteSize, Chunk, ColumnName, DataType, Field, Fuel, Grants, InputItem, Limits, Manifest, Mode,
+    OutputPlan, Phase, PlanInput, PortKind, PortName, Produced, Schema, StepPlan, TablePart, TaskInput, TaskSpec,
 };
+use millrace_wasm::{Cancel, Component, Engine, TaskContext};
 use serde_json::{Value, json};
 
 use memory::Memory;
@@ -136,7 +137,7 @@ impl Sandboxed {
             }
         });
         let spec = TaskSpec {
-            seed: [0; 32],
+            key: ActionKey::from_bytes([0; 32]),
             grants: Grants::default(),
             params: self.params.clone(),
             phase,
@@ -145,9 +146,10 @@ impl Sandboxed {
             partials,
             outputs: outputs.collect(),
             limits: Limits { memory: ByteSize(1 << 30), fuel: Fuel(1 << 50), time: Duration::from_secs(60) },
-            progress: None,
         };
-        self.component.run(spec, self.data.clone(), &Cancel::default(), self.slots.take()).result.expect("it ends well")
+        let (cancel, slot) = (Cancel::default(), self.slots.take());
+        let context = TaskContext { chunks: self.data.clone(), cancel: &cancel, slot, progress: None };
+        self.component.run(spec, context).result.expect("the task succeeds")
     }
 
     fn run(&self) {

@@ -8,7 +8,8 @@ use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use crate::measure::{Measured, Table, process, settle};
-use crate::{Place, peers};
+use crate::peers;
+use crate::workspace::Workspace;
 
 /// A pipeline of so many steps that rename a column each.
 fn pipeline(steps: usize, changed: Option<usize>) -> Result<String> {
@@ -34,20 +35,20 @@ fn ninja(folder: &Path, steps: usize) -> Result<()> {
 }
 
 /// Measures.
-pub fn run(place: &Place, rounds: usize) -> Result<()> {
-    let python = peers::python(place)?;
+pub fn run(workspace: &Workspace, rounds: usize) -> Result<()> {
+    let python = peers::python(workspace)?;
     let ninja_program = python.with_file_name("ninja");
     let (mut cached, mut cold, mut leaf) = (Table::default(), Table::default(), Table::default());
     for steps in [1000, 10_000, 100_000] {
         // A folder for each round of cold runs: file systems are slow where much was
         // removed a moment ago.
-        let folder = tempfile::tempdir_in(&place.work)?;
+        let folder = tempfile::tempdir_in(&workspace.work)?;
         let file = |name: &str| folder.path().join(name);
         std::fs::write(file("rows.csv"), "x\n1\n")?;
         std::fs::write(file("pipeline.toml"), pipeline(steps, None)?)?;
         std::fs::write(file("one.toml"), pipeline(1, None)?)?;
         let host = |pipeline: &str, store: &str| -> Result<Measured> {
-            let mut command = Command::new(&place.host);
+            let mut command = Command::new(&workspace.host);
             process(command.args(["run", "--json", pipeline, "--store", store]).current_dir(&folder))
         };
         let count = |measured: &Measured, what: &str| -> Result<u64> {
@@ -86,7 +87,7 @@ pub fn run(place: &Place, rounds: usize) -> Result<()> {
     }
     let mut start = Table::default();
     for _ in 0..rounds * 5 {
-        start.add("host --version", process(Command::new(&place.host).arg("--version"))?.wall.as_secs_f64() * 1e3);
+        start.add("host --version", process(Command::new(&workspace.host).arg("--version"))?.wall.as_secs_f64() * 1e3);
     }
     cached.print("Nothing changed, whole process", "ms", Some("ninja, 1000 files"));
     cold.print("Cold, the component compiled, whole process", "ms", None);
@@ -94,6 +95,6 @@ pub fn run(place: &Place, rounds: usize) -> Result<()> {
     start.print("Start of the process", "ms", None);
     let all =
         json!({ "cached_ms": cached.json(), "cold_ms": cold.json(), "leaf_ms": leaf.json(), "start_ms": start.json() });
-    std::fs::write(place.work.join("dag.json"), serde_json::to_string_pretty(&all)?)?;
+    std::fs::write(workspace.work.join("dag.json"), serde_json::to_string_pretty(&all)?)?;
     Ok(())
 }

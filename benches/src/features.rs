@@ -10,7 +10,8 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use crate::measure::{Measured, Table, process, settle};
-use crate::{Place, peers};
+use crate::peers;
+use crate::workspace::Workspace;
 
 /// A store whose components are compiled, and nothing else.
 fn cold(warm: &Path, store: &Path) -> Result<()> {
@@ -97,7 +98,7 @@ params.columns = { age = "(${params.end} - ts) / 86400" }
 "#;
 
 struct Bench<'a> {
-    place: &'a Place,
+    workspace: &'a Workspace,
     data: PathBuf,
     /// A store for each cold run, since file systems are slow where much was removed a
     /// moment ago. In the first everything was run once.
@@ -124,16 +125,16 @@ impl Bench<'_> {
     }
 
     fn host_over(&self, pipeline: &str, data: &Path, more: &[&str]) -> Result<Measured> {
-        let mut command = Command::new(&self.place.host);
+        let mut command = Command::new(&self.workspace.host);
         command.args(["run", "--json", "--set", &format!("data={}", data.display())]).args(more);
         command.arg("--store").arg(self.store());
-        process(command.arg(self.place.root.join("examples/features-3m").join(pipeline)))
+        process(command.arg(self.workspace.root.join("examples/features-3m").join(pipeline)))
     }
 
     fn maps_command(&self, data: &str, more: &[&str]) -> Result<Command> {
-        let pipeline = self.place.work.join("maps.toml");
+        let pipeline = self.workspace.work.join("maps.toml");
         std::fs::write(&pipeline, MAPS)?;
-        let mut command = Command::new(&self.place.host);
+        let mut command = Command::new(&self.workspace.host);
         command.args(["run", "--json", "--set", &format!("data={data}")]).args(more);
         command.arg("--store").arg(self.store()).arg(pipeline);
         Ok(command)
@@ -164,8 +165,8 @@ impl Bench<'_> {
 
     /// The script that trains by hand, on arrays that were saved before.
     fn script(&self, python: &Path, rate: f64) -> Result<f64> {
-        let saved = self.place.work.join("arrays");
-        let feat = self.place.root.join("benches/peers/feat.py");
+        let saved = self.workspace.work.join("arrays");
+        let feat = self.workspace.root.join("benches/peers/feat.py");
         if !saved.join("y.npy").is_file() {
             std::fs::create_dir_all(&saved)?;
             let mut command = Command::new(python);
@@ -174,7 +175,7 @@ impl Bench<'_> {
         }
         let mut command = Command::new(python);
         command.arg(&feat).arg("train").arg(&saved).args(["npy", "--lr", &rate.to_string()]);
-        Ok(process(command.current_dir(&self.place.work))?.wall.as_secs_f64())
+        Ok(process(command.current_dir(&self.workspace.work))?.wall.as_secs_f64())
     }
 
     fn cold(&self, pipeline: &str, format: &str, more: &[&str]) -> Result<Measured> {
@@ -185,7 +186,7 @@ impl Bench<'_> {
     fn peer(&self, python: &Path, name: &str, format: &str) -> Result<(f64, f64)> {
         settle()?;
         let mut command = Command::new(python);
-        command.arg(self.place.root.join("benches/peers/feat.py")).args([name]).arg(&self.data);
+        command.arg(self.workspace.root.join("benches/peers/feat.py")).args([name]).arg(&self.data);
         let measured = process(command.args([format, "--no-train"]))?;
         let report: Value = serde_json::from_str(&measured.stdout).context("what feat.py says")?;
         // Its own clock: the digests for the comparison come after.
@@ -194,9 +195,9 @@ impl Bench<'_> {
 }
 
 /// Peak resident memory over the rows of the workload and over ten times as many, in turn.
-pub fn tenfold(place: &Place, rounds: usize) -> Result<()> {
-    let (data, ten) = (peers::events(place)?, peers::tenfold(place)?);
-    let bench = Bench { place, data, stores: tempfile::tempdir_in(&place.work)?, store: Cell::new(0) };
+pub fn tenfold(workspace: &Workspace, rounds: usize) -> Result<()> {
+    let (data, ten) = (peers::events(workspace)?, peers::tenfold(workspace)?);
+    let bench = Bench { workspace, data, stores: tempfile::tempdir_in(&workspace.work)?, store: Cell::new(0) };
     bench.host("features.toml", "parquet", &[])?;
     let (mut wall, mut again, mut memory) = (Table::default(), Table::default(), Table::default());
     for _ in 0..rounds {
@@ -216,15 +217,15 @@ pub fn tenfold(place: &Place, rounds: usize) -> Result<()> {
     again.print("Nothing changed", "ms", Some("3 M rows"));
     memory.print("The same: peak resident memory", "MiB", Some("3 M rows"));
     let all = json!({ "wall_s": wall.json(), "again_ms": again.json(), "memory_mib": memory.json() });
-    std::fs::write(place.work.join("tenfold.json"), serde_json::to_string_pretty(&all)?)?;
+    std::fs::write(workspace.work.join("tenfold.json"), serde_json::to_string_pretty(&all)?)?;
     Ok(())
 }
 
 /// Measures.
-pub fn run(place: &Place, rounds: usize) -> Result<()> {
-    let data = peers::events(place)?;
-    let python = peers::python(place)?;
-    let bench = Bench { place, data, stores: tempfile::tempdir_in(&place.work)?, store: Cell::new(0) };
+pub fn run(workspace: &Workspace, rounds: usize) -> Result<()> {
+    let data = peers::events(workspace)?;
+    let python = peers::python(workspace)?;
+    let bench = Bench { workspace, data, stores: tempfile::tempdir_in(&workspace.work)?, store: Cell::new(0) };
     bench.host("pipeline.toml", "parquet", &[])?;
     let (mut wall, mut memory, mut csv, mut again) =
         (Table::default(), Table::default(), Table::default(), Table::default());
@@ -255,7 +256,7 @@ pub fn run(place: &Place, rounds: usize) -> Result<()> {
             let rate = bench.host("pipeline.toml", "parquet", &["--set", &set])?;
             rates.add("millrace: train, predict, evaluate", rate.wall.as_secs_f64());
         }
-        peers::pieces(place)?;
+        peers::pieces(workspace)?;
         let (eleven, twelve) = ("pieces/{0*,10}.parquet", "pieces/*.parquet");
         for _ in 0..3 {
             bench.fresh()?;
@@ -285,7 +286,7 @@ pub fn run(place: &Place, rounds: usize) -> Result<()> {
         ndjson.add("millrace", ours.wall.as_secs_f64());
     }
     let mut digest = Table::default();
-    let (b3sum, file) = (peers::b3sum(place)?, bench.data.join("events.csv"));
+    let (b3sum, file) = (peers::b3sum(workspace)?, bench.data.join("events.csv"));
     bench.fresh()?;
     bench.host("features.toml", "csv", &[])?;
     for _ in 0..rounds * 3 {
@@ -305,6 +306,6 @@ pub fn run(place: &Place, rounds: usize) -> Result<()> {
     maps.print("The map stages alone, twelve files", "s", Some("cold"));
     let all = json!({ "parquet_s": wall.json(), "memory_mib": memory.json(), "csv_s": csv.json(), "ndjson_s": ndjson.json(),
         "again_s": again.json(), "rates_s": rates.json(), "maps_s": maps.json(), "digest_s": digest.json() });
-    std::fs::write(place.work.join("features.json"), serde_json::to_string_pretty(&all)?)?;
+    std::fs::write(workspace.work.join("features.json"), serde_json::to_string_pretty(&all)?)?;
     Ok(())
 }

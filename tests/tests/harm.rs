@@ -96,11 +96,7 @@ fn bytes_that_changed_in_the_store_are_never_believed() {
         if run.code == 0 {
             break;
         }
-        assert!(
-            run.code == 1 && run.stderr.contains("was damaged; all that is, is removed: run again"),
-            "{}",
-            run.stderr
-        );
+        assert!(run.code == 1 && run.stderr.contains("was corrupt and has been removed; run again"), "{}", run.stderr);
         assert_eq!(first(&sandbox), before);
         runs += 1;
         assert!(runs < 2, "{}", run.stderr);
@@ -279,7 +275,7 @@ fn offsets_that_lead_nowhere_are_harm() {
         assert_eq!(harmed.get(), 1);
         let broken = sandbox.host(words);
         assert_eq!(broken.code, 1);
-        assert!(broken.stderr.contains("was damaged") && broken.stderr.contains("run again"), "{}", broken.stderr);
+        assert!(broken.stderr.contains("was corrupt") && broken.stderr.contains("run again"), "{}", broken.stderr);
         assert_eq!(sandbox.run(&[]).last["outputs"], first.last["outputs"]);
         assert_eq!(sandbox.host(&["show", "kept"]).stdout, shown);
     }

@@ -72,17 +72,17 @@ fn an_export_that_cannot_be_is_refused_before_anything_runs() {
     sandbox.write("in.csv", "a\n1\n2\n").write("more/b.csv", "a\n3\n");
     std::os::unix::fs::symlink("more", sandbox.path("link")).unwrap();
     for (export, what) in [
-        ("out.xlsx", "no name for a table"),
-        ("out.csv.gz", "no name for a table"),
+        ("out.xlsx", "does not name a table format"),
+        ("out.csv.gz", "does not name a table format"),
         ("more", "is a folder"),
-        ("in.csv/out.csv", "is no folder"),
+        ("in.csv/out.csv", "is not a folder"),
         ("in.csv", "is read by the source"),
         ("./more/../in.csv", "is read by the source"),
         ("more/b.csv", "is read by the source"),
         ("more/new.csv", "is read by the source"),
         ("link/new.csv", "is read by the source"),
         ("store/x.csv", "lies in the store"),
-        ("pipeline.toml", "no name for a table"),
+        ("pipeline.toml", "does not name a table format"),
     ] {
         sandbox.write(
             "pipeline.toml",
@@ -156,7 +156,7 @@ fn an_export_goes_over_no_file_of_the_pipeline() {
     std::fs::create_dir(sandbox.path("granted")).unwrap();
     let step = "[steps.f]\nuses = \"std:select\"\ninput = \"s\"\ngrants = { read = [\"granted/\"] }\n";
     for (export, what) in
-        [("inc.csv", "is the pipeline itself"), ("p.csv", "is a file of params"), ("granted/x/o.csv", "is granted to")]
+        [("inc.csv", "is a pipeline file"), ("p.csv", "is a params file"), ("granted/x/o.csv", "is granted to")]
     {
         let source = "include = [\"inc.csv\"]\n[sources.s]\npath = \"in.csv\"\n";
         sandbox.write("pipeline.toml", format!("{source}{step}[exports]\n\"{export}\" = \"f\"\n"));

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow};
 
-use crate::{root, run, setup, target};
+use crate::setup;
+use crate::workspace::{root, run, target};
 
 /// Builds `target/components/NAME.wasm` for each of them.
 pub fn build() -> Result<PathBuf> {

@@ -3,11 +3,14 @@
 mod components;
 mod setup;
 mod tidy;
+mod workspace;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+
+use workspace::{cargo, root, run, target};
 
 const HELP: &str = "\
 cargo xtask demo        build everything, run examples/churn, run it again from the cache
@@ -46,30 +49,6 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// The folder of the workspace.
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
-}
-
-fn target() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
-}
-
-fn cargo() -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(root());
-    command
-}
-
-fn run(command: &mut Command) -> Result<()> {
-    let line = format!("{command:?}");
-    let status = command.status().with_context(|| format!("cannot start {line}"))?;
-    if !status.success() {
-        bail!("{line} ended with {status}");
-    }
-    Ok(())
 }
 
 fn build() -> Result<PathBuf> {

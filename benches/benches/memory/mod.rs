@@ -1,14 +1,13 @@
-//! What a task is given and leaves, in memory: columns and blobs are kept, what is written as a
-//! pack is checked and forgotten.
+//! Chunks in memory: columns and blobs are kept, packs are checked and discarded.
 
 use std::collections::HashMap;
 use std::io::{self, Seek, SeekFrom, Write};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use millrace_tables::ColumnBytes;
+use millrace_tables::{ChunkError, ChunkSource, ColumnBytes, PackFile, PackSink};
+use millrace_threads::lock;
 use millrace_types::{BlobDigest, BlobRef, Chunk, ColumnDigest, PackDigest, StoredChunk};
-use millrace_wasm::{Data, DataError, PackFile};
 
 #[derive(Default)]
 pub struct Memory {
@@ -16,13 +15,7 @@ pub struct Memory {
     blobs: Mutex<HashMap<BlobDigest, Bytes>>,
 }
 
-impl Memory {
-    fn blobs(&self) -> MutexGuard<'_, HashMap<BlobDigest, Bytes>> {
-        self.blobs.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Forgets what is written to it.
+/// Discards what is written to it.
 struct Nowhere(io::Empty);
 
 impl Write for Nowhere {
@@ -42,27 +35,29 @@ impl Seek for Nowhere {
 }
 
 impl PackFile for Nowhere {
-    fn keep(self: Box<Self>, _: &PackDigest, _: &[Arc<StoredChunk>]) -> Result<(), DataError> {
+    fn keep(self: Box<Self>, _: &PackDigest, _: &[Arc<StoredChunk>]) -> Result<(), ChunkError> {
         Ok(())
     }
 }
 
-impl Data for Memory {
-    fn column(&self, chunk: &Chunk) -> Result<ColumnBytes, DataError> {
-        self.columns.get(&chunk.digest()).cloned().ok_or_else(|| DataError("no such column".to_owned()))
+impl ChunkSource for Memory {
+    fn column(&self, chunk: &Chunk) -> Result<ColumnBytes, ChunkError> {
+        self.columns.get(&chunk.digest()).cloned().ok_or_else(|| ChunkError::Lost("no such column".to_owned()))
     }
 
-    fn blob(&self, blob: &BlobRef) -> Result<Bytes, DataError> {
-        self.blobs().get(&blob.digest).cloned().ok_or_else(|| DataError("no such blob".to_owned()))
+    fn blob(&self, blob: &BlobRef) -> Result<Bytes, ChunkError> {
+        lock(&self.blobs).get(&blob.digest).cloned().ok_or_else(|| ChunkError::Lost("no such blob".to_owned()))
     }
+}
 
-    fn new_pack(&self) -> Result<Box<dyn PackFile>, DataError> {
+impl PackSink for Memory {
+    fn new_pack(&self) -> Result<Box<dyn PackFile>, ChunkError> {
         Ok(Box::new(Nowhere(io::empty())))
     }
 
-    fn put_blob(&self, bytes: &[u8]) -> Result<BlobRef, DataError> {
+    fn put_blob(&self, bytes: &[u8]) -> Result<BlobRef, ChunkError> {
         let blob = BlobRef { digest: blake3::hash(bytes).into(), size: bytes.len() as u64 };
-        self.blobs().insert(blob.digest, Bytes::copy_from_slice(bytes));
+        lock(&self.blobs).insert(blob.digest, Bytes::copy_from_slice(bytes));
         Ok(blob)
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use millrace_engine::pipeline::Overrides;
 use millrace_engine::types::ByteSize;
-use millrace_engine::{Cancel, Diagnostic, ExecuteMode, Options};
+use millrace_engine::{Cancel, Diagnostic, Options, RunMode};
 use millrace_store::Store;
 
 /// Runs data and ML pipelines whose steps are WebAssembly components.
@@ -200,7 +200,7 @@ impl PipelineArgs {
     ///
     /// # Errors
     /// When a file with params cannot be read.
-    pub fn options(&self, store: Store, mode: ExecuteMode) -> Result<Options, Diagnostic> {
+    pub fn options(&self, store: Store, mode: RunMode) -> Result<Options, Diagnostic> {
         Ok(Options {
             store,
             pipeline: self.pipeline.clone(),

@@ -1,12 +1,12 @@
 //! Artifacts for people: found by digest or by `STEP.PORT`, looked into.
 
 use millrace_store::Store;
+use millrace_tables::ChunkSource;
 use millrace_types::{Artifact, BlobDigest, Schema, Table, TableDigest};
-use millrace_wasm::Data;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::data::StoreData;
+use crate::chunks::StoreChunks;
 use crate::diagnostic::nearest;
 use crate::history::History;
 
@@ -139,18 +139,18 @@ impl Artifacts {
     /// # Errors
     /// When its bytes are gone.
     pub fn head(&self, table: &Table, rows: usize) -> Result<Head, ShowError> {
-        let data = StoreData::new(self.store.clone());
+        let chunks = StoreChunks::new(self.store.clone());
         let unreadable = |error: &dyn std::fmt::Display| ShowError::Unreadable(error.to_string());
-        let head = Self::rows(&data, table, rows);
-        // That the store is harmed says more than what came of it.
-        data.settle().map_err(|error| unreadable(&error))?;
+        let head = Self::rows(&chunks, table, rows);
+        // A corrupt store explains more than the errors that follow from it.
+        chunks.wait_checked().map_err(|error| unreadable(&error))?;
         Ok(Head { schema: table.schema.clone(), rows: table.rows(), parts: table.parts.len(), head: head? })
     }
 
-    fn rows(data: &StoreData, table: &Table, rows: usize) -> Result<Vec<Vec<Option<String>>>, ShowError> {
+    fn rows(chunks: &StoreChunks, table: &Table, rows: usize) -> Result<Vec<Vec<Option<String>>>, ShowError> {
         let unreadable = |error: &dyn std::fmt::Display| ShowError::Unreadable(error.to_string());
         let mut head: Vec<Vec<Option<String>>> = Vec::new();
-        data.want(table);
+        chunks.prefetch(table);
         for part in &table.parts {
             let wanted = (rows - head.len()).min(part.rows as usize);
             if wanted == 0 {
@@ -158,7 +158,7 @@ impl Artifacts {
             }
             let mut columns = Vec::with_capacity(part.columns.len());
             for chunk in &part.columns {
-                let array = data.column(chunk).map_err(|error| unreadable(&error))?.to_array();
+                let array = chunks.column(chunk).map_err(|error| unreadable(&error))?.to_array();
                 let array = array.map_err(|error| unreadable(&error))?.slice(0, wanted);
                 columns.push(arrow::compute::cast(&array, &arrow::datatypes::DataType::Utf8).unwrap_or(array));
             }
@@ -179,7 +179,7 @@ impl Artifacts {
     /// # Errors
     /// When they are gone.
     pub fn blob(&self, blob: &millrace_types::BlobRef) -> Result<bytes::Bytes, ShowError> {
-        let data = StoreData::new(self.store.clone());
-        millrace_wasm::Data::blob(&data, blob).map_err(|error| ShowError::Unreadable(error.to_string()))
+        let chunks = StoreChunks::new(self.store.clone());
+        chunks.blob(blob).map_err(|error| ShowError::Unreadable(error.to_string()))
     }
 }

@@ -7,8 +7,9 @@
 use std::sync::Arc;
 
 use millrace_types::action_record::Declared;
-use millrace_types::{Chunk, ColumnName, Field, Part, PartRecord, PortName, RowsRecord, Schema, Selection};
-use millrace_wasm::OutputField;
+use millrace_types::{
+    Chunk, ColumnName, Field, OutputField, Part, PartRecord, PortName, RowsRecord, Schema, Selection,
+};
 
 /// A table on an input port, with all its columns, as the task saw its parts.
 pub(crate) struct InputTable<'a> {

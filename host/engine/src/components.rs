@@ -4,16 +4,20 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use millrace_registry::bundled;
 use millrace_store::Store;
+use millrace_threads::lock;
 use millrace_types::wire::Kind;
-use millrace_types::{ComponentDigest, bounds};
-use millrace_wasm::{Component, ComponentError, Engine, Manifest, PlanInput, Problem, StepPlan};
+use millrace_types::{
+    ComponentDigest, DeclaredLimits, Manifest, ManifestName, Mode, PlanInput, PlanName, PluginName, Problem, Record,
+    Reference, StepPlan, bounds,
+};
+use millrace_wasm::{Component, ComponentError, Engine};
 use serde::{Deserialize, Serialize};
 
-use crate::diagnostic::{Diagnostic, Place};
+use crate::diagnostic::{Diagnostic, Span};
 
 enum Bytes {
     Static(&'static [u8]),
@@ -39,7 +43,7 @@ type Compiled = OnceLock<Result<Component, ComponentError>>;
 /// What is made once, whoever needs it first.
 #[derive(Default)]
 struct Shared {
-    engine: OnceLock<Result<Engine, String>>,
+    engine: OnceLock<Result<Engine, ComponentError>>,
     compiled: Mutex<HashMap<ComponentDigest, Arc<Compiled>>>,
 }
 
@@ -51,17 +55,26 @@ pub struct Components {
 }
 
 #[derive(Serialize, Deserialize)]
-struct BuiltPlugin {
+pub(crate) struct BuiltPlugin {
     stamp: millrace_plugin::SourceStamp,
     file: PathBuf,
+}
+
+impl Record for BuiltPlugin {
+    const KIND: Kind = Kind::Plugin;
+    type Name = PluginName;
+
+    fn references(&self) -> Vec<Reference> {
+        // Its component is a blob, found by the path; a build makes it again.
+        Vec::new()
+    }
 }
 
 type Planned = Result<StepPlan, Vec<Problem>>;
 
 impl Shared {
     fn compiled(&self, digest: &ComponentDigest) -> Arc<Compiled> {
-        let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
-        compiled.entry(*digest).or_default().clone()
+        lock(&self.compiled).entry(*digest).or_default().clone()
     }
 }
 
@@ -79,7 +92,7 @@ impl Components {
         let make = move || {
             let Ok(engine) = shared.engine.get_or_init(new_engine) else { return };
             for bundled in bundled() {
-                let was_used = || store.is_indexed(Kind::Manifest, &named("manifest", bundled.digest.as_bytes(), &[]));
+                let was_used = || store.is_indexed::<Manifest>(&manifest_name(&bundled.digest));
                 let code = store.compiled_path(engine.fingerprint(), &bundled.digest);
                 // To compile it may be for nothing.
                 if was_used() && code.exists() {
@@ -93,7 +106,7 @@ impl Components {
 
     fn engine(&self) -> Result<&Engine, ComponentError> {
         let engine = self.shared.engine.get_or_init(new_engine);
-        engine.as_ref().map_err(|reason| ComponentError::Link { reason: reason.clone() })
+        engine.as_ref().map_err(Clone::clone)
     }
 
     /// The store that they are kept in.
@@ -105,13 +118,13 @@ impl Components {
     ///
     /// # Errors
     /// When there is no such component, or it is no step.
-    pub fn load(&mut self, uses: &str, folder: &Path, place: &Place) -> Result<Arc<Used>, Diagnostic> {
+    pub fn load(&mut self, uses: &str, folder: &Path, span: &Span) -> Result<Arc<Used>, Diagnostic> {
         let key = (folder.to_owned(), uses.to_owned());
         if let Some(known) = self.known.get(&key) {
             return Ok(known.clone());
         }
-        let (digest, bytes) = self.find(uses, folder, place)?;
-        let name = named("manifest", digest.as_bytes(), &[]);
+        let (digest, bytes) = self.find(uses, folder, span)?;
+        let name = manifest_name(&digest);
         let mut used = Used {
             uses: uses.to_owned(),
             digest,
@@ -119,15 +132,15 @@ impl Components {
             bytes,
             compiled: self.shared.compiled(&digest),
         };
-        let manifest = match self.store.record::<Manifest>(Kind::Manifest, &name) {
+        let manifest = match self.store.record::<Manifest>(&name) {
             Some(manifest) => manifest,
             None => {
                 let component = self.component(&used);
                 let manifest = component.and_then(|component| component.describe()).map_err(|error| {
-                    Diagnostic::new(format!("`{uses}` cannot be used: {error}")).at(place, "this component")
+                    Diagnostic::new(format!("`{uses}` cannot be used: {error}")).at(span, "this component")
                 })?;
                 // A cache of what can be asked again: not to have it is no failure.
-                let _ = self.store.put_record(Kind::Manifest, &name, &manifest);
+                let _ = self.store.put_record(&name, &manifest);
                 manifest
             }
         };
@@ -157,9 +170,9 @@ impl Components {
         found.is_some_and(|found| found.is_ok_and(|found| found.as_bytes() == digest.as_bytes()))
     }
 
-    fn find(&self, uses: &str, folder: &Path, place: &Place) -> Result<(ComponentDigest, Bytes), Diagnostic> {
+    fn find(&self, uses: &str, folder: &Path, span: &Span) -> Result<(ComponentDigest, Bytes), Diagnostic> {
         let Some((scheme, rest)) = uses.split_once(':') else {
-            let error = Diagnostic::new(format!("`{uses}` names no component")).at(place, "no scheme");
+            let error = Diagnostic::new(format!("`{uses}` names no component")).at(span, "no scheme");
             return Err(
                 error.help(format!("write `std:{uses}` for a standard step, or `path:{uses}` for one of yours"))
             );
@@ -167,7 +180,7 @@ impl Components {
         match scheme {
             "std" => {
                 let Some(found) = bundled().iter().find(|bundled| bundled.name == rest) else {
-                    let error = Diagnostic::new(format!("there is no standard step `{rest}`")).at(place, "not known");
+                    let error = Diagnostic::new(format!("there is no standard step `{rest}`")).at(span, "not known");
                     if bundled().is_empty() {
                         return Err(error.help(
                             "this host was built without the standard steps: build it with `cargo xtask build`",
@@ -177,17 +190,17 @@ impl Components {
                 };
                 Ok((found.digest, Bytes::Static(found.bytes)))
             }
-            "path" => self.local(&folder.join(rest), place),
-            "oci" => Err(Diagnostic::new("components from registries are not known to this version").at(place, "here")),
+            "path" => self.local(&folder.join(rest), span),
+            "oci" => Err(Diagnostic::new("components from registries are not known to this version").at(span, "here")),
             _ => {
-                let error = Diagnostic::new(format!("`{scheme}:` is no kind of component")).at(place, "not known");
+                let error = Diagnostic::new(format!("`{scheme}:` is no kind of component")).at(span, "not known");
                 Err(error.suggest(scheme, ["std", "path", "oci"]))
             }
         }
     }
 
-    fn local(&self, path: &Path, place: &Place) -> Result<(ComponentDigest, Bytes), Diagnostic> {
-        let fail = |what: String| Diagnostic::new(what).at(place, "this component");
+    fn local(&self, path: &Path, span: &Span) -> Result<(ComponentDigest, Bytes), Diagnostic> {
+        let fail = |what: String| Diagnostic::new(what).at(span, "this component");
         let meta = std::fs::metadata(path)
             .map_err(|error| fail(format!("there is no component at `{}`: {error}", path.display())))?;
         if meta.is_dir() {
@@ -226,7 +239,7 @@ impl Components {
         if !stamp.is_newer_than(began) {
             let name = plugin_name(&absolute);
             let built = BuiltPlugin { stamp, file };
-            self.store.put_record(Kind::Plugin, &name, &built).map_err(|error| error.to_string())?;
+            self.store.put_record(&name, &built).map_err(|error| error.to_string())?;
         }
         let digest = ComponentDigest::from_bytes(*blob.digest.as_bytes());
         Ok((digest, Bytes::Owned(bytes.into())))
@@ -234,7 +247,7 @@ impl Components {
 
     /// The component of a crate, if it was built from what the crate is now.
     fn built(&self, absolute: &Path) -> Option<PathBuf> {
-        let built = self.store.record::<BuiltPlugin>(Kind::Plugin, &plugin_name(absolute))?;
+        let built = self.store.record::<BuiltPlugin>(&plugin_name(absolute))?;
         let digest = self.store.source_digest(&built.file).ok()?;
         // The file is a blob of the store, which may have been harmed.
         let is_whole = built.file.file_name().is_some_and(|name| name == digest.hex().as_str());
@@ -276,33 +289,39 @@ impl Components {
     /// When the component does not answer.
     pub fn plan(&self, used: &Used, params: &str, inputs: &[PlanInput]) -> Result<Planned, ComponentError> {
         let question = (params, inputs.iter().map(|input| (&input.port, &input.schema)).collect::<Vec<_>>());
-        let name = named("plan", used.digest.as_bytes(), &serde_json::to_vec(&question).unwrap_or_default());
-        if let Some(plan) = self.store.record::<StepPlan>(Kind::Plan, &name) {
+        let question = serde_json::to_vec(&question).unwrap_or_default();
+        let name = PlanName::from(named("plan", used.digest.as_bytes(), &question));
+        if let Some(plan) = self.store.record::<StepPlan>(&name) {
             return Ok(Ok(plan));
         }
         let planned = self.component(used)?.plan(&used.manifest, params, inputs)?;
         if let Ok(plan) = &planned {
-            let _ = self.store.put_record(Kind::Plan, &name, plan);
+            let _ = self.store.put_record(&name, plan);
         }
         Ok(planned)
     }
 }
 
-fn new_engine() -> Result<Engine, String> {
-    Engine::new().map_err(|error| format!("{error:#}"))
+fn new_engine() -> Result<Engine, ComponentError> {
+    Engine::new().map_err(|error| ComponentError::Link { reason: format!("{error:#}") })
 }
 
-fn plugin_name(absolute: &Path) -> [u8; 32] {
-    named("plugin", absolute.as_os_str().as_encoded_bytes(), &[])
+fn plugin_name(absolute: &Path) -> PluginName {
+    named("plugin", absolute.as_os_str().as_encoded_bytes(), &[]).into()
 }
 
-fn named(kind: &str, digest: &[u8], more: &[u8]) -> [u8; 32] {
+fn manifest_name(component: &ComponentDigest) -> ManifestName {
+    named("manifest", component.as_bytes(), &[]).into()
+}
+
+/// A name that depends on the version of the step world.
+fn named(kind: &str, digest: &[u8], more: &[u8]) -> blake3::Hash {
     let mut hasher = blake3::Hasher::new_derive_key("millrace 2026-11 component record");
     for bytes in [kind.as_bytes(), millrace_types::action_key::WORLD_VERSION.as_bytes(), digest, more] {
         hasher.update(&(bytes.len() as u64).to_le_bytes());
         hasher.update(bytes);
     }
-    *hasher.finalize().as_bytes()
+    hasher.finalize()
 }
 
 fn empty_manifest() -> Manifest {
@@ -310,10 +329,10 @@ fn empty_manifest() -> Manifest {
         name: String::new(),
         version: String::new(),
         doc: String::new(),
-        mode: millrace_wasm::Mode::Whole,
+        mode: Mode::Whole,
         inputs: Vec::new(),
         outputs: Vec::new(),
         params_schema: String::new(),
-        limits: (None, None, None),
+        limits: DeclaredLimits::default(),
     }
 }

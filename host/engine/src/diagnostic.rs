@@ -4,45 +4,45 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// A file that places point into.
+/// A file that spans point into.
 #[derive(Debug, PartialEq, Eq)]
 pub struct SourceFile {
-    /// As the user named it.
+    /// The path that the user gave.
     pub path: PathBuf,
     /// Its content.
     pub text: String,
 }
 
-/// A place in a file.
+/// A range of bytes in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct Span {
     /// The file.
     pub file: Arc<SourceFile>,
     /// In bytes.
     pub range: Range<usize>,
 }
 
-/// One mistake: what, where, what there is, what to do.
+/// One error of the user: what, where, what exists, what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
     /// What is wrong.
     pub message: String,
-    /// Where, with a few words for the margin.
-    pub places: Vec<(Place, String)>,
+    /// Where, each with a label for the margin.
+    pub spans: Vec<(Span, String)>,
     /// What to do.
     pub help: Option<String>,
 }
 
 impl Diagnostic {
-    /// A mistake without a place.
+    /// A diagnostic without a span.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), places: Vec::new(), help: None }
+        Self { message: message.into(), spans: Vec::new(), help: None }
     }
 
-    /// Points to a place.
+    /// Points to a span.
     #[must_use]
-    pub fn at(mut self, place: &Place, label: impl Into<String>) -> Self {
-        self.places.push((place.clone(), label.into()));
+    pub fn at(mut self, span: &Span, label: impl Into<String>) -> Self {
+        self.spans.push((span.clone(), label.into()));
         self
     }
 
@@ -53,8 +53,8 @@ impl Diagnostic {
         self
     }
 
-    /// Offers the nearest of the names that there are, or lists them when none
-    /// is near and they are few.
+    /// Suggests the nearest of the existing names, or lists them when none is near and they
+    /// are few.
     #[must_use]
     pub fn suggest<'a>(mut self, name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Self {
         let candidates: Vec<&str> = candidates.into_iter().collect();
@@ -72,7 +72,7 @@ fn listed(names: &[&str]) -> String {
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
-/// The name that was probably meant.
+/// The existing name that was probably meant.
 pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let lower = name.to_lowercase();
     let scored = candidates.into_iter().map(|candidate| {
@@ -83,6 +83,25 @@ pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     });
     let best = scored.max_by(|a, b| a.0.total_cmp(&b.0).then_with(|| b.1.cmp(a.1)))?;
     (best.0 > 0.82).then_some(best.1)
+}
+
+/// A span inside a quoted text of the file; the whole text if it has escapes.
+pub(crate) fn narrow(outer: &Span, span: (usize, usize)) -> Span {
+    let Some(text) = outer.file.text.get(outer.range.clone()) else { return outer.clone() };
+    let quoted = text.len() >= 2
+        && (text.starts_with('"') || text.starts_with('\''))
+        && !text.contains('\\')
+        && !text.starts_with("\"\"\"");
+    let start = outer.range.start + 1 + span.0;
+    let end = (outer.range.start + 1 + span.1).max(start + 1);
+    if !quoted
+        || end > outer.range.end
+        || !outer.file.text.is_char_boundary(start)
+        || !outer.file.text.is_char_boundary(end)
+    {
+        return outer.clone();
+    }
+    Span { file: outer.file.clone(), range: start..end }
 }
 
 #[cfg(test)]

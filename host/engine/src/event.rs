@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use millrace_types::{ActionKey, Cost, LogLine};
-use millrace_wasm::Failure;
+use millrace_types::{ActionKey, Cost, Failure, LogLine};
+
 use serde::Serialize;
 
 use crate::why::MissReason;

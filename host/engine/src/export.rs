@@ -6,23 +6,54 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use millrace_store::{FileStamp, Store};
-use millrace_tables::Threads;
-use millrace_tables::export::Exporter;
+use millrace_tables::export::{ExportError as EncodeError, Exporter};
 use millrace_tables::read::Format;
+use millrace_tables::{ChunkError, ChunkSource};
+use millrace_threads::Threads;
 use millrace_types::wire::Kind;
-use millrace_types::{Artifact, Chunk, Part, Table};
-use millrace_wasm::{Cancel, Data};
+use millrace_types::{Artifact, Chunk, MemoName, Part, Record, Reference, Table};
+use millrace_wasm::Cancel;
 use serde::{Deserialize, Serialize};
 
-use crate::data::StoreData;
+use crate::chunks::StoreChunks;
 use crate::event::Event;
-use crate::execute::Artifacts;
 use crate::graph::Graph;
+use crate::results::RunOutputs;
 
+/// What an export contains, and its stamp after it was written.
 #[derive(Serialize, Deserialize)]
-struct Written {
+pub(crate) struct Written {
     stamp: FileStamp,
     digest: String,
+}
+
+impl Record for Written {
+    const KIND: Kind = Kind::Memo;
+    type Name = MemoName;
+
+    fn references(&self) -> Vec<Reference> {
+        Vec::new()
+    }
+}
+
+/// Why an artifact cannot be exported.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// An error of the system.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The artifact cannot be read.
+    #[error(transparent)]
+    Chunk(#[from] ChunkError),
+    /// The format cannot hold the table.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    /// The file name does not determine a format.
+    #[error("its name does not determine the format: use .parquet, .csv, .arrow or .ndjson")]
+    Format,
+    /// The run was cancelled.
+    #[error("stopped")]
+    Cancelled,
 }
 
 /// Writes an artifact to a file: a table in the format that its name tells, a
@@ -30,40 +61,38 @@ struct Written {
 ///
 /// # Errors
 /// When the name tells no format, or the system refuses.
-pub fn export_to(store: &Store, artifact: &Artifact, path: &Path) -> Result<(), String> {
-    let data = StoreData::new(store.clone());
-    write(&data, artifact, path, &Cancel::default()).map(drop)
+pub fn export_to(store: &Store, artifact: &Artifact, path: &Path) -> Result<(), ExportError> {
+    let chunks = StoreChunks::new(store.clone());
+    write(&chunks, artifact, path, &Cancel::default()).map(drop)
 }
 
 /// What a stat says of the file that was written: not of whatever is there by now, for others
 /// may write to the same name.
-fn write(data: &StoreData, artifact: &Artifact, path: &Path, cancel: &Cancel) -> Result<FileStamp, String> {
-    let text = |error: io::Error| error.to_string();
+fn write(chunks: &StoreChunks, artifact: &Artifact, path: &Path, cancel: &Cancel) -> Result<FileStamp, ExportError> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder).map_err(text)?;
-    let mut file = tempfile::Builder::new().prefix(".millrace-").tempfile_in(folder).map_err(text)?;
+    std::fs::create_dir_all(folder)?;
+    let mut file = tempfile::Builder::new().prefix(".millrace-").tempfile_in(folder)?;
     let written = match artifact {
-        Artifact::Blob(blob) => {
-            data.blob(blob).map_err(|error| error.to_string()).and_then(|bytes| file.write_all(&bytes).map_err(text))
-        }
+        Artifact::Blob(blob) => match chunks.blob(blob) {
+            Ok(bytes) => file.write_all(&bytes).map_err(ExportError::from),
+            Err(error) => Err(error.into()),
+        },
         Artifact::Table(table) => {
-            let format = Format::of(path)
-                .filter(|_| !is_packed(path))
-                .ok_or_else(|| "its name does not tell the format: use .parquet, .csv, .arrow or .ndjson".to_owned())?;
-            write_table(data, table, format, io::BufWriter::with_capacity(256 << 10, file.as_file_mut()), cancel)
+            let format = Format::of(path).filter(|_| !is_packed(path)).ok_or(ExportError::Format)?;
+            write_table(chunks, table, format, io::BufWriter::with_capacity(256 << 10, file.as_file_mut()), cancel)
         }
     };
-    // That the store is harmed says more than what came of it.
-    data.settle().map_err(|error| error.to_string())?;
+    // A corrupt store explains more than the errors that follow from it.
+    chunks.wait_checked()?;
     written?;
-    // As a file that a program writes usually is, and not only for this user.
+    // The usual mode of a file that a program writes; a temporary file is private.
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
         let _ = file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644));
     }
-    let file = file.persist(path).map_err(|error| error.error.to_string())?;
-    file.metadata().map(|meta| FileStamp::new(&meta)).map_err(text)
+    let file = file.persist(path).map_err(|error| error.error)?;
+    Ok(FileStamp::new(&file.metadata()?))
 }
 
 fn is_packed(path: &Path) -> bool {
@@ -91,34 +120,32 @@ fn size(chunk: &Chunk) -> u64 {
 }
 
 /// How many parts there is room for at a time, one at least.
-fn at_once(table: &Table) -> usize {
+fn parts_at_once(table: &Table) -> usize {
     let bytes = |part: &Arc<Part>| part.columns.iter().map(size).fold(0, u64::saturating_add);
     let largest = table.parts.iter().map(bytes).max().unwrap_or(0);
     (MEMORY / largest.saturating_mul(4).max(1)).max(1).try_into().unwrap_or(usize::MAX)
 }
 
 fn write_table<W: Write + Send>(
-    data: &StoreData,
+    chunks: &StoreChunks,
     table: &Table,
     format: Format,
     out: W,
     cancel: &Cancel,
-) -> Result<(), String> {
-    let text = |error: &dyn std::fmt::Display| error.to_string();
-    data.decode(table).map_err(|error| text(&error))?;
-    let mut exporter = Exporter::new(out, format, &table.schema).map_err(|error| text(&error))?;
+) -> Result<(), ExportError> {
+    chunks.decode(table)?;
+    let mut exporter = Exporter::new(out, format, &table.schema)?;
     let encoder = exporter.encoder();
     let encode = |part: &Arc<Part>| {
         if cancel.is_cancelled() {
-            return Err("stopped".to_owned());
+            return Err(ExportError::Cancelled);
         }
-        let columns = part.columns.iter().map(|chunk| data.column(chunk)).collect::<Result<Vec<_>, _>>();
-        let columns = columns.map_err(|error| text(&error))?;
-        encoder.part(part.rows as usize, &columns).map_err(|error| text(&error))
+        let columns = part.columns.iter().map(|chunk| chunks.column(chunk)).collect::<Result<Vec<_>, _>>()?;
+        Ok(encoder.part(part.rows as usize, &columns)?)
     };
-    let put = |part| exporter.put(part).map_err(|error| text(&error));
-    Threads::new(data.store().threads().min(at_once(table))).in_turn(table.parts.iter(), encode, put)?;
-    exporter.finish().map_err(|error| text(&error))
+    let put = |part| Ok(exporter.put(part)?);
+    Threads::new(chunks.store().threads().min(parts_at_once(table))).in_turn(table.parts.iter(), encode, put)?;
+    Ok(exporter.finish()?)
 }
 
 /// A file as it was written, or found to be as it should be: what a stat said of it then.
@@ -127,9 +154,9 @@ pub(crate) type Exported = (PathBuf, FileStamp);
 /// Writes what the pipeline asks for, as far as it came to be. `None` when not all is well.
 pub(crate) fn exports(
     store: &Store,
-    data: &StoreData,
+    chunks: &StoreChunks,
     graph: &Graph,
-    made: &Artifacts,
+    outputs: &RunOutputs,
     cancel: &Cancel,
     emit: &mut (dyn FnMut(Event) + Send),
 ) -> Option<Vec<Exported>> {
@@ -139,31 +166,31 @@ pub(crate) fn exports(
         if cancel.is_cancelled() {
             return None;
         }
-        let Some(artifact) = made.get(&export.item) else { continue };
+        let Some(artifact) = outputs.get(graph, &export.item) else { continue };
         let path = export.path.clone();
         let absolute = std::path::absolute(&path).unwrap_or_else(|_| path.clone());
-        let name = *blake3::Hasher::new_derive_key("millrace 2026-11 export")
+        let name = blake3::Hasher::new_derive_key("millrace 2026-11 export")
             .update(absolute.as_os_str().as_encoded_bytes())
             .finalize()
-            .as_bytes();
+            .into();
         let digest = artifact.digest_text();
         let stamp = || std::fs::metadata(&path).ok().map(|meta| FileStamp::new(&meta));
-        let known = store.record::<Written>(Kind::Memo, &name);
+        let known = store.record::<Written>(&name);
         if let Some(known) = known.filter(|known| known.digest == digest && Some(known.stamp) == stamp()) {
             exported.push((path.clone(), known.stamp));
             emit(Event::Exported { path, unchanged: true });
             continue;
         }
-        match write(data, &artifact, &path, cancel) {
+        match write(chunks, &artifact, &path, cancel) {
             Ok(stamp) => {
-                let _ = store.put_record(Kind::Memo, &name, &Written { stamp, digest });
+                let _ = store.put_record(&name, &Written { stamp, digest });
                 exported.push((path.clone(), stamp));
                 emit(Event::Exported { path, unchanged: false });
             }
             Err(_) if cancel.is_cancelled() => return None,
-            Err(message) => {
+            Err(error) => {
                 ok = false;
-                emit(Event::ExportFailed { path, message });
+                emit(Event::ExportFailed { path, message: error.to_string() });
             }
         }
     }
@@ -173,7 +200,7 @@ pub(crate) fn exports(
 #[cfg(test)]
 mod tests {
     use millrace_types::{ColumnDigest, ColumnName, DataType, Field, Gather, Schema, Selection, Unread};
-    use millrace_types::{PackDigest, StoredChunk};
+    use millrace_types::{PackDigest, SourceKey, StoredChunk};
 
     use super::*;
 
@@ -186,23 +213,30 @@ mod tests {
 
     fn unread(rows: u64, data_type: DataType) -> Chunk {
         let (digest, name) = (ColumnDigest::from_bytes([1; 32]), ColumnName::new("c"));
-        Chunk::Unread(Arc::new(Unread { digest, data_type, rows, source: [0; 32], part: 0, name }))
+        Chunk::Unread(Arc::new(Unread {
+            digest,
+            data_type,
+            rows,
+            source: SourceKey::from_bytes([0; 32]),
+            part: 0,
+            name,
+        }))
     }
 
     /// Each of the parts that are held is there four times over: read, as an array, and encoded.
     #[test]
     fn few_parts_that_are_large_are_written_at_a_time() {
         let columns = |count: usize, rows: u64| vec![unread(rows, DataType::Int64); count];
-        assert_eq!(at_once(&table(&columns(1, 1 << 17), 9)), 256);
-        assert_eq!(at_once(&table(&columns(64, 1 << 17), 9)), 4);
-        assert_eq!(at_once(&table(&columns(400, 1 << 20), 9)), 1);
-        assert_eq!(at_once(&table(&columns(2, u64::MAX), 2)), 1);
-        assert_eq!(at_once(&table(&columns(1, 0), 1)), usize::try_from(MEMORY).unwrap());
-        assert!(at_once(&table(&columns(1, 1), 0)) > 1);
+        assert_eq!(parts_at_once(&table(&columns(1, 1 << 17), 9)), 256);
+        assert_eq!(parts_at_once(&table(&columns(64, 1 << 17), 9)), 4);
+        assert_eq!(parts_at_once(&table(&columns(400, 1 << 20), 9)), 1);
+        assert_eq!(parts_at_once(&table(&columns(2, u64::MAX), 2)), 1);
+        assert_eq!(parts_at_once(&table(&columns(1, 0), 1)), usize::try_from(MEMORY).unwrap());
+        assert!(parts_at_once(&table(&columns(1, 1), 0)) > 1);
         // One is as large as the largest: a small one beside it changes nothing.
         let mut two = table(&columns(64, 1 << 17), 1);
         two.parts.extend(table(&columns(64, 1), 1).parts);
-        assert_eq!(at_once(&two), 4);
+        assert_eq!(parts_at_once(&two), 4);
     }
 
     /// Rows of text that a step repeats or chooses are as long as those they come from.

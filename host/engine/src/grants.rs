@@ -5,12 +5,28 @@
 
 use std::path::{Path, PathBuf};
 
-use millrace_store::Store;
-use millrace_types::{BlobDigest, bounds};
-use millrace_wasm::Grants;
+use millrace_store::{Store, StoreError};
+use millrace_types::{BlobDigest, Grants, SourceDigest, bounds};
 
 use crate::diagnostic::Diagnostic;
 use crate::pipeline::Step;
+
+/// Why a folder cannot be granted.
+#[derive(Debug, thiserror::Error)]
+enum GrantError {
+    /// It is a file.
+    #[error("it is not a folder; grant the folder that it is in")]
+    NotAFolder,
+    /// Something in it cannot be read by a step.
+    #[error("`{}`: {why}", path.display())]
+    Path { path: PathBuf, why: String },
+    /// It has too many files.
+    #[error("it has more than {} files", bounds::GRANTED_FILES)]
+    TooMany,
+    /// A file cannot be digested.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
 
 /// Grants of a step with the digests of what they were when the run began.
 #[derive(Debug, Default)]
@@ -29,7 +45,7 @@ impl Granted {
     pub(crate) fn find(store: &Store, step: &Step) -> Result<Self, Vec<Diagnostic>> {
         let mut found = Self::default();
         let mut errors = Vec::new();
-        for (name, place) in &step.grants.env {
+        for (name, span) in &step.grants.env {
             // That there is none is something to see, too.
             let value = std::env::var_os(name);
             let bytes = value.as_ref().map(|value| value.as_encoded_bytes());
@@ -38,22 +54,22 @@ impl Granted {
                 Some(Ok(value)) => found.grants.env.push((name.clone(), value)),
                 Some(Err(_)) => {
                     let error = Diagnostic::new(format!("the value of `{name}` is not UTF-8"));
-                    errors.push(error.at(place, "granted here"));
+                    errors.push(error.at(span, "granted here"));
                 }
                 None => {}
             }
             found.digests.push((format!("env:{name}"), digest.into()));
         }
-        for (name, place) in &step.grants.read {
+        for (name, span) in &step.grants.read {
             let folder = step.folder.join(name);
             match digest(store, &folder) {
                 Ok(digest) => {
                     found.digests.push((format!("read:{name}"), digest));
                     found.grants.read.push((guest_name(name).to_owned(), folder));
                 }
-                Err(message) => {
-                    let error = Diagnostic::new(format!("`{name}` cannot be granted: {message}"));
-                    errors.push(error.at(place, "granted here"));
+                Err(error) => {
+                    let error = Diagnostic::new(format!("`{name}` cannot be granted: {error}"));
+                    errors.push(error.at(span, "granted here"));
                 }
             }
         }
@@ -84,47 +100,51 @@ fn guest_name(name: &str) -> &str {
 #[derive(serde::Serialize)]
 enum Entry {
     Folder,
-    File([u8; 32]),
+    File(SourceDigest),
     Link(Vec<u8>),
 }
 
 /// The digest of all that is in a folder.
-fn digest(store: &Store, folder: &Path) -> Result<BlobDigest, String> {
-    let fail = |path: &Path, error: &dyn std::fmt::Display| format!("`{}`: {error}", path.display());
-    if !std::fs::metadata(folder).map_err(|error| fail(folder, &error))?.is_dir() {
-        return Err("it is not a folder; grant the folder that it is in".to_owned());
+fn digest(store: &Store, folder: &Path) -> Result<BlobDigest, GrantError> {
+    let io = |path: &Path| {
+        let path = path.to_owned();
+        move |error: std::io::Error| GrantError::Path { path, why: error.to_string() }
+    };
+    let refuse = |path: &Path, why: &str| GrantError::Path { path: path.to_owned(), why: why.to_owned() };
+    if !std::fs::metadata(folder).map_err(io(folder))?.is_dir() {
+        return Err(GrantError::NotAFolder);
     }
     let mut entries = Vec::new();
     let mut open = vec![PathBuf::new()];
     while let Some(inner) = open.pop() {
         let path = folder.join(&inner);
-        for entry in std::fs::read_dir(&path).map_err(|error| fail(&path, &error))? {
-            let entry = entry.map_err(|error| fail(&path, &error))?;
+        for entry in std::fs::read_dir(&path).map_err(io(&path))? {
+            let entry = entry.map_err(io(&path))?;
             let (path, inner) = (entry.path(), inner.join(entry.file_name()));
             if entry.file_name().to_str().is_none() {
                 // WASI has no name for it, and would leave out the whole folder.
-                return Err(fail(&path, &"its name is not UTF-8"));
+                return Err(refuse(&path, "its name is not UTF-8"));
             }
-            let kind = entry.file_type().map_err(|error| fail(&path, &error))?;
+            let kind = entry.file_type().map_err(io(&path))?;
             let found = if kind.is_dir() {
                 open.push(inner.clone());
                 Entry::Folder
             } else if kind.is_symlink() {
-                let target = std::fs::read_link(&path).map_err(|error| fail(&path, &error))?;
+                let target = std::fs::read_link(&path).map_err(io(&path))?;
                 Entry::Link(target.as_os_str().as_encoded_bytes().to_vec())
             } else if kind.is_file() {
-                Entry::File(*store.source_digest(&path).map_err(|error| error.to_string())?.as_bytes())
+                Entry::File(store.source_digest(&path)?)
             } else {
-                return Err(fail(&path, &"it is neither a file nor a folder nor a link"));
+                return Err(refuse(&path, "it is neither a file nor a folder nor a link"));
             };
             entries.push((inner.as_os_str().as_encoded_bytes().to_vec(), found));
             if entries.len() > bounds::GRANTED_FILES {
-                return Err(format!("it has more than {} files", bounds::GRANTED_FILES));
+                return Err(GrantError::TooMany);
             }
         }
     }
     entries.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-    let bytes = postcard::to_allocvec(&entries).map_err(|error| error.to_string())?;
+    let bytes = postcard::to_allocvec(&entries).unwrap_or_default();
     let mut hasher = blake3::Hasher::new_derive_key("millrace 2026-11 granted folder");
     Ok(hasher.update(&bytes).finalize().into())
 }

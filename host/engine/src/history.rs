@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use millrace_store::{Store, StoreError};
 use millrace_types::wire::{self, Kind};
-use millrace_types::{ActionKey, ActionRecord, Cost, Phase};
+use millrace_types::{ActionKey, ActionRecord, Cost, Digest, Phase, Reference};
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Counts, Status, Summary};
@@ -82,17 +82,22 @@ impl RunRecord {
     }
 
     pub(crate) fn write(&self, store: &Store) -> Result<(), StoreError> {
-        let record = wire::encode_sized(Kind::Run, self.id.as_bytes(), self, self.about());
+        let record = wire::encode_sized(Kind::Run, self.id.as_bytes(), self, self.size_hint());
         store.write_file(&store.runs().join(&self.id), &record)
     }
 
-    /// About how many bytes it takes to write it.
-    pub(crate) fn about(&self) -> usize {
+    /// The approximate number of bytes of its encoding.
+    pub(crate) fn size_hint(&self) -> usize {
         256 * self.tasks.len()
     }
 }
 
 impl RunRecord {
+    /// What the run refers to: the records of its tasks. Garbage collection begins here.
+    pub fn references(&self) -> impl Iterator<Item = Reference> + '_ {
+        self.tasks.iter().filter_map(|task| Some(Reference::Record(Kind::Action, task.key?.record_name())))
+    }
+
     /// The key of a task that came to a result: a failure leaves no record to
     /// compare with.
     pub fn produced(&self, instance: &str, part: Option<usize>, phase: Phase) -> Option<ActionKey> {
@@ -148,8 +153,7 @@ impl History {
         let Some((index, run)) = runs.iter().enumerate().find(|(_, run)| run.tasks.iter().any(|task| is(&task))) else {
             return Vec::new();
         };
-        let record =
-            |key: &ActionKey| self.store.record::<ActionRecord>(millrace_types::wire::Kind::Action, key.as_bytes());
+        let record = |key: &ActionKey| self.store.record::<ActionRecord>(key);
         let reason = |task: &TaskRecord| {
             let before = runs[index + 1..].iter().find_map(|run| run.produced(&task.instance, task.part, task.phase));
             match (before, task.key) {

@@ -1,13 +1,14 @@
 //! Pipelines: from TOML to a plan, from a plan to tasks, from tasks to artifacts.
 //!
 //! ```text
-//! pipeline   TOML with the place of everything in it
-//! graph      step instances: matrix spread out, references resolved
+//! pipeline   TOML with the span of everything in it
+//! graph      step instances: matrix expanded, references resolved
 //! components what `uses` names: bytes, manifest, plans
 //! source     files to tables
-//! assemble   what a task decided + what its inputs were = its output table
-//! execute    the loop: plan what can be planned, look up, admit, run
-//! event      what happened, for whoever shows it
+//! chunks     columns of the store; packs: where they go; integrity: whether they are intact
+//! assemble   the record of a task + its inputs = its output tables
+//! execute    planning, scheduling, running
+//! event      what happened, for renderers
 //! history    runs, for `why` and `show`
 //! ```
 //!
@@ -15,28 +16,33 @@
 
 mod artifacts;
 mod assemble;
+mod chunks;
 pub mod components;
-mod data;
 pub mod diagnostic;
 pub mod event;
 mod execute;
 mod export;
+#[cfg(test)]
+mod fixtures;
 mod grants;
 mod graph;
 pub mod history;
+mod integrity;
+mod packs;
 pub mod pipeline;
+mod results;
+mod shards;
 mod source;
-mod verify;
 pub mod why;
 
 pub use artifacts::{Artifacts, Head, ShowError};
-pub use diagnostic::{Diagnostic, Place, SourceFile};
+pub use diagnostic::{Diagnostic, SourceFile, Span};
 pub use event::{Event, Status, Summary};
-pub use execute::{Loaded, Mode as ExecuteMode, Options, RunError, execute, load};
-pub use export::export_to;
+pub use execute::{Loaded, Options, RunError, RunMode, execute, load};
+pub use export::{ExportError, export_to};
 pub use graph::{Graph, Node};
-pub use millrace_tables::read::Format;
-pub use millrace_tables::read::is_guarded;
+pub use millrace_tables::read::{Format, is_guarded};
 pub use millrace_types as types;
-pub use millrace_wasm::{Cancel, Failure, Manifest, Port, PortKind};
+pub use millrace_types::{Failure, Manifest, Port, PortKind};
+pub use millrace_wasm::Cancel;
 pub use pipeline::schema::json_schema;

@@ -1,12 +1,13 @@
-//! Many records in one file, found by kind and name where they lie.
+//! Many records in one file, found by kind and name without decoding the others.
 //!
 //! ```text
 //! "MLRI" version:u8  count:u32  checksum:16 of the entries
 //! entries, in order: kind:u8 name:32 length:u32
-//! records, as they lie in files of their own, each with a checksum
+//! records, encoded as in files of their own, each with a checksum
 //! ```
 
 use bytes::Bytes;
+use millrace_types::RecordName;
 use millrace_types::wire::Kind;
 
 const MAGIC: &[u8; 5] = b"MLRI\x02";
@@ -15,20 +16,20 @@ pub(crate) const NAME: usize = 1 + 32;
 const ENTRY: usize = NAME + 4;
 
 /// The number of a kind, then the name of the record.
-pub(crate) type Name = [u8; NAME];
+pub(crate) type EntryName = [u8; NAME];
 
 /// The name of a record among those of all kinds.
-pub(crate) fn name(kind: Kind, of: &[u8; 32]) -> Name {
+pub(crate) fn entry_name(kind: Kind, name: &RecordName) -> EntryName {
     let mut full = [kind.number(); NAME];
-    full[1..].copy_from_slice(of);
+    full[1..].copy_from_slice(name.as_bytes());
     full
 }
 
-/// The bytes of such a file. One that is not whole has no records.
+/// The bytes of such a file. A truncated or corrupt one has no records.
 #[derive(Debug, Default)]
 pub(crate) struct Bundle {
     bytes: Bytes,
-    /// Where each record begins, and at last where they all end.
+    /// The offset of each record, then the end of the last one.
     starts: Vec<usize>,
 }
 
@@ -38,20 +39,20 @@ impl Bundle {
         Self { bytes, starts }
     }
 
-    /// How many records it has.
+    /// The number of its records.
     pub(crate) fn len(&self) -> usize {
         self.starts.len().saturating_sub(1)
     }
 
-    pub(crate) fn name_of(&self, place: usize) -> &Name {
-        const NONE: Name = [0; NAME];
+    pub(crate) fn name_of(&self, place: usize) -> &EntryName {
+        const NONE: EntryName = [0; NAME];
         self.bytes[HEADER + place * ENTRY..].first_chunk().unwrap_or(&NONE)
     }
 
-    /// The place of a record. Entries are in order; in a file in which they are not,
-    /// some are not found.
-    pub(crate) fn find(&self, kind: Kind, of: &[u8; 32]) -> Option<usize> {
-        let wanted = name(kind, of);
+    /// The entry of a record. Entries are sorted; in a file where they are not, some are not
+    /// found.
+    pub(crate) fn find(&self, kind: Kind, name: &RecordName) -> Option<usize> {
+        let wanted = entry_name(kind, name);
         let (mut from, mut to) = (0, self.len());
         while from < to {
             let middle = from + (to - from) / 2;
@@ -64,13 +65,13 @@ impl Bundle {
         None
     }
 
-    /// The bytes of a record; fewer, or none, if the file was cut.
+    /// The bytes of a record; fewer, or none, if the file is truncated.
     pub(crate) fn bytes_of(&self, place: usize) -> &[u8] {
         self.bytes.get(self.starts[place]..self.starts[place + 1]).unwrap_or_default()
     }
 }
 
-/// Where the records begin, if the entries are whole.
+/// The offsets of the records, if the entries are intact.
 fn starts(bytes: &[u8]) -> Option<Vec<usize>> {
     let header = bytes.get(..HEADER)?;
     if &header[..MAGIC.len()] != MAGIC {
@@ -92,9 +93,9 @@ fn starts(bytes: &[u8]) -> Option<Vec<usize>> {
     Some(starts)
 }
 
-/// The bytes of a file of these records, of which each name is taken once.
+/// The bytes of a file of these records; of several with one name it has one.
 pub(crate) fn encode(mut records: Vec<(&[u8], &[u8])>) -> Vec<u8> {
-    // Often runs of entries that are in order, or nearly.
+    // Often they consist of sorted runs, which a stable sort merges.
     records.sort_by_key(|(name, _)| *name);
     records.dedup_by_key(|(name, _)| *name);
     let mut entries = Vec::with_capacity(records.len() * ENTRY);
@@ -120,13 +121,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_put_in_is_found_whatever_the_order(
+        fn every_record_is_found_whatever_the_order_they_came_in(
             records in prop::collection::btree_map(any::<[u8; 4]>(), prop::collection::vec(any::<u8>(), 0..9), 0..40),
             backwards: bool,
         ) {
-            let full = |part: &[u8; 4]| { let mut full = [0; 32]; full[..4].copy_from_slice(part); full };
-            let named: Vec<(Name, &Vec<u8>)> =
-                records.iter().map(|(part, bytes)| (name(Kind::Table, &full(part)), bytes)).collect();
+            let full = |part: &[u8; 4]| { let mut full = [0; 32]; full[..4].copy_from_slice(part); RecordName::from_bytes(full) };
+            let named: Vec<(EntryName, &Vec<u8>)> =
+                records.iter().map(|(part, bytes)| (entry_name(Kind::Table, &full(part)), bytes)).collect();
             let mut given: Vec<(&[u8], &[u8])> =
                 named.iter().map(|(name, bytes)| (name.as_slice(), bytes.as_slice())).collect();
             let there = encode(given.clone());

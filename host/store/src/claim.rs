@@ -1,10 +1,9 @@
 //! Claims: one process computes a key while the others wait for it.
 //!
-//! A claim is a lock on one byte of one file, far beyond its end, at a place that the key
-//! says: there is nothing to make and nothing to remove for each task, and file systems
-//! are slow at just that. Where the system has no such locks, it is a lock on one of a
-//! fixed number of files: keys that share one wait for each other, which costs time only,
-//! as whoever holds one claim never waits for another.
+//! A claim is a lock on one byte of one file, at an offset that follows from the key: no file
+//! is made or removed for a task, which file systems are slow at. Where the system has no
+//! such locks, it is a lock on one of a fixed number of files. Keys that share a file wait for
+//! each other, which costs time only: a thread that holds a claim never waits for another.
 
 use std::fs::File;
 use std::io;
@@ -14,57 +13,59 @@ use std::time::Duration;
 use millrace_types::ActionKey;
 
 pub(crate) use self::system::Claims;
-use crate::{Result, Store, StoreError};
+use crate::error::{Result, StoreError};
+use crate::files::never_wait;
+use crate::folder::Folder;
 
-/// How often whoever waits looks again.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// How often a waiting thread tries again.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// The right to compute a key. The lock goes with the process, however it ends:
-/// whoever waits takes over.
+/// The right to compute a key. The system releases the lock when the process ends, however
+/// it ends, and a waiting process takes over.
 pub struct Claim {
     lock: system::Lock,
 }
 
-impl Store {
-    /// Waits until nobody else computes this key, or until `gives_up` says so. Afterwards
-    /// look for the record again: the other may have made it. Processes keep out of each
-    /// other's way; within one it is for the caller to ask once for each key.
+impl Claims {
+    /// Waits until no other process computes this key; `None` if `gives_up` returns true
+    /// first. Afterwards the caller looks for the record again: the other process may have
+    /// written it. Within one process the caller claims each key once.
     ///
     /// # Errors
     /// When the system refuses.
-    pub fn claim(&self, key: &ActionKey, gives_up: &dyn Fn() -> bool) -> Result<Option<Claim>> {
-        let lock = system::Lock::of(self, key)?;
+    pub(crate) fn claim(&self, folder: &Folder, key: &ActionKey, gives_up: &dyn Fn() -> bool) -> Result<Option<Claim>> {
+        let lock = system::Lock::of(self, folder, key)?;
         loop {
             match lock.try_lock() {
                 Ok(true) => return Ok(Some(Claim { lock })),
                 Ok(false) if gives_up() => return Ok(None),
-                Ok(false) => std::thread::sleep(LOOK_AGAIN),
-                Err(source) => return Err(StoreError::new("lock", &self.root.join("claims"), source)),
+                Ok(false) => std::thread::sleep(POLL_INTERVAL),
+                Err(source) => return Err(StoreError::new("lock", &folder.root().join("claims"), source)),
             }
         }
     }
+}
 
-    /// A file to lock.
-    fn open_claims(&self, path: &Path) -> Result<File> {
-        let open = || {
-            let mut options = File::options();
-            options.create(true).truncate(false).write(true);
-            // Of a pipe that nobody reads.
-            crate::never_wait(&mut options);
-            let file = options.open(path)?;
-            if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is not a regular file")) }
-        };
-        let fail = |source| StoreError::new("lock", path, source);
-        match open() {
-            Ok(file) => Ok(file),
-            // Somebody may hold the lock that cannot be opened now.
-            Err(error) if std::fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file()) => Err(fail(error)),
-            // Something took its place, or its folder was lost.
-            Err(_) => {
-                let _ = std::fs::remove_file(path).or_else(|_| std::fs::remove_dir_all(path));
-                self.make_folders()?;
-                open().map_err(fail)
-            }
+/// Opens a file to lock.
+fn open_claims(folder: &Folder, path: &Path) -> Result<File> {
+    let open = || {
+        let mut options = File::options();
+        options.create(true).truncate(false).write(true);
+        // Of a pipe that nobody reads.
+        never_wait(&mut options);
+        let file = options.open(path)?;
+        if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is not a regular file")) }
+    };
+    let fail = |source| StoreError::new("lock", path, source);
+    match open() {
+        Ok(file) => Ok(file),
+        // Another process may hold the lock in a file that cannot be opened now.
+        Err(error) if std::fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file()) => Err(fail(error)),
+        // Something else has its name, or its folder is gone.
+        Err(_) => {
+            let _ = std::fs::remove_file(path).or_else(|_| std::fs::remove_dir_all(path));
+            folder.make_folders()?;
+            open().map_err(fail)
         }
     }
 }
@@ -83,9 +84,9 @@ mod system {
     use nix::fcntl::{FcntlArg, fcntl};
     use nix::libc;
 
-    use super::{ActionKey, File, Result, Store, io};
+    use super::{ActionKey, File, Folder, Result, io, open_claims};
 
-    /// The file with a byte for each key, when it was opened.
+    /// The file with a byte for each key, once it is open.
     #[derive(Debug, Clone, Default)]
     pub(crate) struct Claims(Arc<OnceLock<File>>);
 
@@ -96,14 +97,14 @@ mod system {
     }
 
     impl Lock {
-        pub(super) fn of(store: &Store, key: &ActionKey) -> Result<Self> {
-            let Claims(file) = &store.claims;
+        pub(super) fn of(claims: &Claims, folder: &Folder, key: &ActionKey) -> Result<Self> {
+            let Claims(file) = claims;
             if file.get().is_none() {
                 // Another thread may be first.
-                let _ = file.set(store.open_claims(&store.root.join("claims").join("keys"))?);
+                let _ = file.set(open_claims(folder, &folder.root().join("claims").join("keys"))?);
             }
             let [a, b, c, d, e, f, g, h, ..] = *key.as_bytes();
-            // Up to half of what a position can be: behind a byte there is another.
+            // At most half of the largest offset: a lock covers the byte behind it, too.
             let byte = i64::from_le_bytes([a, b, c, d, e, f, g, h & 0x3f]);
             Ok(Self { file: file.clone(), byte })
         }
@@ -138,24 +139,23 @@ mod system {
 mod system {
     use std::fs::TryLockError;
 
-    use super::{ActionKey, File, Result, Store, io};
+    use super::{ActionKey, File, Folder, Result, io, open_claims};
 
     /// Each claim opens its own file.
     #[derive(Debug, Clone, Copy, Default)]
     pub(crate) struct Claims;
 
-    /// Files that claims are spread over.
+    /// The number of files that claims are spread over.
     const STRIPES: u16 = 1024;
 
     /// The file of a key.
     pub(super) struct Lock(File);
 
     impl Lock {
-        pub(super) fn of(store: &Store, key: &ActionKey) -> Result<Self> {
-            let Claims = store.claims;
+        pub(super) fn of(_: &Claims, folder: &Folder, key: &ActionKey) -> Result<Self> {
             let [low, high, ..] = *key.as_bytes();
             let stripe = u16::from_le_bytes([low, high]) % STRIPES;
-            store.open_claims(&store.root.join("claims").join(format!("{stripe:03x}"))).map(Self)
+            open_claims(folder, &folder.root().join("claims").join(format!("{stripe:03x}"))).map(Self)
         }
 
         pub(super) fn try_lock(&self) -> io::Result<bool> {
@@ -175,11 +175,12 @@ mod system {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Store;
 
     #[test]
     fn a_key_is_claimed_once_and_other_keys_beside_it() {
         let folder = tempfile::tempdir().unwrap();
-        // Two stores that were opened are as good as two processes.
+        // Two open stores behave as two processes do.
         let [first, second] = [(); 2].map(|()| Store::open(folder.path()).unwrap());
         let key = |byte| ActionKey::from_bytes([byte; 32]);
         let give_up = || true;
@@ -200,14 +201,14 @@ mod tests {
     }
 
     #[test]
-    fn whoever_waits_takes_over() {
+    fn a_waiting_process_takes_over() {
         let folder = tempfile::tempdir().unwrap();
         let [first, second] = [(); 2].map(|()| Store::open(folder.path()).unwrap());
         let key = ActionKey::from_bytes([7; 32]);
         let held = first.claim(&key, &|| true).unwrap().unwrap();
         std::thread::scope(|scope| {
             let waits = scope.spawn(|| second.claim(&key, &|| false).unwrap().is_some());
-            std::thread::sleep(LOOK_AGAIN * 3);
+            std::thread::sleep(POLL_INTERVAL * 3);
             assert!(!waits.is_finished());
             drop(held);
             assert!(waits.join().unwrap());

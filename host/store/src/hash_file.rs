@@ -1,55 +1,56 @@
-//! The BLAKE3 digests of files, by several threads that take pieces of whichever file is
-//! next, and read them into a small buffer of their own.
+//! The BLAKE3 digests of files, by several threads that take one piece after the other and
+//! read it into a small buffer of their own.
 //!
-//! A file is not mapped: what is mapped counts as memory of this process until it ends,
-//! and a file that somebody cuts while it is read would end the process instead of being
-//! an error.
+//! Files are not mapped: mapped pages count as memory of this process, and a file that is
+//! truncated while it is mapped kills the process instead of being an error.
 
 use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use blake3::hazmat::{ChainingValue, HasherExt, Mode, left_subtree_len, merge_subtrees_non_root, merge_subtrees_root};
 use blake3::{Hash, Hasher};
+use millrace_threads::{Threads, lock};
 
-/// Bytes that a thread takes at a time, of all but very large files: a power of two, as a
-/// subtree of the hash must be.
+/// Bytes of a piece, except in very large files: a power of two, as a subtree of the hash
+/// must be.
 const PIECE: u64 = 1 << 20;
-/// Pieces of a file at most: a value of each is kept until all are there, and a file of holes
-/// may say that it is as large as it likes.
-const PIECES: u64 = 1 << 16;
-/// Bytes that are read at a time, and are then still in the cache of their processor.
+/// Pieces of a file at most: the chaining value of each is held until all are read, and a
+/// sparse file may claim any size.
+const MAX_PIECES: u64 = 1 << 16;
+/// Bytes that are read at a time: they are hashed while they are in the processor's cache.
 const BUFFER: u64 = 256 << 10;
 
 /// Threads at most: each has a file open, and a process may not have many.
-const AT_ONCE: usize = 16;
+const MAX_THREADS: usize = 16;
 
-/// Who reads.
+/// How files are read.
 pub(crate) struct Readers<'s> {
     threads: usize,
-    /// Bytes of a piece at least.
+    /// The least number of bytes in a piece.
     piece: u64,
     stop: &'s AtomicBool,
 }
 
 impl<'s> Readers<'s> {
-    /// So many threads, which stop before the next piece when `stop` is set.
+    /// `threads` threads, which stop before the next piece when `stop` is set.
     pub(crate) fn new(threads: usize, stop: &'s AtomicBool) -> Self {
         Self { threads, piece: PIECE, stop }
     }
 
-    fn go_on(&self) -> io::Result<()> {
+    fn check(&self) -> io::Result<()> {
         if self.stop.load(Ordering::Relaxed) { Err(io::Error::other("stopped")) } else { Ok(()) }
     }
 }
 
-/// The digests of the first `len` bytes of files, each opened when it is its turn, and
-/// closed when its digest is there: then `done` makes of it what is given back, on the
-/// thread that read the last of it.
+/// The digests of the first `len` bytes of files. Each file is opened when its first piece is
+/// taken and closed when its digest is complete; then `done` turns the digest into a result,
+/// on the thread that read the last piece.
 ///
 /// # Errors
-/// `done` is given those of the system; and one when there are fewer bytes, or readers stop.
+/// `done` receives errors of the system, and one if the file is shorter or reading is
+/// stopped.
 pub(crate) fn digests<F: Sync, T: Send>(
     files: &[F],
     by: &Readers<'_>,
@@ -65,35 +66,29 @@ pub(crate) fn digests<F: Sync, T: Send>(
         let (index, number) = *next;
         let count = shared.get(index)?.count;
         *next = if number + 1 < count { (index, number + 1) } else { (index + 1, 0) };
-        Some((index, number))
+        Some((index, number, next.0 < files.len()))
     };
-    let work = || {
+    let threads = Threads::new(by.threads.min(MAX_THREADS));
+    threads.work(|help| {
         let mut buffer = Vec::new();
-        while let Some((index, number)) = take() {
+        while let Some((index, number, has_more)) = take() {
+            if has_more {
+                help();
+            }
             let file = &files[index];
-            if let Some(hash) = shared[index].read(number, || by.go_on(), || open(file), &mut buffer) {
+            if let Some(hash) = shared[index].read(number, || by.check(), || open(file), &mut buffer) {
                 *lock(&results[index]) = Some(done(file, hash));
             }
         }
-    };
-    let pieces = shared.iter().map(|file| file.count).sum();
-    std::thread::scope(|scope| {
-        for _ in 1..by.threads.min(pieces).min(AT_ONCE) {
-            // Where the system has no more threads, those that are there do all.
-            if std::thread::Builder::new().spawn_scoped(scope, work).is_err() {
-                break;
-            }
-        }
-        work();
     });
-    // A thread that panics takes this one with it: each file has its result.
+    // A helper that panics panics here, too: otherwise each file has its result.
     results.into_iter().filter_map(|result| result.into_inner().unwrap_or_else(PoisonError::into_inner)).collect()
 }
 
-/// A file that several threads read.
+/// A file that several threads read at once.
 struct Shared {
     len: u64,
-    /// Bytes of a piece, and how many there are.
+    /// Bytes of a piece, and the number of pieces.
     piece: u64,
     count: usize,
     state: Mutex<State>,
@@ -108,13 +103,13 @@ struct State {
 
 impl Shared {
     fn new(len: u64, least: u64) -> Self {
-        let piece = least.max((len / PIECES).next_power_of_two());
+        let piece = least.max((len / MAX_PIECES).next_power_of_two());
         let count = len.div_ceil(piece).max(1) as usize;
         let state = State { file: None, values: Vec::new(), missing: count, failed: None };
         Self { len, piece, count, state: Mutex::new(state) }
     }
 
-    /// The file, unless something is wrong with it.
+    /// The open file; `None` after an error.
     fn file(&self, open: impl Fn() -> io::Result<File>) -> Option<Arc<File>> {
         let mut state = lock(&self.state);
         if state.file.is_none() && state.failed.is_none() {
@@ -127,7 +122,7 @@ impl Shared {
         state.file.clone()
     }
 
-    /// Reads a piece. The last one that was missing makes the digest.
+    /// Reads a piece. The thread that reads the last missing one returns the digest.
     fn read(
         &self,
         number: usize,
@@ -164,10 +159,6 @@ impl Shared {
     }
 }
 
-fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// The digest of a file of several pieces.
 fn root(pieces: &[ChainingValue], len: u64, piece: u64) -> Hash {
     let left_len = left_subtree_len(len);
@@ -175,7 +166,7 @@ fn root(pieces: &[ChainingValue], len: u64, piece: u64) -> Hash {
     merge_subtrees_root(&merged(left, left_len, piece), &merged(right, len - left_len, piece), Mode::Hash)
 }
 
-/// The value of a subtree of so many bytes, made of those of its pieces.
+/// The chaining value of a subtree of `len` bytes, merged from those of its pieces.
 fn merged(pieces: &[ChainingValue], len: u64, piece: u64) -> ChainingValue {
     if let [one] = pieces {
         return *one;
@@ -189,7 +180,7 @@ fn merged(pieces: &[ChainingValue], len: u64, piece: u64) -> ChainingValue {
 #[cfg(unix)]
 fn read(file: &File, start: u64, len: u64, buffer: &mut Vec<u8>, hasher: &mut Hasher) -> io::Result<()> {
     use std::os::unix::fs::FileExt;
-    // Kept from piece to piece: fresh memory costs as much as a piece that is hashed.
+    // Reused from piece to piece: touching fresh memory costs as much as hashing a piece.
     buffer.resize(buffer.len().max(BUFFER.min(len) as usize), 0);
     let mut done = 0;
     while done < len {
@@ -204,7 +195,7 @@ fn read(file: &File, start: u64, len: u64, buffer: &mut Vec<u8>, hasher: &mut Ha
 #[cfg(not(unix))]
 fn read(file: &File, start: u64, len: u64, _: &mut Vec<u8>, hasher: &mut Hasher) -> io::Result<()> {
     use std::io::{Read, Seek, SeekFrom};
-    // A handle has one position: threads would need handles of their own.
+    // A handle has one position, which all threads share.
     static ONE: Mutex<()> = Mutex::new(());
     let _one = ONE.lock();
     let mut file = file;
@@ -236,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_make_the_digests_of_the_whole() {
+    fn the_digest_does_not_depend_on_pieces_or_threads() {
         let (file, bytes) = bytes();
         let lens = [0, 1, 1023, 1024, 1025, 2048, 4096, 4097, 8192, 12_289, 65_536, 65_537, 70_000];
         for (piece, threads) in [(1024, 1), (1024, 3), (4096, 2), (1 << 20, 2), (1 << 20, 40)] {
@@ -246,7 +237,7 @@ mod tests {
                 assert_eq!((len, hash), (expected, blake3::hash(&bytes[..len as usize])), "{len} by {piece}");
             }
         }
-        // Who asks for one thread has no other, though there is time for it.
+        // With one thread there is no helper, even if there is time to start one.
         let who = |_: &u64, _| {
             std::thread::sleep(std::time::Duration::from_millis(2));
             std::thread::current().id()
@@ -258,14 +249,14 @@ mod tests {
     }
 
     #[test]
-    fn pieces_are_few_whatever_a_file_says() {
-        for len in [0, 1, PIECE * PIECES, PIECE * PIECES + 1, 3 << 40, u64::MAX] {
+    fn the_number_of_pieces_is_bounded_whatever_size_a_file_claims() {
+        for len in [0, 1, PIECE * MAX_PIECES, PIECE * MAX_PIECES + 1, 3 << 40, u64::MAX] {
             let Shared { piece, count, .. } = Shared::new(len, PIECE);
-            assert!(piece.is_power_of_two() && count as u64 <= 2 * PIECES, "{len}");
+            assert!(piece.is_power_of_two() && count as u64 <= 2 * MAX_PIECES, "{len}");
             assert!(u128::from(piece) * count as u128 >= u128::from(len), "{len}");
         }
-        // A file of holes, in pieces that are larger than the least.
-        let (file, len) = (tempfile::tempfile().unwrap(), 3 * 1024 * PIECES + 5);
+        // A sparse file, in pieces larger than the least.
+        let (file, len) = (tempfile::tempfile().unwrap(), 3 * 1024 * MAX_PIECES + 5);
         file.set_len(len).unwrap();
         let found = digests(&[len], &by(2, 1024), |len| *len, |_| file.try_clone(), |_, hash| hash.unwrap());
         let mut expected = Hasher::new();
@@ -274,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_one_file_stops_none_of_the_others() {
+    fn an_error_in_one_file_stops_none_of_the_others() {
         let (file, bytes) = bytes();
         let files = [70_000, 70_001, 5000, 1_000_000, 70_000];
         let open = |len: &u64| if *len == 5000 { Err(io::ErrorKind::NotFound.into()) } else { file.try_clone() };
@@ -288,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn readers_stop_before_the_next_piece() {
+    fn reading_stops_before_the_next_piece() {
         let (file, _) = bytes();
         for threads in [1, 3] {
             let (stop, opened) = (AtomicBool::new(false), std::sync::atomic::AtomicUsize::new(0));

@@ -6,19 +6,22 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use millrace_types::SourceDigest;
 use millrace_types::wire::Kind;
+use millrace_types::{MemoName, Record, Reference, SourceDigest};
 use serde::{Deserialize, Serialize};
 
-use crate::{Result, Store, StoreError, hash_file};
+use crate::error::{Result, StoreError};
+use crate::files::open_file;
+use crate::hash_file;
+use crate::store::Store;
 
-/// What a stat says of a file; while it stays the same, so does the content.
+/// What a stat says of a file: while the stamp stays the same, so does the content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileStamp {
     size: u64,
     modified_ns: u128,
-    /// When anything of the file was last changed, which nobody can set: a file that is
-    /// written and then given its old times shows it here.
+    /// The time of the last change of the inode, which no program can set: it reveals a
+    /// file that was written and then given its old times.
     changed_ns: i128,
     inode: u64,
     device: u64,
@@ -56,11 +59,21 @@ fn identity(_: &Metadata) -> (u64, u64, i128) {
     (0, 0, 0)
 }
 
-#[derive(Serialize, Deserialize)]
-struct Memo {
+/// The digest that a file had with a stamp.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct FileMemo {
     path: PathBuf,
     stamp: FileStamp,
     digest: SourceDigest,
+}
+
+impl Record for FileMemo {
+    const KIND: Kind = Kind::Memo;
+    type Name = MemoName;
+
+    fn references(&self) -> Vec<Reference> {
+        Vec::new()
+    }
 }
 
 impl Store {
@@ -72,14 +85,14 @@ impl Store {
         self.source(path).map(|(digest, _)| digest)
     }
 
-    /// Whether a file was not written since it had this digest and this stamp.
-    pub fn is_as_it_was(&self, path: &Path, (digest, stamp): &(SourceDigest, FileStamp)) -> bool {
+    /// Whether a file has not been written since it had this digest and this stamp.
+    pub fn is_unchanged(&self, path: &Path, (digest, stamp): &(SourceDigest, FileStamp)) -> bool {
         let now = std::fs::metadata(path).map(|meta| FileStamp::new(&meta));
-        // Equal digests would not do: it may have been another file meanwhile.
+        // Equal digests do not suffice: it may have been another file in between.
         now.is_ok_and(|now| now == *stamp) && self.source(path).is_ok_and(|(found, _)| found == *digest)
     }
 
-    /// The digest of a file's content, and its stamp before it was looked at.
+    /// The digest of a file's content, and its stamp before it was read.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -87,24 +100,24 @@ impl Store {
         self.sources(&[path]).map(|mut one| one.swap_remove(0))
     }
 
-    /// The same of several files, in their order. Those that are not known are read by as
-    /// many threads as the store may use.
+    /// The digests and stamps of several files, in their order. Files without a valid memo
+    /// are read by as many threads as the store may use.
     ///
     /// # Errors
-    /// When one cannot be read, or is told to stop.
+    /// When one cannot be read, or the run is cancelled.
     pub fn sources(&self, paths: &[impl AsRef<Path>]) -> Result<Vec<(SourceDigest, FileStamp)>> {
         let mut known = Vec::with_capacity(paths.len());
         let mut unknown = Vec::new();
         for (place, path) in paths.iter().enumerate() {
-            let file = Looked::at(path.as_ref())?;
+            let file = Stat::of(path.as_ref())?;
             known.push(self.known(&file).map(|digest| (digest, file.stamp)));
             if known[place].is_none() {
                 unknown.push((place, file));
             }
         }
-        let size = |(_, file): &(usize, Looked<'_>)| file.stamp.size;
-        let open = |(_, file): &(usize, Looked<'_>)| crate::open_file(file.path);
-        let done = |(place, file): &(usize, Looked<'_>), hash: io::Result<blake3::Hash>| {
+        let size = |(_, file): &(usize, Stat<'_>)| file.stamp.size;
+        let open = |(_, file): &(usize, Stat<'_>)| open_file(file.path);
+        let done = |(place, file): &(usize, Stat<'_>), hash: io::Result<blake3::Hash>| {
             let what = |error: io::Error| match error.kind() {
                 io::ErrorKind::UnexpectedEof => io::Error::other("it changed while it was read: run again"),
                 _ => error,
@@ -120,46 +133,46 @@ impl Store {
         Ok(known.into_iter().flatten().collect())
     }
 
-    /// What a file's digest was when it had this stamp.
-    fn known(&self, file: &Looked<'_>) -> Option<SourceDigest> {
-        let memo = self.record::<Memo>(Kind::Memo, &file.name())?;
+    /// The digest that a file had with this stamp.
+    fn known(&self, file: &Stat<'_>) -> Option<SourceDigest> {
+        let memo = self.record::<FileMemo>(&file.name())?;
         (memo.stamp == file.stamp && memo.path == file.absolute).then_some(memo.digest)
     }
 
-    /// A file that changes while it is read must not be remembered.
-    fn remember(&self, file: &Looked<'_>, digest: SourceDigest) -> Result<()> {
-        let Looked { path, absolute, stamp, at } = file;
+    /// Stores the memo of a file, unless it changed while it was read.
+    fn remember(&self, file: &Stat<'_>, digest: SourceDigest) -> Result<()> {
+        let Stat { path, absolute, stamp, at } = file;
         let after = std::fs::metadata(path).map_err(|error| StoreError::new("read", path, error))?;
         if FileStamp::new(&after) != *stamp || stamp.is_racy(*at) {
             return Ok(());
         }
-        self.put_record(Kind::Memo, &file.name(), &Memo { path: absolute.clone(), stamp: *stamp, digest })
+        self.put_record(&file.name(), &FileMemo { path: absolute.clone(), stamp: *stamp, digest })
     }
 }
 
-/// A file, of which only a stat is known.
-struct Looked<'p> {
+/// A file and its stat.
+struct Stat<'p> {
     path: &'p Path,
     absolute: PathBuf,
     stamp: FileStamp,
     at: SystemTime,
 }
 
-impl<'p> Looked<'p> {
-    fn at(path: &'p Path) -> Result<Self> {
+impl<'p> Stat<'p> {
+    fn of(path: &'p Path) -> Result<Self> {
         let read = |source| StoreError::new("read", path, source);
         let absolute = std::path::absolute(path).map_err(read)?;
         let meta = std::fs::metadata(path).map_err(read)?;
         if !meta.is_file() {
-            // A pipe has no content to hold a result against, and may never end.
+            // A pipe has no content that could be digested twice.
             return Err(read(io::Error::other("it is not a regular file")));
         }
         Ok(Self { path, absolute, stamp: FileStamp::new(&meta), at: SystemTime::now() })
     }
 
-    /// What its memo is called.
-    fn name(&self) -> [u8; 32] {
-        *blake3::hash(self.absolute.as_os_str().as_encoded_bytes()).as_bytes()
+    /// The name of its memo.
+    fn name(&self) -> MemoName {
+        MemoName::of(self.absolute.as_os_str().as_encoded_bytes())
     }
 }
 
@@ -167,24 +180,24 @@ impl<'p> Looked<'p> {
 mod tests {
     use super::*;
 
-    /// A file that is something else for a moment is not the file that it was, even if its
-    /// bytes, its size and its times are put back.
+    /// A file that was changed for a moment is not unchanged, even if its bytes, its size and
+    /// its times are restored.
     #[test]
-    fn a_file_that_was_written_is_not_as_it_was() {
+    fn a_file_that_was_written_is_not_unchanged() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("store")).unwrap();
         let path = folder.path().join("rows.csv");
         std::fs::write(&path, "one").unwrap();
         let before = store.source(&path).unwrap();
-        assert!(store.is_as_it_was(&path, &before));
+        assert!(store.is_unchanged(&path, &before));
         std::thread::sleep(Duration::from_millis(30));
         let modified = std::fs::metadata(&path).unwrap().modified().unwrap();
         std::fs::write(&path, "two").unwrap();
         std::fs::write(&path, "one").unwrap();
         std::fs::File::options().append(true).open(&path).unwrap().set_modified(modified).unwrap();
         assert_eq!(store.source(&path).unwrap().0, before.0);
-        assert!(!store.is_as_it_was(&path, &before));
+        assert!(!store.is_unchanged(&path, &before));
         std::fs::remove_file(&path).unwrap();
-        assert!(!store.is_as_it_was(&path, &before));
+        assert!(!store.is_unchanged(&path, &before));
     }
 }

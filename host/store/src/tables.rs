@@ -1,51 +1,45 @@
 //! Tables by digest, so that they can be shown.
 //!
-//! The tables that a run made lie in one file, named by what is in it: a file for each
-//! would cost more than many a task. A pipeline's index knows the files of its last run,
-//! so that the next adds what is new, and looks for a few files and not for all tables.
+//! The tables that a run made lie in one file, named by its content: a file for each table
+//! would cost more than many tasks do. A pipeline's index lists the files of its last run, so
+//! that the next run writes only new tables, and checks a few files instead of all tables.
 
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use millrace_types::wire::{self, Kind};
-use millrace_types::{Hex, Table, TableDigest};
-use serde::{Deserialize, Serialize};
+use millrace_types::{Digest, Table, TableDigest, TableFileDigest};
 
-use crate::bundle::{self, Bundle, Name, name};
-use crate::{Result, Store};
+use crate::bundle::{self, Bundle, EntryName, entry_name};
+use crate::error::Result;
+use crate::store::Store;
+use crate::table_file::TableFile;
 
-/// Files that the tables of a pipeline lie in at most; then they are put together in one.
-const FILES: usize = 16;
+/// Files that hold the tables of a pipeline at most; beyond that they are merged into one.
+const MAX_FILES: usize = 16;
 
 /// Bytes of records in a file, after which another is begun.
 const FILE_BYTES: usize = 64 << 20;
 
-/// A file of tables.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TableFile {
-    contents: [u8; 32],
-    size: u64,
-}
-
 impl Store {
     fn table_path(&self, file: &TableFile) -> PathBuf {
-        self.sharded("tables", Hex::of(&file.contents).as_str())
+        self.folder.sharded("tables", &file.contents.hex())
     }
 
-    /// The bytes of a file of tables, if they are those that it is named by.
+    /// The bytes of a file of tables, if they match its name.
     fn table_bytes(&self, file: &TableFile) -> Option<Bytes> {
         let path = self.table_path(file);
         let bytes = self.object_bytes(&path).filter(|bytes| bytes.len() as u64 == file.size)?;
-        (*blake3::hash(&bytes).as_bytes() == file.contents).then_some(bytes)
+        (TableFileDigest::of(&bytes) == file.contents).then_some(bytes)
     }
 
-    /// Whether a file of tables is there, and whole.
+    /// Whether a file of tables is there and intact.
     pub fn has_tables(&self, file: &TableFile) -> bool {
         self.table_bytes(file).is_some()
     }
 
-    /// Keeps those of the tables of a pipeline that the files of its last run do not have.
-    /// In the files that this returns are all of them.
+    /// Stores those tables of a pipeline that the files of its last run do not hold. Returns
+    /// the files that together hold all of them.
     ///
     /// # Errors
     /// When the system refuses.
@@ -54,21 +48,22 @@ impl Store {
         let mut files: Vec<(TableFile, Bundle, bool)> =
             known.iter().filter_map(|file| Some((*file, Bundle::new(self.table_bytes(file)?), false))).collect();
         let mut is_new = |digest: &TableDigest| {
-            let found = files.iter_mut().find(|(_, tables, _)| tables.find(Kind::Table, digest.as_bytes()).is_some());
+            let found =
+                files.iter_mut().find(|(_, tables, _)| tables.find(Kind::Table, &digest.record_name()).is_some());
             found.map(|(_, _, is_used)| *is_used = true).is_none()
         };
         let mut new: Vec<&(TableDigest, &Table)> = tables.iter().filter(|(digest, _)| is_new(digest)).collect();
         let mut kept: Vec<TableFile> = files.iter().filter(|(_, _, used)| *used).map(|(file, ..)| *file).collect();
-        if kept.len() >= FILES && !new.is_empty() {
+        if kept.len() >= MAX_FILES && !new.is_empty() {
             kept.clear();
             new = tables.iter().collect();
         }
-        let mut records: Vec<(Name, Vec<u8>)> = Vec::with_capacity(new.len());
+        let mut records: Vec<(EntryName, Vec<u8>)> = Vec::with_capacity(new.len());
         let mut bytes = 0;
         for (digest, table) in new {
             let record = wire::encode(Kind::Table, digest.as_bytes(), table);
             bytes += record.len();
-            records.push((name(Kind::Table, digest.as_bytes()), record));
+            records.push((entry_name(Kind::Table, &digest.record_name()), record));
             if bytes > FILE_BYTES {
                 kept.push(self.put_tables(&std::mem::take(&mut records))?);
                 bytes = 0;
@@ -83,23 +78,23 @@ impl Store {
         Ok(kept)
     }
 
-    fn put_tables(&self, records: &[(Name, Vec<u8>)]) -> Result<TableFile> {
+    fn put_tables(&self, records: &[(EntryName, Vec<u8>)]) -> Result<TableFile> {
         let records = records.iter().map(|(name, bytes)| (name.as_slice(), bytes.as_slice()));
         let bytes = bundle::encode(records.collect());
-        let file = TableFile { contents: *blake3::hash(&bytes).as_bytes(), size: bytes.len() as u64 };
-        self.write_file(&self.table_path(&file), &bytes)?;
+        let file = TableFile { contents: TableFileDigest::of(&bytes), size: bytes.len() as u64 };
+        self.folder.write_file(&self.table_path(&file), &bytes)?;
         Ok(file)
     }
 
-    /// Looks for a table in all files. One that was harmed is taken away, and what is left of
-    /// it kept in another.
+    /// Looks for a table in all files. A corrupt file is removed, and its intact records are
+    /// moved to another.
     pub fn table(&self, digest: &TableDigest) -> Option<Table> {
-        self.files_in("tables").find_map(|path| {
+        self.folder.files_in("tables").find_map(|path| {
             let Some(tables) = self.object_bytes(&path).map(Bundle::new) else {
                 let _ = std::fs::remove_file(&path);
                 return None;
             };
-            let place = tables.find(Kind::Table, digest.as_bytes());
+            let place = tables.find(Kind::Table, &digest.record_name());
             let found = place.and_then(|place| wire::decode(Kind::Table, digest.as_bytes(), tables.bytes_of(place)));
             if tables.len() == 0 || (place.is_some() && found.is_none()) {
                 self.salvage(&path, &tables);
@@ -108,15 +103,15 @@ impl Store {
         })
     }
 
-    /// Each record is sealed with its name: those that are whole are as good as before.
+    /// Moves the intact records of a corrupt file to another. Each has a checksum of its own.
     fn salvage(&self, path: &Path, tables: &Bundle) {
         let records = (0..tables.len()).map(|place| (tables.name_of(place), tables.bytes_of(place)));
-        let is_whole =
+        let is_intact =
             |(name, bytes): &(&[u8; bundle::NAME], &[u8])| wire::body(Kind::Table, &name[1..], bytes).is_some();
-        let whole: Vec<(Name, Vec<u8>)> =
-            records.filter(is_whole).map(|(name, bytes)| (*name, bytes.to_vec())).collect();
-        // What cannot be written now is made anew by the next run of its pipeline.
-        if !whole.is_empty() && self.put_tables(&whole).is_err() {
+        let intact: Vec<(EntryName, Vec<u8>)> =
+            records.filter(is_intact).map(|(name, bytes)| (*name, bytes.to_vec())).collect();
+        // If they cannot be written, the next run of the pipeline writes them.
+        if !intact.is_empty() && self.put_tables(&intact).is_err() {
             return;
         }
         let _ = std::fs::remove_file(path);
@@ -125,9 +120,11 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
+    use millrace_types::IndexName;
+
     use super::*;
 
-    const RUN: [u8; 32] = [7; 32];
+    const RUN: IndexName = IndexName::from_bytes([7; 32]);
 
     fn table(fields: u32) -> (TableDigest, Table) {
         let parts = (0..fields).map(|rows| millrace_types::Part { rows: rows.into(), columns: Vec::new() }.into());
@@ -150,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_new_is_written_and_all_is_found() {
+    fn only_new_tables_are_written_and_all_are_found() {
         let (_folder, store) = store();
         let first = keep(&store, &[1, 2, 3]);
         assert_eq!(keep(&store, &[3, 2, 1]), first);
@@ -166,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn many_files_become_one() {
+    fn many_files_are_merged_into_one() {
         let (_folder, store) = store();
         let mut most = 0;
         for last in 1..100 {
@@ -174,12 +171,12 @@ mod tests {
             assert!(files.iter().all(|file| store.has_tables(file)));
             most = most.max(files.len());
         }
-        assert_eq!(most, FILES);
+        assert_eq!(most, MAX_FILES);
         (1..100).for_each(|fields| assert_eq!(store.table(&table(fields).0), Some(table(fields).1)));
     }
 
     #[test]
-    fn what_was_harmed_is_never_believed_and_is_made_again() {
+    fn a_corrupt_file_is_never_used_and_is_written_again() {
         let (folder, store) = store();
         let files = keep(&store, &[1, 2]);
         let path = store.table_path(&files[0]);
@@ -207,7 +204,7 @@ mod tests {
         let mut flipped = whole.clone();
         let last = flipped.len() - 1;
         flipped[last] ^= 1;
-        store.files_in("tables").for_each(|file| std::fs::remove_file(file).unwrap());
+        store.folder.files_in("tables").for_each(|file| std::fs::remove_file(file).unwrap());
         std::fs::write(&path, flipped).unwrap();
         let found = [1, 2].map(|fields| store.table(&table(fields).0).is_some());
         assert_eq!(found.into_iter().filter(|found| *found).count(), 1);

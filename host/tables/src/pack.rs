@@ -330,7 +330,7 @@ fn footer(fields: &[Field], block: ipc::Block, header: &[u8], body: usize) -> Ve
 
 /// Whether a file is the pack that its name says: read as any Arrow IPC file is, and
 /// digested anew.
-pub fn is_whole(file: &[u8], digest: &PackDigest) -> bool {
+pub fn is_intact(file: &[u8], digest: &PackDigest) -> bool {
     let field = |field: &Arc<arrow::datatypes::Field>| field_from_arrow(field).ok();
     let read = || {
         let mut batches = ipc::reader::FileReader::try_new(io::Cursor::new(file), None).ok()?;
@@ -457,7 +457,7 @@ mod tests {
             let fields: Vec<Field> = ["a", "b", "c"].into_iter().zip(&columns).map(field).collect();
             let (pack, bytes) = packed(&fields, &columns);
             assert_eq!(bytes.len() as u64, pack.chunks[0].pack_bytes, "{rows} rows");
-            assert!(is_whole(&bytes, &pack.digest), "{rows} rows");
+            assert!(is_intact(&bytes, &pack.digest), "{rows} rows");
             let bytes = Bytes::from(bytes);
             for (chunk, column) in pack.chunks.iter().zip(&columns) {
                 assert_eq!(&super::column(&bytes, chunk).unwrap(), column, "{rows} rows");
@@ -486,7 +486,7 @@ mod tests {
         }] {
             let (pack, bytes) = packed(&fields, &columns);
             assert!(ipc::reader::FileReader::try_new(std::io::Cursor::new(&bytes), None).is_ok());
-            assert!(is_whole(&bytes, &pack.digest));
+            assert!(is_intact(&bytes, &pack.digest));
         }
     }
 
@@ -497,7 +497,7 @@ mod tests {
     fn a_harmed_pack_is_not_whole() {
         let (fields, columns) = fixture();
         let (pack, mut bytes) = packed(&fields, &columns);
-        assert!(is_whole(&bytes, &pack.digest));
+        assert!(is_intact(&bytes, &pack.digest));
         let columns_lie_in = |at: usize| {
             let places = pack
                 .chunks
@@ -514,7 +514,7 @@ mod tests {
                 pack.chunks.iter().zip(&columns).all(|(chunk, column)| {
                     super::column(&file, chunk).is_ok_and(|read| read.digest() == column.digest())
                 });
-            assert!(!is_whole(&bytes, &pack.digest) || reads_alike, "byte {at}");
+            assert!(!is_intact(&bytes, &pack.digest) || reads_alike, "byte {at}");
             bytes[at] ^= 4;
         }
         for end in 0..bytes.len() {

@@ -1,16 +1,17 @@
 //! The action record: what a task decided and what it cost.
 //!
-//! A record holds what the guest made, never what the host can derive: computed
-//! columns and selections, but no column that was passed through. Its key does
-//! not know those, so neither may it.
+//! A record holds what the guest made, never what the host can derive: computed columns
+//! and selections, but no column that is passed through. The key does not cover passed
+//! columns, so the record must not contain them.
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::action_key::KeyParts;
-use crate::digest::{ActionKey, BlobDigest, PackDigest};
+use crate::digest::ActionKey;
 use crate::name::{ColumnName, PortName};
+use crate::object::ObjectRef;
 use crate::schema::Field;
 use crate::table::{BlobRef, StoredChunk};
 
@@ -50,7 +51,7 @@ impl std::ops::AddAssign for Cost {
 pub enum Level {
     /// For the author of the step.
     Debug,
-    /// For whoever wants to follow.
+    /// For the user who follows a run.
     Info,
     /// Something to look at.
     Warn,
@@ -140,7 +141,7 @@ pub struct ActionRecord {
     pub partial: Option<BlobRef>,
     /// Named numbers, in name order.
     pub metrics: Vec<(String, f64)>,
-    /// What it wrote, as far as kept.
+    /// What it logged, up to [`crate::bounds::LOG_LINES`] lines.
     pub log: Vec<LogLine>,
     /// What it used.
     pub cost: Cost,
@@ -148,23 +149,14 @@ pub struct ActionRecord {
     pub finished_at: u64,
 }
 
-/// An object that a record needs in order to be worth anything.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum ObjectRef {
-    /// A pack and its size in bytes.
-    Pack(PackDigest, u64),
-    /// A blob and its size in bytes.
-    Blob(BlobDigest, u64),
-}
-
 impl ActionRecord {
     /// Every object that the record names.
     pub fn objects(&self) -> Vec<ObjectRef> {
         let mut objects = Vec::new();
-        let pack = |chunk: &StoredChunk| ObjectRef::Pack(chunk.pack, chunk.pack_bytes);
+        let pack = |chunk: &StoredChunk| chunk.object();
         for (_, output) in &self.outputs {
             match output {
-                OutputRecord::Blob(blob) => objects.push(ObjectRef::Blob(blob.digest, blob.size)),
+                OutputRecord::Blob(blob) => objects.push(blob.object()),
                 OutputRecord::Table { parts, .. } => {
                     for part in parts {
                         match &part.origin {
@@ -180,7 +172,7 @@ impl ActionRecord {
             }
         }
         if let Some(partial) = &self.partial {
-            objects.push(ObjectRef::Blob(partial.digest, partial.size));
+            objects.push(partial.object());
         }
         objects.sort_unstable();
         objects.dedup();

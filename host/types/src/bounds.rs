@@ -1,7 +1,7 @@
-//! A bound on everything that comes from outside.
+//! Bounds on everything that comes from outside.
 //!
-//! What exceeds one is refused with its name, so that no file, component or
-//! neighbour can make the host use memory or time without end.
+//! What exceeds a bound is refused by the name of the bound, so that no file, component or
+//! peer can make the host use unlimited memory or time.
 
 /// Bytes in the name of a step or a port.
 pub const NAME_BYTES: usize = 200;
@@ -9,6 +9,8 @@ pub const NAME_BYTES: usize = 200;
 pub const PIPELINE_BYTES: u64 = 16 << 20;
 /// Bytes of a component.
 pub const COMPONENT_BYTES: u64 = 256 << 20;
+/// Bytes of one record of a text file: more is a file with an unclosed quote.
+pub const TEXT_RECORD_BYTES: usize = 64 << 20;
 /// Bytes of a record in the store.
 pub const RECORD_BYTES: u64 = 256 << 20;
 /// Instances of one step, from its matrix and those of its inputs.

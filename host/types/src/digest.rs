@@ -1,18 +1,34 @@
 //! BLAKE3-256 digests, one type for each thing that is named by one.
 //!
-//! There is no conversion between the kinds: where a digest of one kind goes
-//! into another, the function that does it says so by its name.
+//! The kinds do not convert into each other: a function that takes a digest of one kind
+//! for another says so by its name. This is the only module that handles the 32 bytes.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Text that should have been a digest.
+/// A digest of some kind.
+pub trait Digest: Copy + Eq + std::hash::Hash + Send + Sync + 'static {
+    /// Its bytes.
+    fn bytes(&self) -> &[u8; 32];
+
+    /// The name of a record that is stored under this digest.
+    fn record_name(&self) -> RecordName {
+        RecordName(*self.bytes())
+    }
+
+    /// A number below `count`, the same for equal digests; for tables split into shards.
+    fn shard(&self, count: usize) -> usize {
+        usize::from(self.bytes()[0]) % count.max(1)
+    }
+}
+
+/// Text that is not a digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is not a digest (`b3:` and 64 hexadecimal digits)")]
 pub struct DigestError {
-    /// What stood there, cut to 80 characters.
+    /// The text, cut to 80 characters.
     pub text: String,
 }
 
@@ -57,6 +73,11 @@ macro_rules! digest {
                 Self(bytes)
             }
 
+            /// The digest of these bytes.
+            pub fn of(bytes: &[u8]) -> Self {
+                Self(*blake3::hash(bytes).as_bytes())
+            }
+
             /// Its 32 bytes.
             pub const fn as_bytes(&self) -> &[u8; 32] {
                 &self.0
@@ -75,8 +96,8 @@ macro_rules! digest {
             }
         }
 
-        impl AsRef<[u8; 32]> for $name {
-            fn as_ref(&self) -> &[u8; 32] {
+        impl Digest for $name {
+            fn bytes(&self) -> &[u8; 32] {
                 &self.0
             }
         }
@@ -147,6 +168,26 @@ digest! {
     SourceDigest;
     /// Of all that can influence what a task produces.
     ActionKey;
+    /// Of a source: the bytes of its files and the options they are read with.
+    SourceKey;
+    /// Of some bytes that have no name of their own: a pipeline file, a list of overrides.
+    ContentDigest;
+    /// Of a file that holds many tables.
+    TableFileDigest;
+    /// Of the path of a file whose stamp is remembered.
+    MemoName;
+    /// Of a component and the step world, for its manifest.
+    ManifestName;
+    /// Of a component, the step world, params and input schemas, for the plan.
+    PlanName;
+    /// Of the folder of a plugin's source package.
+    PluginName;
+    /// Of the path of a pipeline file, for the trace of its last run.
+    TraceName;
+    /// Of the path of a pipeline file, for the index of its records.
+    IndexName;
+    /// The name of a record, whatever its kind.
+    RecordName;
 }
 
 #[cfg(test)]
@@ -161,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn text_that_is_no_digest_is_refused() {
+    fn text_that_is_not_a_digest_is_refused() {
         for text in ["", "b3:", "b3:zz", "sha256:00", &"b3:0".repeat(40)] {
             assert!(text.parse::<BlobDigest>().is_err(), "{text}");
         }

@@ -141,6 +141,36 @@ pub struct Limits {
     pub time: Duration,
 }
 
+/// Limits that a pipeline or a manifest sets; what it leaves out comes from elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct DeclaredLimits {
+    /// Linear memory of the guest.
+    pub memory: Option<ByteSize>,
+    /// Work of the guest.
+    pub fuel: Option<Fuel>,
+    /// Time from the start of the task, in milliseconds.
+    pub time_ms: Option<u64>,
+}
+
+impl DeclaredLimits {
+    /// These limits, with those of `other` where none is set here.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        let Self { memory, fuel, time_ms } = self;
+        Self { memory: memory.or(other.memory), fuel: fuel.or(other.fuel), time_ms: time_ms.or(other.time_ms) }
+    }
+
+    /// These limits, with the defaults where none is set.
+    pub fn or_default(self) -> Limits {
+        let default = Limits::default();
+        Limits {
+            memory: self.memory.unwrap_or(default.memory),
+            fuel: self.fuel.unwrap_or(default.fuel),
+            time: self.time_ms.map_or(default.time, Duration::from_millis),
+        }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self { memory: ByteSize(512 << 20), fuel: Fuel(200_000_000_000), time: Duration::from_secs(600) }

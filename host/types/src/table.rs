@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::digest::{BlobDigest, ColumnDigest, PackDigest, TableDigest};
+use crate::digest::{BlobDigest, ColumnDigest, PackDigest, SourceKey, TableDigest};
 use crate::name::ColumnName;
+use crate::object::ObjectRef;
 use crate::schema::{DataType, Field, Schema};
 
 /// A run of bytes in a pack.
@@ -41,6 +42,11 @@ pub struct StoredChunk {
 }
 
 impl StoredChunk {
+    /// The pack that it lies in, as an object of the store.
+    pub fn object(&self) -> ObjectRef {
+        ObjectRef::Pack(self.pack, self.pack_bytes)
+    }
+
     /// Bytes of its buffers.
     pub fn bytes(&self) -> u64 {
         self.values.size + self.validity.map_or(0, |e| e.size) + self.offsets.map_or(0, |e| e.size)
@@ -84,9 +90,8 @@ pub struct Unread {
     pub data_type: DataType,
     /// Values in it, nulls included.
     pub rows: u64,
-    /// The name that the record of the source is kept under: digest of the file's bytes
-    /// and of the way of reading.
-    pub source: [u8; 32],
+    /// The key of its source, under which the record of the source is kept.
+    pub source: SourceKey,
     /// The place of its part among those of the source.
     pub part: u64,
     /// What it is called there.
@@ -150,9 +155,9 @@ impl Chunk {
     }
 
     /// The chunk of a column that stays in the file of a source.
-    pub fn unread(source: [u8; 32], part: u64, field: &Field, rows: u64) -> Self {
+    pub fn unread(source: SourceKey, part: u64, field: &Field, rows: u64) -> Self {
         let mut hasher = blake3::Hasher::new_derive_key("millrace 2026-11 column in a file");
-        hasher.update(&source);
+        hasher.update(source.as_bytes());
         hasher.update(&part.to_le_bytes());
         hasher.update(field.name.as_str().as_bytes());
         let (digest, data_type, name) = (hasher.finalize().into(), field.data_type.clone(), field.name.clone());
@@ -240,6 +245,13 @@ pub struct BlobRef {
     pub digest: BlobDigest,
     /// In bytes.
     pub size: u64,
+}
+
+impl BlobRef {
+    /// The blob as an object of the store.
+    pub fn object(&self) -> ObjectRef {
+        ObjectRef::Blob(self.digest, self.size)
+    }
 }
 
 /// What a port carries.

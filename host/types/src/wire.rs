@@ -1,8 +1,8 @@
-//! How records lie in files: a magic word, the kind, its version, a checksum of name and
+//! The encoding of records: a magic word, the kind, its version, a checksum of name and
 //! value, and the postcard encoding of the value.
 //!
-//! A file that is cut, torn, of another kind or of another version is no
-//! record: readers take it as absent, never as an error of the run.
+//! A file that is truncated, corrupt, of another kind or of another version counts as
+//! absent: the run recomputes what it held. [`check`] says which of these it is.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -13,7 +13,7 @@ const HEADER: usize = 4 + 1 + 1 + 16;
 
 /// What a file of the store holds, with the version of its encoding. A change
 /// of a type that is stored needs a new version here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
     /// An [`crate::ActionRecord`].
     Action,
@@ -33,13 +33,13 @@ pub enum Kind {
     Plugin,
     /// The history of a run.
     Run,
-    /// What a run looked at, and what came of it.
+    /// Everything that a run looked at, and its results.
     Trace,
-    /// Which compiled code is that of a component.
+    /// The compiled code that belongs to a component.
     Code,
-    /// What was read of a source, column by column: it grows.
+    /// The columns of a source that have been read so far.
     Columns,
-    /// Where a pipeline's tables are kept.
+    /// The files that hold a pipeline's tables.
     Tables,
 }
 
@@ -47,6 +47,52 @@ impl Kind {
     /// The number that stands for it in a file.
     pub fn number(self) -> u8 {
         self.code()[0]
+    }
+
+    /// The version of its encoding that this program reads and writes.
+    pub fn version(self) -> u8 {
+        self.code()[1]
+    }
+
+    /// The kind with a number.
+    pub fn of(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.number() == number)
+    }
+
+    /// Every kind.
+    pub const ALL: [Self; 13] = [
+        Self::Action,
+        Self::Table,
+        Self::Gathered,
+        Self::Source,
+        Self::Memo,
+        Self::Manifest,
+        Self::Plan,
+        Self::Plugin,
+        Self::Run,
+        Self::Trace,
+        Self::Code,
+        Self::Columns,
+        Self::Tables,
+    ];
+
+    /// For messages.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Action => "action",
+            Self::Table => "table",
+            Self::Gathered => "gathered column",
+            Self::Source => "source",
+            Self::Memo => "memo",
+            Self::Manifest => "manifest",
+            Self::Plan => "plan",
+            Self::Plugin => "plugin",
+            Self::Run => "run",
+            Self::Trace => "trace",
+            Self::Code => "compiled code",
+            Self::Columns => "source columns",
+            Self::Tables => "table files",
+        }
     }
 
     fn code(self) -> [u8; 2] {
@@ -68,8 +114,8 @@ impl Kind {
     }
 }
 
-/// Says that a record is whole, and that it is the one of this kind and name: one that lies
-/// in the place of another is as good as none.
+/// Covers the value, the kind and the name: a record that is stored under the name of
+/// another does not match.
 fn checksum(kind: Kind, name: &[u8], body: &[u8]) -> [u8; 16] {
     let mut hasher = blake3::Hasher::new_derive_key("millrace 2026-11 record");
     hasher.update(&kind.code()).update(&(name.len() as u64).to_le_bytes()).update(name).update(body);
@@ -83,10 +129,10 @@ pub fn encode<T: Serialize>(kind: Kind, name: &[u8], value: &T) -> Vec<u8> {
     encode_sized(kind, name, value, 0)
 }
 
-/// The bytes of a record of about so many: large ones that grow piece by piece cost more
-/// for memory that is touched on the way than for what they say.
-pub fn encode_sized<T: Serialize>(kind: Kind, name: &[u8], value: &T, about: usize) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(HEADER + about.max(256));
+/// The bytes of a record, with room reserved for `size_hint` bytes: growing a large buffer
+/// step by step costs more page faults than the encoding itself.
+pub fn encode_sized<T: Serialize>(kind: Kind, name: &[u8], value: &T, size_hint: usize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(HEADER + size_hint.max(256));
     bytes.extend_from_slice(&MAGIC);
     bytes.extend_from_slice(&kind.code());
     bytes.extend_from_slice(&[0; 16]);
@@ -98,16 +144,70 @@ pub fn encode_sized<T: Serialize>(kind: Kind, name: &[u8], value: &T, about: usi
     bytes
 }
 
-/// The value, if `bytes` is a whole and unharmed record of this kind, version and name.
+/// Why bytes are not the record that a reader expects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// They do not begin like a record.
+    #[error("it is not a record of this store layout")]
+    NotARecord,
+    /// A record of another kind.
+    #[error("it is a record of another kind ({}) than {}", found.map_or("unknown", Kind::as_str), wanted.as_str())]
+    Kind {
+        /// Its kind, if this program knows it.
+        found: Option<Kind>,
+        /// The kind that was expected.
+        wanted: Kind,
+    },
+    /// A record of another version.
+    #[error("it is a {} record of version {found}, and this program reads version {}", kind.as_str(), kind.version())]
+    Version {
+        /// Its kind.
+        kind: Kind,
+        /// Its version.
+        found: u8,
+    },
+    /// The checksum of name and value does not match.
+    #[error("it is corrupt, or stored under another name")]
+    Corrupt,
+    /// The checksum matches and the value cannot be decoded.
+    #[error("its value cannot be decoded")]
+    Value,
+}
+
+/// The encoded value of a record of this kind, version and name.
+///
+/// # Errors
+/// [`Refusal`] says what is wrong with it.
+pub fn check<'b>(kind: Kind, name: &[u8], bytes: &'b [u8]) -> Result<&'b [u8], Refusal> {
+    let (header, body) = bytes.split_at_checked(HEADER).ok_or(Refusal::NotARecord)?;
+    if header[..4] != MAGIC {
+        return Err(Refusal::NotARecord);
+    }
+    if header[4] != kind.number() {
+        return Err(Refusal::Kind { found: Kind::of(header[4]), wanted: kind });
+    }
+    if header[5] != kind.version() {
+        return Err(Refusal::Version { kind, found: header[5] });
+    }
+    if header[6..] != checksum(kind, name, body) { Err(Refusal::Corrupt) } else { Ok(body) }
+}
+
+/// The value of a record, or why it cannot be read.
+///
+/// # Errors
+/// [`Refusal`] says what is wrong with it.
+pub fn read<T: DeserializeOwned>(kind: Kind, name: &[u8], bytes: &[u8]) -> Result<T, Refusal> {
+    postcard::from_bytes(check(kind, name, bytes)?).map_err(|_| Refusal::Value)
+}
+
+/// The value, if `bytes` is an intact record of this kind, version and name.
 pub fn decode<T: DeserializeOwned>(kind: Kind, name: &[u8], bytes: &[u8]) -> Option<T> {
-    postcard::from_bytes(body(kind, name, bytes)?).ok()
+    read(kind, name, bytes).ok()
 }
 
 /// The encoded value, under the same conditions.
 pub fn body<'b>(kind: Kind, name: &[u8], bytes: &'b [u8]) -> Option<&'b [u8]> {
-    let (header, body) = bytes.split_at_checked(HEADER)?;
-    let intact = header[..4] == MAGIC && header[4..6] == kind.code() && header[6..] == checksum(kind, name, body);
-    intact.then_some(body)
+    check(kind, name, bytes).ok()
 }
 
 #[cfg(test)]
@@ -116,7 +216,7 @@ mod tests {
     use crate::table::Table;
 
     #[test]
-    fn a_record_that_was_harmed_anywhere_is_absent() {
+    fn a_record_that_is_corrupt_anywhere_is_absent() {
         let bytes = encode(Kind::Table, b"name", &Table::default());
         assert_eq!(decode::<Table>(Kind::Table, b"name", &bytes), Some(Table::default()));
         assert_eq!(decode::<Table>(Kind::Action, b"name", &bytes), None);
@@ -126,6 +226,26 @@ mod tests {
             let mut flipped = bytes.clone();
             flipped[i] ^= 1;
             assert_eq!(decode::<Table>(Kind::Table, b"name", &flipped), None, "flipped at {i}");
+        }
+    }
+
+    #[test]
+    fn a_refused_record_is_named_by_what_is_wrong_with_it() {
+        let mut bytes = encode(Kind::Table, b"name", &Table::default());
+        let why = |kind, bytes: &[u8]| check(kind, b"name", bytes).unwrap_err().to_string();
+        assert_eq!(why(Kind::Action, &bytes), "it is a record of another kind (table) than action");
+        bytes[5] += 1;
+        assert_eq!(why(Kind::Table, &bytes), "it is a table record of version 2, and this program reads version 1");
+        bytes[5] -= 1;
+        bytes[20] ^= 1;
+        assert_eq!(why(Kind::Table, &bytes), "it is corrupt, or stored under another name");
+        assert_eq!(why(Kind::Table, b"PK"), "it is not a record of this store layout");
+    }
+
+    #[test]
+    fn every_kind_has_its_own_number() {
+        for kind in Kind::ALL {
+            assert_eq!(Kind::of(kind.number()), Some(kind));
         }
     }
 }

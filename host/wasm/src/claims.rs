@@ -1,13 +1,15 @@
-//! What a component claims of itself and of a use, held against what is possible.
+//! Checks what a component claims: its manifest, and its plan of one use.
 
-use millrace_types::{ColumnName, Field, PortName, Schema, bounds};
+use millrace_types::{
+    ByteSize, ColumnName, DeclaredLimits, Field, Fuel, Manifest, Mode, OutputField, PlanInput, Port, PortKind,
+    PortName, Problem, Schema, StepPlan, bounds,
+};
 
-use crate::component::{ComponentError, Manifest, Mode, PlanInput, Port, PortKind, Problem, StepPlan};
-use crate::output::OutputField;
-use crate::task::cut;
-use crate::world::{WitMode, WitProblem, WitStepPlan};
+use crate::error::ComponentError;
+use crate::text::sanitize;
+use crate::world::{WitManifest, WitMode, WitPortKind, WitProblem, WitStepPlan};
 
-pub(crate) fn mode(mode: WitMode) -> Mode {
+fn mode(mode: WitMode) -> Mode {
     match mode {
         WitMode::Map => Mode::Map,
         WitMode::Fold => Mode::Fold,
@@ -19,13 +21,15 @@ pub(crate) fn mode(mode: WitMode) -> Mode {
 pub(crate) fn problem(problem: WitProblem) -> Problem {
     let WitProblem { param, message, missing, mut candidates, span } = problem;
     candidates.truncate(bounds::PROBLEMS);
-    Problem { param, message: cut(message, bounds::MESSAGE_BYTES), missing, candidates, span }
+    Problem { param, message: sanitize(message, bounds::MESSAGE_BYTES), missing, candidates, span }
 }
 
-pub(crate) fn check_rounds(mode: Mode, outputs: &[Port]) -> Result<(), String> {
+/// A step in rounds has blobs as outputs.
+fn check_rounds(what: &'static str, mode: Mode, outputs: &[Port]) -> Result<(), ComponentError> {
     match outputs.iter().find(|port| port.kind == PortKind::Table) {
         Some(port) if mode == Mode::Rounds => {
-            Err(format!("it works in rounds, where blobs come out, and its output `{}` is a table", port.name))
+            let reason = format!("it works in rounds, which produce blobs, and its output `{}` is a table", port.name);
+            Err(ComponentError::Claims { what, reason })
         }
         _ => Ok(()),
     }
@@ -42,7 +46,7 @@ pub(crate) fn check_plan(
     if mode != Mode::Whole && !manifest.inputs.iter().any(|port| port.mapped) {
         return Err(claims("it works by parts and has no mapped port".to_owned()));
     }
-    check_rounds(mode, &manifest.outputs).map_err(claims)?;
+    check_rounds("plan", mode, &manifest.outputs)?;
     let mut reads = Vec::new();
     for read in plan.reads {
         let Some((schema, input)) = schema(&read.port).zip(inputs.iter().find(|input| input.port == *read.port)) else {
@@ -95,4 +99,70 @@ pub(crate) fn check_plan(
         outputs.push((port.name.clone(), Some(out)));
     }
     Ok(StepPlan { mode, reads, outputs })
+}
+
+/// The manifest of a component, if it is valid.
+///
+/// # Errors
+/// [`ComponentError::Claims`] with what is not.
+pub(crate) fn check_manifest(manifest: WitManifest) -> Result<Manifest, ComponentError> {
+    let claims = |reason: String| ComponentError::Claims { what: "manifest", reason };
+    let kind = |kind| match kind {
+        WitPortKind::Table => PortKind::Table,
+        WitPortKind::Blob => PortKind::Blob,
+    };
+    let name = |text: &str| PortName::new(text).map_err(|error| claims(error.to_string()));
+    let mut inputs = Vec::new();
+    for port in manifest.inputs {
+        let name = name(&port.name)?;
+        inputs.push(Port {
+            name,
+            kind: kind(port.kind),
+            doc: port.doc,
+            optional: port.optional,
+            many: port.many,
+            mapped: port.mapped,
+        });
+    }
+    let mut outputs = Vec::new();
+    for port in manifest.outputs {
+        let name = name(&port.name)?;
+        outputs.push(Port { name, kind: kind(port.kind), doc: port.doc, optional: false, many: false, mapped: false });
+    }
+    let mapped: Vec<&Port> = inputs.iter().filter(|port| port.mapped).collect();
+    if mapped.len() > 1 || mapped.iter().any(|port| port.many || port.kind == PortKind::Blob) {
+        return Err(claims("it has a mapped port that is not a single table".to_owned()));
+    }
+    let mode = mode(manifest.mode);
+    if mapped.is_empty() && mode != Mode::Whole {
+        return Err(claims("it works by parts and has no mapped port".to_owned()));
+    }
+    check_rounds("manifest", mode, &outputs)?;
+    for ports in [&inputs, &outputs] {
+        if let Some((i, port)) =
+            ports.iter().enumerate().find(|(i, port)| ports[..*i].iter().any(|p| p.name == port.name))
+        {
+            return Err(claims(format!("its port {i} is called `{}` like one before", port.name)));
+        }
+    }
+    if outputs.iter().any(|port| port.name == "metrics") {
+        return Err(claims("the output `metrics` is the host's, for the step's named numbers".to_owned()));
+    }
+    if serde_json::from_str::<serde_json::Value>(&manifest.params_schema).is_err() {
+        return Err(claims("its params schema is not JSON".to_owned()));
+    }
+    Ok(Manifest {
+        name: manifest.name,
+        version: manifest.version,
+        doc: manifest.doc,
+        mode,
+        inputs,
+        outputs,
+        params_schema: manifest.params_schema,
+        limits: DeclaredLimits {
+            memory: manifest.limits.memory_bytes.map(ByteSize),
+            fuel: manifest.limits.fuel.map(Fuel),
+            time_ms: manifest.limits.time_ms,
+        },
+    })
 }

@@ -1,16 +1,15 @@
-//! Compiled code, kept on disk: a component is compiled once on a machine.
+//! Compiled code, kept on disk: a component is compiled once per machine.
 //!
 //! ```text
-//! HEX               a record by the name of a component: the digest of its code
-//! HEX.everywhere    the same of its code that lets the host look everywhere (`rewrite/fuel`)
+//! HEX               a record by the digest of a component: the digest of its code
+//! HEX.everywhere    likewise for the code with checks in all loops (`rewrite/fuel`)
 //! code-HEX          the code with this digest
 //! ```
 //!
-//! Compiled code is machine code, and whoever can write the file can run
-//! anything as this user. So it is read only from the store of this user, never
-//! from a registry or a remote store, and only when its digest is right, which
-//! says that it is whole, not that it is honest. It is mapped, not read: one run
-//! needs little of it.
+//! Compiled code is machine code: a process that can write the file can run anything as this
+//! user. So it is read only from the store of this user, never from a registry or a remote
+//! store, and only when its digest matches, which proves that it is intact, not that it is
+//! honest. It is mapped, not read: one run needs little of it.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -20,54 +19,54 @@ use millrace_types::wire::{self, Kind};
 use wasmtime::component::Component as Compiled;
 
 use crate::engine::Engine;
-use crate::rewrite::{self, Looks};
+use crate::rewrite::{self, FuelChecks};
 
-/// The code of a component, from beside `path` if it is there, else compiled and kept.
+/// The code of a component: loaded from beside `path` if it is there, else compiled and kept.
 pub(crate) fn load_or_compile(
     engine: &Engine,
     bytes: &[u8],
     path: Option<&Path>,
-    looks: Looks,
+    checks: FuelChecks,
 ) -> wasmtime::Result<Compiled> {
-    let Some(path) = path else { return compile(engine, bytes, looks) };
-    let path = &match looks {
-        Looks::AtCalls => path.to_owned(),
-        Looks::Everywhere => path.with_extension("everywhere"),
+    let Some(path) = path else { return compile(engine, bytes, checks) };
+    let path = &match checks {
+        FuelChecks::AtCalls => path.to_owned(),
+        FuelChecks::AtLoops => path.with_extension("everywhere"),
     };
     if let Some(compiled) = load(engine, path) {
         return Ok(compiled);
     }
-    let compiled = compile(engine, bytes, looks)?;
-    // What cannot be kept is compiled again next time.
+    let compiled = compile(engine, bytes, checks)?;
+    // Code that cannot be kept is compiled again next time.
     if let Ok(code) = compiled.serialize() {
         let _ = keep(path, &code);
     }
     Ok(compiled)
 }
 
-/// Sees to the threads that wasmtime compiles with. Where the system has none, the thread that
-/// asks compiles by itself: rayon, which is asked for them, would panic.
+/// Makes the rayon pool that wasmtime compiles with. Where the system has no threads, the
+/// calling thread compiles alone: rayon would panic.
 fn have_threads() {
     static ARE_THERE: OnceLock<bool> = OnceLock::new();
     let all = || rayon_core::ThreadPoolBuilder::new().build_global().is_ok();
     if !*ARE_THERE.get_or_init(all) {
-        // Of a thread that is in one already there is none. It is for as long as the thread is.
+        // Fails on a thread that is in a pool already. Kept for the life of the thread.
         std::mem::forget(rayon_core::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build());
     }
 }
 
-/// Compiles a component as it is written again. Another is never run: what cannot be written
-/// again is compiled as it is only to be told what is wrong with it.
-fn compile(engine: &Engine, bytes: &[u8], looks: Looks) -> wasmtime::Result<Compiled> {
+/// Compiles a component after rewriting it. A component that cannot be rewritten is never run:
+/// the original is compiled only for the error message.
+fn compile(engine: &Engine, bytes: &[u8], checks: FuelChecks) -> wasmtime::Result<Compiled> {
     have_threads();
-    let rewritten = rewrite::rewritten(bytes, looks);
+    let rewritten = rewrite::rewritten(bytes, checks);
     let compiled = rewritten.ok().map(|rewritten| Compiled::from_binary(&engine.inner, &rewritten));
     match compiled {
         Some(Ok(compiled)) => Ok(compiled),
         failed => {
             Compiled::from_binary(&engine.inner, bytes)?;
-            let why = wasmtime::format_err!("this host cannot write it again: please report this");
-            Err(failed.and_then(Result::err).map_or(why, |error| error.context("as it is written again")))
+            let why = wasmtime::format_err!("this host cannot rewrite it: please report this");
+            Err(failed.and_then(Result::err).map_or(why, |error| error.context("after rewriting")))
         }
     }
 }
@@ -101,10 +100,9 @@ fn load(engine: &Engine, path: &Path) -> Option<Compiled> {
     if blake3::Hasher::new().update_mmap(&path).ok()?.finalize() != digest {
         return None;
     }
-    // SAFETY: `deserialize_file` must only see what `serialize` gave, and the file must
-    // stay as it is while it is mapped. It lies in this user's store, beside a name with
-    // the engine's fingerprint, was renamed into place when whole, is only ever
-    // replaced by another file, and its digest is right. Another version of wasmtime
-    // refuses it by itself.
+    // SAFETY: `deserialize_file` must only see bytes that `serialize` returned, and the file
+    // must not change while it is mapped. It lies in this user's store, under the engine's
+    // fingerprint, was renamed into place when complete, is only ever replaced by another
+    // file, and its digest matches. Another version of wasmtime refuses it by itself.
     unsafe { Compiled::deserialize_file(&engine.inner, path) }.ok()
 }

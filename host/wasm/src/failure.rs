@@ -1,36 +1,34 @@
-//! From how a guest stopped to the failure that is told of it.
+//! From the error that ended a guest to the failure of its task.
 
-use millrace_types::{ByteSize, Limits};
+use millrace_tables::ChunkError;
+use millrace_types::{ByteSize, Failure, Limits};
 use wasmtime::{Trap, WasmBacktrace};
 use wasmtime_wasi::{I32Exit, ResourceTableError};
 
-use crate::limits::Stop;
-use crate::outcome::Failure;
-use crate::output::EmitError;
-use crate::task::{DataError, cut};
+use crate::text::sanitize;
+use crate::trap::{EmitError, Stop};
 
-/// A guest that never began: unless it ran into a limit, that is a matter of this machine.
-pub(crate) fn not_made(error: wasmtime::Error) -> wasmtime::Error {
+/// The error of an instantiation: unless the guest exceeded a limit, the machine has no room.
+pub(crate) fn not_instantiated(error: wasmtime::Error) -> wasmtime::Error {
     if error.is::<Stop>() || error.is::<Trap>() {
         return error;
     }
-    wasmtime::Error::new(DataError(format!("the system has no room for a guest: {}", error.root_cause())))
+    wasmtime::Error::new(ChunkError::Io(format!("the system has no room for a guest: {}", error.root_cause())))
 }
 
-/// Whether a guest has to begin again where it can be stopped.
-pub(crate) fn is_lost<R>(answer: &wasmtime::Result<R>) -> bool {
-    answer.as_ref().is_err_and(|error| error.downcast_ref() == Some(&Stop::Lost))
+/// Whether a guest has to restart with checks in all loops.
+pub(crate) fn needs_loop_checks<R>(answer: &wasmtime::Result<R>) -> bool {
+    answer.as_ref().is_err_and(|error| error.downcast_ref() == Some(&Stop::NeedsLoopChecks))
 }
 
 pub(crate) fn emit_failure(error: EmitError) -> Failure {
     match error {
         EmitError::Misuse(message) => Failure::Misuse { message },
-        EmitError::Data(DataError(message)) => Failure::Host { message },
+        EmitError::Chunk(error) => Failure::Host { message: error.to_string() },
     }
 }
 
-/// Functions from the innermost out, without hashes and without what every
-/// panic goes through.
+/// Functions from the innermost outward, without hashes and without the panic machinery.
 fn backtrace(error: &wasmtime::Error) -> Vec<String> {
     let Some(trace) = error.downcast_ref::<WasmBacktrace>() else { return Vec::new() };
     let plumbing = [
@@ -47,7 +45,7 @@ fn backtrace(error: &wasmtime::Error) -> Vec<String> {
     names
         .filter(|name| !plumbing.iter().any(|prefix| name.starts_with(prefix)))
         .take(20)
-        .map(|name| cut(name, 300))
+        .map(|name| sanitize(name, 300))
         .collect()
 }
 
@@ -58,7 +56,7 @@ pub(crate) fn failure(error: &wasmtime::Error, limits: &Limits, panic: Option<St
             Stop::Memory { wanted } => Failure::Memory { limit: limits.memory, wanted: ByteSize(*wanted), backtrace },
             Stop::Fuel => Failure::Fuel { limit: limits.fuel, backtrace },
             Stop::Time => Failure::Time { limit: limits.time, backtrace },
-            Stop::Cancelled | Stop::Left | Stop::Lost => Failure::Cancelled,
+            Stop::Cancelled | Stop::PeerFailed | Stop::NeedsLoopChecks => Failure::Cancelled,
         };
     }
     if let Some(misuse) = error.downcast_ref::<EmitError>() {
@@ -70,8 +68,8 @@ pub(crate) fn failure(error: &wasmtime::Error, limits: &Limits, panic: Option<St
     if let Some(ResourceTableError::Full) = error.downcast_ref() {
         return Failure::Misuse { message: "it holds too many streams, files or waits at a time".to_owned() };
     }
-    if let Some(data) = error.downcast_ref::<DataError>() {
-        return Failure::Host { message: data.0.clone() };
+    if let Some(error) = error.downcast_ref::<ChunkError>() {
+        return Failure::Host { message: error.to_string() };
     }
     match (error.downcast_ref::<Trap>(), panic) {
         (Some(Trap::OutOfFuel), _) => Failure::Fuel { limit: limits.fuel, backtrace },
@@ -82,7 +80,7 @@ pub(crate) fn failure(error: &wasmtime::Error, limits: &Limits, panic: Option<St
         (Some(trap), None) => Failure::Trap { message: trap.to_string(), backtrace },
         // The canonical ABI refused what the guest handed over.
         (None, None) => Failure::Misuse {
-            message: format!("it broke the canonical ABI: {}", cut(format!("{}", error.root_cause()), 400)),
+            message: format!("it broke the canonical ABI: {}", sanitize(format!("{}", error.root_cause()), 400)),
         },
     }
 }

@@ -3,13 +3,15 @@
 use millrace_tables::ColumnBytes;
 use millrace_tables::check::Unchecked;
 use millrace_types::action_record::Declared;
-use millrace_types::{BlobRef, ColumnName, Field, PortName, bounds};
+use millrace_types::{BlobRef, ColumnName, Field, InputItem, PortName, TablePart, bounds};
 use wasmtime::StoreContextMut;
 use wasmtime::component::{Linker, Resource, ResourceType, WasmList};
 
-use crate::output::{EmitError, claim, take};
-use crate::rounds;
-use crate::task::{InputItem, Running, TaskState, cut};
+use crate::collective::not_collective;
+use crate::output::{claim, take};
+use crate::state::{Running, TaskState};
+use crate::text::sanitize;
+use crate::trap::EmitError;
 use crate::world::{
     BlobRep, ColumnIn, ColumnOut, PartRows, PassThrough, TableRep, TaskRep, WitField, WitLevel, WitPhase, WitReduction,
 };
@@ -22,12 +24,12 @@ fn misuse(message: impl Into<String>) -> wasmtime::Error {
 
 fn running<'a>(cx: &'a mut Cx<'_>) -> wasmtime::Result<&'a mut Running> {
     let state = cx.data_mut();
-    // A call that reads gigabytes looks at the clock too, not only a loop.
+    // Calls that read gigabytes check the limits, too, not only loops.
     state.limiter.check().map_err(wasmtime::Error::new)?;
     state.task.as_mut().ok_or_else(|| misuse("it used a task, and there is none"))
 }
 
-fn table(running: &Running, handle: u32) -> wasmtime::Result<(&str, &[Field], &[crate::task::TablePart])> {
+fn table(running: &Running, handle: u32) -> wasmtime::Result<(&str, &[Field], &[TablePart])> {
     match running.item(handle) {
         Some(InputItem::Table { instance, fields, parts }) => Ok((instance, fields, parts)),
         _ => Err(misuse("it used a table that it does not have")),
@@ -41,7 +43,7 @@ fn blob(running: &Running, handle: u32) -> wasmtime::Result<(&str, BlobRef)> {
     }
 }
 
-/// What a guest claims of a column in its memory.
+/// The claims of a guest about a column in its memory.
 fn claims<'a>(cx: &'a Cx<'_>, data: &ColumnIn) -> Unchecked<'a> {
     Unchecked {
         rows: data.len,
@@ -72,8 +74,8 @@ fn begin(cx: &mut Cx<'_>, port: &str, rows: PartRows) -> wasmtime::Result<()> {
         }
     }
     .map_err(wasmtime::Error::new)?;
-    let Running { outputs, data, .. } = running(cx)?;
-    outputs.open(output, origin, count, &**data).map_err(wasmtime::Error::new)
+    let Running { outputs, chunks, .. } = running(cx)?;
+    outputs.open(output, origin, count, &**chunks).map_err(wasmtime::Error::new)
 }
 
 fn column(cx: &mut Cx<'_>, name: &str, data: &ColumnIn) -> wasmtime::Result<()> {
@@ -97,7 +99,7 @@ fn port_name(text: &str) -> wasmtime::Result<PortName> {
 /// Defines everything that a component of the world imports.
 pub(crate) fn link(linker: &mut Linker<TaskState>) -> wasmtime::Result<()> {
     let version = millrace_types::action_key::WORLD_VERSION;
-    // Types only; there is nothing to define, but it must be there.
+    // Types only: nothing to define, but the instance must exist.
     linker.instance(&format!("millrace:step/types@{version}"))?;
     let mut host = linker.instance(&format!("millrace:step/host@{version}"))?;
     host.resource("task", ResourceType::host::<TaskRep>(), |_, _| Ok(()))?;
@@ -105,7 +107,7 @@ pub(crate) fn link(linker: &mut Linker<TaskState>) -> wasmtime::Result<()> {
     host.resource("blob", ResourceType::host::<BlobRep>(), |_, _| Ok(()))?;
 
     host.func_wrap("panicked", |mut cx: Cx<'_>, (message,): (String,)| {
-        cx.data_mut().panic = Some(cut(message, bounds::MESSAGE_BYTES));
+        cx.data_mut().panic = Some(sanitize(message, bounds::MESSAGE_BYTES));
         Ok(())
     })?;
 
@@ -133,8 +135,8 @@ pub(crate) fn link(linker: &mut Linker<TaskState>) -> wasmtime::Result<()> {
             let message = format!("it asked for {rows} rows of `{name}` from {from} on, and part {part} has {has}");
             return Err(misuse(message));
         };
-        let (chunk, data) = (chunk.clone(), running.data.clone());
-        let block = running.open.rows((this.rep(), part, column), from..to, || data.column(&chunk));
+        let (chunk, chunks) = (chunk.clone(), running.chunks.clone());
+        let block = running.open.rows((this.rep(), part, column), from..to, || chunks.column(&chunk));
         let block = block.map_err(wasmtime::Error::new)?;
         running.bytes_read += block.bytes();
         Ok((ColumnOut::from(block),))
@@ -153,7 +155,7 @@ pub(crate) fn link(linker: &mut Linker<TaskState>) -> wasmtime::Result<()> {
         let Some(end) = end else {
             return Err(misuse(format!("it read a blob from {offset} for {size} bytes, and it has {}", blob.size)));
         };
-        let bytes = running.data.blob(&blob).map_err(wasmtime::Error::new)?;
+        let bytes = running.chunks.blob(&blob).map_err(wasmtime::Error::new)?;
         running.bytes_read += size;
         Ok((bytes.slice(offset as usize..end as usize),))
     })?;
@@ -181,23 +183,23 @@ pub(crate) fn link(linker: &mut Linker<TaskState>) -> wasmtime::Result<()> {
             return Err(misuse(format!("it asked for partial {index} of {}", running.spec.partials.len())));
         };
         running.bytes_read += blob.size;
-        Ok((running.data.blob(&blob).map_err(wasmtime::Error::new)?,))
+        Ok((running.chunks.blob(&blob).map_err(wasmtime::Error::new)?,))
     })?;
 
     host.func_wrap(
         "[method]task.all-reduce",
         |_: Cx<'_>, _: (Resource<TaskRep>, WitReduction, Vec<f64>)| -> wasmtime::Result<(Vec<f64>,)> {
-            Err(rounds::alone())
+            Err(not_collective())
         },
     )?;
 
     emitting(&mut host)
 }
 
-/// Keeps a blob, out of the memory of the guest.
+/// Stores a blob straight from the memory of the guest.
 fn put_blob(cx: &mut Cx<'_>, bytes: &WasmList<u8>) -> wasmtime::Result<BlobRef> {
-    let data = running(cx)?.data.clone();
-    let blob = data.put_blob(bytes.as_le_slice(&*cx)).map_err(wasmtime::Error::new)?;
+    let chunks = running(cx)?.chunks.clone();
+    let blob = chunks.put_blob(bytes.as_le_slice(&*cx)).map_err(wasmtime::Error::new)?;
     running(cx)?.bytes_written += blob.size;
     Ok(blob)
 }
@@ -231,13 +233,13 @@ fn emitting(host: &mut wasmtime::component::LinkerInstance<'_, TaskState>) -> wa
     })?;
     host.func_wrap("[method]task.end", |mut cx: Cx<'_>, (_,): (Resource<TaskRep>,)| {
         let running = running(&mut cx)?;
-        running.bytes_written += running.outputs.end(&*running.data).map_err(wasmtime::Error::new)?;
+        running.bytes_written += running.outputs.end(&*running.chunks).map_err(wasmtime::Error::new)?;
         Ok(())
     })?;
     host.func_wrap(
         "[method]task.emit-blob",
         |mut cx: Cx<'_>, (_, port, bytes): (Resource<TaskRep>, String, WasmList<u8>)| {
-            let output = running(&mut cx)?.outputs.place_of_blob(&port).map_err(wasmtime::Error::new)?;
+            let output = running(&mut cx)?.outputs.blob_output(&port).map_err(wasmtime::Error::new)?;
             let blob = put_blob(&mut cx, &bytes)?;
             running(&mut cx)?.outputs.take_blob(output, blob);
             Ok(())
@@ -265,7 +267,7 @@ fn emitting(host: &mut wasmtime::component::LinkerInstance<'_, TaskState>) -> wa
         },
     )?;
     host.func_wrap("[method]task.progress", |mut cx: Cx<'_>, (_, done, total): (Resource<TaskRep>, u64, u64)| {
-        if let Some(progress) = &running(&mut cx)?.spec.progress {
+        if let Some(progress) = &running(&mut cx)?.progress {
             progress(done, total);
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! What stops a guest: memory, fuel, time, and the wish of the user.
+//! The limits of one guest: memory, fuel, time, cancellation.
 
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -6,70 +6,54 @@ use std::time::Instant;
 use millrace_types::Limits;
 use wasmtime::ResourceLimiter;
 
-use crate::engine::Cancel;
+use crate::cancel::Cancel;
+use crate::collective::Rank;
 use crate::rewrite::{LOST, TABLE};
-use crate::rounds::Seat;
-
-/// Why a guest was stopped.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub(crate) enum Stop {
-    #[error("memory limit")]
-    Memory { wanted: u64 },
-    #[error("fuel limit")]
-    Fuel,
-    #[error("time limit")]
-    Time,
-    #[error("cancelled")]
-    Cancelled,
-    #[error("another guest of the task failed")]
-    Left,
-    /// It has run for so long where it cannot be stopped that it has to begin again where it can.
-    #[error("it cannot be stopped")]
-    Lost,
-}
+use crate::trap::Stop;
 
 /// Counts the memory and the fuel of one guest.
 pub(crate) struct Limiter {
     memory: u64,
     fuel: u64,
-    /// All of it but what the functions that run now have used since they last told.
+    /// Fuel reported so far: without what the running functions have used since their last
+    /// report.
     pub(crate) fuel_used: u64,
     /// Bytes of all memories and tables so far.
     used: u64,
     pub(crate) peak: u64,
     pub(crate) cancel: Cancel,
     pub(crate) deadline: Option<Instant>,
-    /// Where it meets the other guests of its task, if there are others.
-    pub(crate) seat: Option<Seat>,
-    /// Whether it may end as lost.
-    begins_again: bool,
+    /// Its rank among the guests of its task, if there are several.
+    pub(crate) rank: Option<Rank>,
+    /// Whether it may end with [`Stop::NeedsLoopChecks`].
+    may_restart: bool,
 }
 
 /// Bytes that an element of a table takes in the host.
 const TABLE_ELEMENT: u64 = 16;
 
 impl Limiter {
-    /// The time that it has ends at `deadline`; if it `begins_again` it can be lost.
+    /// Limits for a guest that must end by `deadline`.
     pub(crate) fn new(
         limits: &Limits,
         deadline: Option<Instant>,
         cancel: Cancel,
-        seat: Option<Seat>,
-        begins_again: bool,
+        rank: Option<Rank>,
+        may_restart: bool,
     ) -> Self {
         let (memory, fuel) = (limits.memory.0, limits.fuel.0);
-        Self { memory, fuel, fuel_used: 0, used: 0, peak: 0, cancel, deadline, seat, begins_again }
+        Self { memory, fuel, fuel_used: 0, used: 0, peak: 0, cancel, deadline, rank, may_restart }
     }
 
-    /// Growth beyond the limit is a trap and never a failed `memory.grow`: a guest
-    /// must not be able to choose another way by what the limit is.
+    /// Growth beyond the limit is a trap, never a failed `memory.grow`: a guest must not be
+    /// able to branch on its limit.
     fn grow(&mut self, current: u64, desired: u64) -> wasmtime::Result<bool> {
         let more = desired.saturating_sub(current);
         let own = self.used.saturating_add(more);
-        // Memory never shrinks: whether all together have too much does not depend on who
-        // is first.
-        let together = |seat: &Seat| seat.meeting.memory.fetch_add(more, Ordering::Relaxed) + more;
-        let wanted = self.seat.as_ref().map_or(own, together);
+        // Memory never shrinks, so whether the sum exceeds the limit does not depend on the
+        // order in which guests grow.
+        let together = |rank: &Rank| rank.collective.memory.fetch_add(more, Ordering::Relaxed) + more;
+        let wanted = self.rank.as_ref().map_or(own, together);
         if wanted > self.memory {
             return Err(wasmtime::Error::new(Stop::Memory { wanted }));
         }
@@ -78,14 +62,14 @@ impl Limiter {
         Ok(true)
     }
 
-    /// A guest tells what it has used since it last did, and asks whether it may go on.
+    /// Adds the fuel that a guest reports, and checks whether it may continue.
     fn burn(&mut self, fuel: u64) -> wasmtime::Result<()> {
         self.fuel_used = self.fuel_used.saturating_add(fuel);
         if self.fuel_used > self.fuel {
             return Err(wasmtime::Error::new(Stop::Fuel));
         }
         self.check().map_err(wasmtime::Error::new)?;
-        self.seat.as_ref().map_or(Ok(()), Seat::goes_on)
+        self.rank.as_ref().map_or(Ok(()), Rank::check)
     }
 
     pub(crate) fn check(&self) -> Result<(), Stop> {
@@ -101,7 +85,7 @@ impl Limiter {
 
 impl ResourceLimiter for Limiter {
     fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
-        // Beyond the module's own maximum growth fails, here as everywhere.
+        // Growth beyond the module's own maximum fails visibly, on every host alike.
         if maximum.is_some_and(|maximum| desired > maximum) {
             return Ok(false);
         }
@@ -109,10 +93,10 @@ impl ResourceLimiter for Limiter {
     }
 
     fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
-        // No table: see `rewrite/fuel`. One of no elements is made, too.
+        // Not a table but a report of fuel: see `rewrite/fuel`. It is created with 0 elements.
         if maximum == Some(TABLE) && desired > 0 {
-            if desired == LOST as usize && self.begins_again {
-                return Err(wasmtime::Error::new(Stop::Lost));
+            if desired == LOST as usize && self.may_restart {
+                return Err(wasmtime::Error::new(Stop::NeedsLoopChecks));
             }
             return self.burn(desired as u64).map(|()| false);
         }
@@ -123,7 +107,7 @@ impl ResourceLimiter for Limiter {
     }
 
     fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
-        // The system has no more: a trap as well, for the same reason.
+        // The system is out of memory: a trap as well, for the same reason.
         Err(error)
     }
 }

@@ -1,63 +1,18 @@
-//! What a task emits: the order of calls, and whether it fits the plan.
+//! What a task emits: checks the order of calls, and that outputs fit the plan.
+
+use std::sync::Arc;
 
 use millrace_tables::check::{ClaimError, Unchecked};
+use millrace_tables::chunks::SinkWriter;
 use millrace_tables::pack::PackWriter;
-use millrace_tables::{ColumnBytes, ColumnRef, rows};
+use millrace_tables::{ChunkError, ColumnBytes, ColumnRef, PackSink, keep_pack, put_pack, rows};
 use millrace_types::action_record::Declared;
 use millrace_types::{
-    BlobRef, ColumnName, DataType, Field, OutputRecord, PartRecord, Phase, PortName, RowsRecord, Schema, bounds,
+    BlobRef, ColumnName, DataType, Field, InputItem, OutputField, OutputPlan, OutputRecord, PartRecord, Phase,
+    PortName, Produced, RowsRecord, Schema, StoredChunk, TaskSpec, bounds,
 };
 
-use crate::outcome::Produced;
-use crate::task::{Data, DataError, InputItem, PackFile, StoredSelection, TaskSpec, keep_pack};
-
-/// A column of an output table.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct OutputField {
-    /// Name, type, nullability.
-    pub field: Field,
-    /// The port and column it is passed through from, if it is.
-    pub source: Option<(PortName, ColumnName)>,
-}
-
-/// What must come out on a port.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum OutputPlan {
-    /// A blob.
-    Blob {
-        /// The port.
-        port: PortName,
-    },
-    /// A table.
-    Table {
-        /// The port.
-        port: PortName,
-        /// Its columns; none when only the run knows.
-        fields: Option<Vec<OutputField>>,
-    },
-}
-
-impl OutputPlan {
-    fn port(&self) -> &PortName {
-        match self {
-            Self::Blob { port } | Self::Table { port, .. } => port,
-        }
-    }
-}
-
-/// A rule of the step world that a guest broke, or something of the host that
-/// did not work.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub(crate) enum EmitError {
-    #[error("{0}")]
-    Misuse(String),
-    #[error(transparent)]
-    Data(#[from] DataError),
-}
-
-fn misuse<T>(message: impl Into<String>) -> Result<T, EmitError> {
-    Err(EmitError::Misuse(message.into()))
-}
+use crate::trap::{EmitError, misuse};
 
 /// The rows of a part, as checked.
 pub(crate) enum Rows {
@@ -73,35 +28,35 @@ pub(crate) struct OpenPart {
     rows: u64,
     origin: Rows,
     /// Of the computed columns, in the order of the schema.
-    pack: Option<PackWriter<Box<dyn PackFile>>>,
-    /// Columns that came before those that lie before them in the pack: where they lie must
-    /// not follow from when they came.
+    pack: Option<SinkWriter>,
+    /// Columns that were emitted too early: the order in the pack is that of the schema, and
+    /// must not depend on the order of emission.
     waiting: Vec<(ColumnName, ColumnBytes)>,
     emitted: Vec<ColumnName>,
     bytes: u64,
 }
 
 impl OpenPart {
-    /// Writes a column, or keeps it until those before it were written.
+    /// Writes a column, or holds it until those before it are written.
     pub(crate) fn column(&mut self, field: &Field, column: &ColumnRef<'_>) -> Result<(), EmitError> {
         let Some(pack) = &mut self.pack else { return misuse("its part has no columns") };
-        let error = |error: std::io::Error| DataError(error.to_string());
         self.emitted.push(field.name.clone());
         self.bytes += column.bytes();
         if pack.next().is_none_or(|next| next.name != field.name) {
             self.waiting.push((field.name.clone(), column.to_column()));
             return Ok(());
         }
-        pack.column(column).map_err(error)?;
+        pack.column(column).map_err(ChunkError::from)?;
         while let Some(next) = pack.next()
-            && let Some(place) = self.waiting.iter().position(|(name, _)| *name == next.name)
+            && let Some(index) = self.waiting.iter().position(|(name, _)| *name == next.name)
         {
-            pack.column(&self.waiting.swap_remove(place).1.as_ref()).map_err(error)?;
+            pack.column(&self.waiting.swap_remove(index).1.as_ref()).map_err(ChunkError::from)?;
         }
         Ok(())
     }
 }
 
+/// What has been emitted on a port.
 enum State {
     Blob(Option<BlobRef>),
     Table { fields: Option<Vec<OutputField>>, declared: Option<Declared>, parts: Vec<PartRecord> },
@@ -115,7 +70,7 @@ pub(crate) struct Outputs {
     inputs: Vec<(PortName, Vec<u64>)>,
     open: Option<OpenPart>,
     partial: Option<BlobRef>,
-    /// Blobs may be left to another guest of the task.
+    /// Another guest of the task emits the blobs.
     is_helper: bool,
 }
 
@@ -141,7 +96,7 @@ impl Outputs {
         Self { phase: spec.phase, ports, inputs: tables.collect(), open: None, partial: None, is_helper }
     }
 
-    fn place(&self, port: &str) -> Result<usize, EmitError> {
+    fn index_of(&self, port: &str) -> Result<usize, EmitError> {
         match self.ports.iter().position(|(name, _)| *name == port) {
             Some(index) => Ok(index),
             None if self.phase == Phase::Partial => {
@@ -180,7 +135,7 @@ impl Outputs {
                 self.ports[open.output].0
             ));
         }
-        let output = self.place(port)?;
+        let output = self.index_of(port)?;
         match &self.ports[output].1 {
             State::Blob(_) => misuse(format!("it began a part of `{port}`, which is a blob")),
             State::Table { fields: None, .. } => {
@@ -221,7 +176,13 @@ impl Outputs {
         Ok((Rows::New, rows))
     }
 
-    pub(crate) fn open(&mut self, output: usize, origin: Rows, rows: u64, data: &dyn Data) -> Result<(), EmitError> {
+    pub(crate) fn open(
+        &mut self,
+        output: usize,
+        origin: Rows,
+        rows: u64,
+        sink: &dyn PackSink,
+    ) -> Result<(), EmitError> {
         let State::Table { fields: Some(fields), .. } = &self.ports[output].1 else {
             return misuse("its output has no schema");
         };
@@ -229,7 +190,7 @@ impl Outputs {
         let computed: Vec<Field> = computed.map(|field| field.field.clone()).collect();
         let pack = match computed.as_slice() {
             [] => None,
-            computed => Some(PackWriter::new(computed, rows, data.new_pack()?)),
+            computed => Some(PackWriter::new(computed, rows, sink.new_pack()?)),
         };
         self.open = Some(OpenPart { output, rows, origin, pack, waiting: Vec::new(), emitted: Vec::new(), bytes: 0 });
         Ok(())
@@ -250,8 +211,8 @@ impl Outputs {
         }
     }
 
-    /// The open part, for somebody who writes out of the memory of the guest and cannot hold
-    /// on to all of the task. It is to be put back.
+    /// Takes the open part, for a caller that borrows the memory of the guest meanwhile. It has
+    /// to be put back.
     pub(crate) fn take_open(&mut self) -> Option<OpenPart> {
         self.open.take()
     }
@@ -260,8 +221,8 @@ impl Outputs {
         self.open = Some(open);
     }
 
-    /// Ends the open part: everything that was planned must be there.
-    pub(crate) fn end(&mut self, data: &dyn Data) -> Result<u64, EmitError> {
+    /// Ends the open part: all planned columns must have been emitted.
+    pub(crate) fn end(&mut self, sink: &dyn PackSink) -> Result<u64, EmitError> {
         let Some(open) = self.open.take() else { return misuse("it ended a part, and none was open") };
         let OpenPart { output, rows, origin, pack, emitted, mut bytes, .. } = open;
         let (port, state) = &mut self.ports[output];
@@ -281,13 +242,13 @@ impl Outputs {
         }
         let chunks = match pack {
             None => Vec::new(),
-            Some(pack) => keep_pack(pack.finish().map_err(|error| DataError(error.to_string()))?)?,
+            Some(pack) => keep_pack(pack)?,
         };
-        let mut selection = |column: ColumnBytes| -> Result<StoredSelection, EmitError> {
+        let mut selection = |column: ColumnBytes| -> Result<Arc<StoredChunk>, EmitError> {
             bytes += column.bytes();
             let field =
                 Field { name: ColumnName::new("selection"), data_type: column.data_type().clone(), nullable: true };
-            data.put_pack(&[field], &[column])?.pop().ok_or_else(|| EmitError::Misuse("no selection".to_owned()))
+            put_pack(sink, &[field], &[column])?.pop().ok_or_else(|| EmitError::Misuse("no selection".to_owned()))
         };
         let origin = match origin {
             Rows::Same(port) => RowsRecord::SameRows { port },
@@ -299,7 +260,7 @@ impl Outputs {
                         .inputs
                         .iter()
                         .any(|(name, rows)| *name == port && rows.as_slice() == [indices.rows() as u64]);
-                    // A take of all rows as they are is none.
+                    // A take of all rows in order is no selection.
                     if one && rows::is_identity(&indices) {
                         Ok((port, None))
                     } else {
@@ -314,7 +275,7 @@ impl Outputs {
     }
 
     pub(crate) fn declare(&mut self, port: &str, declared: Declared) -> Result<(), EmitError> {
-        let output = self.place(port)?;
+        let output = self.index_of(port)?;
         if let Some((input, _)) = &declared.passed {
             self.input_rows(input.as_str())?;
         }
@@ -328,15 +289,15 @@ impl Outputs {
         if let Some(twice) = schema.duplicate() {
             return misuse(format!("it declared two columns `{twice}` of `{port}`"));
         }
-        // What is passed through is spelled out when the table is put together.
+        // Passed columns are added when the table is assembled.
         *fields = Some(schema.fields.into_iter().map(|field| OutputField { field, source: None }).collect());
         *known = Some(declared);
         Ok(())
     }
 
-    /// The place of an output that a blob may be emitted to now.
-    pub(crate) fn place_of_blob(&self, port: &str) -> Result<usize, EmitError> {
-        let output = self.place(port)?;
+    /// The index of an output on which a blob may be emitted now.
+    pub(crate) fn blob_output(&self, port: &str) -> Result<usize, EmitError> {
+        let output = self.index_of(port)?;
         match &self.ports[output].1 {
             State::Table { .. } => misuse(format!("it emitted a blob to `{port}`, which is a table")),
             State::Blob(Some(_)) => misuse(format!("it emitted a second blob to `{port}`")),
@@ -348,8 +309,9 @@ impl Outputs {
         self.ports[output].1 = State::Blob(Some(blob));
     }
 
-    /// Whether a partial may come now. It is kept out of the memory of the guest, so it is
-    /// looked at first and [taken](Self::take_partial) afterwards; likewise blobs.
+    /// Whether a partial may be emitted now. Its bytes are stored straight from the memory of
+    /// the guest, so the check comes first and [`Self::take_partial`] afterwards; likewise for
+    /// blobs.
     pub(crate) fn may_take_partial(&self) -> Result<(), EmitError> {
         if self.phase != Phase::Partial {
             return misuse(format!("it emitted a partial in `{}`", self.phase.as_str()));
@@ -364,7 +326,7 @@ impl Outputs {
         self.partial = Some(partial);
     }
 
-    /// What is left when the step says that it is done.
+    /// The outputs, when the step has returned.
     pub(crate) fn finish(self) -> Result<Produced, EmitError> {
         if let Some(open) = &self.open {
             return misuse(format!("it ended with a part of `{}` still open", self.ports[open.output].0));
@@ -426,63 +388,29 @@ pub(crate) fn take(takes: Vec<(PortName, ColumnBytes)>) -> Result<(Rows, u64), E
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Cursor, Seek, SeekFrom, Write};
-    use std::sync::{Arc, Mutex};
-
-    use millrace_types::{DataType, PackDigest, StoredChunk};
+    use millrace_tables::MemoryChunks;
 
     use super::*;
 
-    type Kept = Arc<Mutex<Vec<(PackDigest, Vec<u8>)>>>;
-
-    /// A file in memory.
-    struct File(Cursor<Vec<u8>>, Kept);
-
-    impl Write for File {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.write(bytes)
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-
-    impl Seek for File {
-        fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
-            self.0.seek(to)
-        }
-    }
-
-    impl PackFile for File {
-        fn keep(self: Box<Self>, digest: &PackDigest, _: &[Arc<StoredChunk>]) -> Result<(), DataError> {
-            self.1.lock().unwrap().push((*digest, self.0.into_inner()));
-            Ok(())
-        }
-    }
-
-    /// Two tasks may make the same pack, and the record of each says where its columns lie:
-    /// they must lie alike.
+    /// Two tasks may make the same pack, and the record of each has the extents of its columns:
+    /// they must be equal.
     #[test]
-    fn columns_lie_in_a_pack_as_planned_in_whichever_order_they_come() {
+    fn the_layout_of_a_pack_does_not_depend_on_the_order_of_emission() {
         let names = ["a", "b", "c", "d"];
         let field = |name: &str| Field { name: ColumnName::new(name), data_type: DataType::Int32, nullable: false };
         let fields = names.map(field);
-        let values = |place: usize| vec![place as u8 + 1; 4 * 50_000];
+        let values = |index: usize| vec![index as u8 + 1; 4 * 50_000];
         let packed = |order: [usize; 4]| {
-            let kept = Kept::default();
-            let file: Box<dyn PackFile> = Box::new(File(Cursor::default(), kept.clone()));
-            let pack = Some(PackWriter::new(&fields, 50_000, file));
+            let pack = Some(PackWriter::new(&fields, 50_000, MemoryChunks::default().new_pack().unwrap()));
             let (waiting, emitted) = (Vec::new(), Vec::new());
             let mut open = OpenPart { output: 0, rows: 50_000, origin: Rows::New, pack, waiting, emitted, bytes: 0 };
-            for place in order {
-                let values = values(place);
+            for index in order {
+                let values = values(index);
                 let claims = Unchecked { rows: 50_000, null_count: 0, validity: None, offsets: None, values: &values };
-                open.column(&fields[place], &claims.check_in_place(&DataType::Int32, false).unwrap()).unwrap();
+                open.column(&fields[index], &claims.check_in_place(&DataType::Int32, false).unwrap()).unwrap();
             }
             assert_eq!((open.bytes, open.emitted.len(), open.waiting.len()), (4 * 4 * 50_000, 4, 0), "{order:?}");
-            keep_pack(open.pack.unwrap().finish().unwrap()).unwrap();
-            kept.lock().unwrap().pop().unwrap()
+            keep_pack(open.pack.unwrap()).unwrap()
         };
         let planned = packed([0, 1, 2, 3]);
         for order in [[3, 2, 1, 0], [1, 0, 3, 2], [2, 0, 3, 1], [0, 3, 1, 2]] {

@@ -1,8 +1,8 @@
 //! The types of `wit/step.wit`, as wasmtime lifts and lowers them.
 //!
-//! Written out instead of generated: so a column goes to a guest by a single copy
-//! (`Bytes`), and one that comes from a guest is looked at where it lies
-//! (`WasmList`). wasmtime holds them against the component when it is linked.
+//! Written by hand instead of generated: a column goes to a guest with one copy (`Bytes`), and
+//! a column of a guest is read where it lies (`WasmList`). wasmtime checks these types against
+//! the component when it links it.
 
 use bytes::Bytes;
 use millrace_tables::Block;
@@ -10,11 +10,11 @@ use millrace_types as types;
 use millrace_types::{ColumnName, Field};
 use wasmtime::component::{ComponentType, Lift, Lower, WasmList};
 
-use crate::rounds::Reduction;
+use crate::collective::Reduction;
 
 /// Resource `task`.
 pub(crate) struct TaskRep;
-/// Resource `table`; its number is that of the table among all of the task.
+/// Resource `table`; its number is the handle of the table in the task.
 pub(crate) struct TableRep;
 /// Resource `blob`; likewise.
 pub(crate) struct BlobRep;
@@ -342,7 +342,7 @@ impl From<WitReduction> for Reduction {
             WitReduction::Sum => Self::Sum,
             WitReduction::Min => Self::Min,
             WitReduction::Max => Self::Max,
-            WitReduction::Before => Self::Before,
+            WitReduction::Before => Self::ExclusiveScan,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use millrace_engine::pipeline::{Pick, Pipeline, Reference};
-use millrace_engine::{ExecuteMode, pipeline};
+use millrace_engine::{RunMode, pipeline};
 use serde_json::{Value, json};
 
 use crate::args::{GraphArgs, GraphFormat};
@@ -25,7 +25,7 @@ pub fn run(args: &GraphArgs) -> u8 {
         Err(code) => return code,
     };
     // Spread out once, so that what is drawn is known to hold together.
-    let checked = args.pipeline.options(store, ExecuteMode::Plan).map(|options| millrace_engine::load(&options));
+    let checked = args.pipeline.options(store, RunMode::Plan).map(|options| millrace_engine::load(&options));
     match checked {
         Err(error) => {
             diagnostic::show_all(&[error], args.pipeline.json);

@@ -1,6 +1,6 @@
 //! `host plan`
 
-use millrace_engine::{Event, ExecuteMode, Status, execute};
+use millrace_engine::{Event, RunMode, Status, execute};
 
 use crate::args::PipelineArgs;
 use crate::render::{self, diagnostic, json, plain, words};
@@ -12,7 +12,7 @@ pub fn run(args: &PipelineArgs) -> u8 {
         Ok(store) => store,
         Err(code) => return code,
     };
-    let options = match args.options(store, ExecuteMode::Plan) {
+    let options = match args.options(store, RunMode::Plan) {
         Ok(options) => options,
         Err(error) => {
             diagnostic::show_all(&[error], args.json);

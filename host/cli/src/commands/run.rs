@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 
-use millrace_engine::{Cancel, Event, ExecuteMode, Options, Summary, execute};
+use millrace_engine::{Cancel, Event, Options, RunMode, Summary, execute};
 
 use crate::args::{RunArgs, default_jobs, default_memory};
 use crate::render::{self, diagnostic, json, plain, terminal};
@@ -62,7 +62,7 @@ pub fn run(args: &RunArgs) -> u8 {
         jobs,
         memory: args.memory.map_or_else(default_memory, |memory| memory.0),
         fail_fast: args.fail_fast,
-        mode: ExecuteMode::Run,
+        mode: RunMode::Run,
         cancel,
     };
     let plain = plain::Plain::new(args.verbose);

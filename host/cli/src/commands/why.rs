@@ -2,7 +2,7 @@
 
 use millrace_engine::history::History;
 use millrace_engine::why::MissReason;
-use millrace_engine::{Event, ExecuteMode, Status, execute};
+use millrace_engine::{Event, RunMode, Status, execute};
 use serde_json::json;
 
 use crate::args::WhyArgs;
@@ -16,7 +16,7 @@ pub fn run(args: &WhyArgs) -> u8 {
         Err(code) => return code,
     };
     let history = History::open(&store);
-    let options = match args.pipeline.options(store, ExecuteMode::Plan) {
+    let options = match args.pipeline.options(store, RunMode::Plan) {
         Ok(options) => options,
         Err(error) => {
             diagnostic::show_all(&[error], args.pipeline.json);

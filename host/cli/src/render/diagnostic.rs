@@ -34,13 +34,13 @@ impl miette::Diagnostic for Shown {
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
-        let first = self.diagnostic.places.first()?.0.file.clone();
-        let here = self.diagnostic.places.iter().filter(move |(place, _)| place.file == first);
-        Some(Box::new(here.map(|(place, label)| {
+        let first = self.diagnostic.spans.first()?.0.file.clone();
+        let here = self.diagnostic.spans.iter().filter(move |(span, _)| span.file == first);
+        Some(Box::new(here.map(|(span, label)| {
             // The beginning alone, when something spans many lines.
-            let text = place.file.text.get(place.range.clone()).unwrap_or_default();
+            let text = span.file.text.get(span.range.clone()).unwrap_or_default();
             let length = text.find('\n').unwrap_or(text.len());
-            LabeledSpan::new(Some(label.clone()), place.range.start, length)
+            LabeledSpan::new(Some(label.clone()), span.range.start, length)
         })))
     }
 }
@@ -52,15 +52,15 @@ pub fn render(diagnostics: &[Diagnostic]) -> String {
     let handler = GraphicalReportHandler::new_themed(theme).with_width(100);
     let mut out = String::new();
     for diagnostic in diagnostics {
-        let source = diagnostic.places.first().map(|(place, _)| {
-            NamedSource::new(place.file.path.display().to_string(), place.file.text.clone()).with_language("toml")
+        let source = diagnostic.spans.first().map(|(span, _)| {
+            NamedSource::new(span.file.path.display().to_string(), span.file.text.clone()).with_language("toml")
         });
         // Places in a second file cannot be drawn into the first.
         let mut diagnostic = diagnostic.clone();
-        if let Some((first, _)) = diagnostic.places.first().cloned() {
-            for (place, label) in diagnostic.places.iter().filter(|(place, _)| place.file != first.file) {
-                let line = place.file.text[..place.range.start].matches('\n').count() + 1;
-                diagnostic.message.push_str(&format!(" ({label}: {}:{line})", place.file.path.display()));
+        if let Some((first, _)) = diagnostic.spans.first().cloned() {
+            for (span, label) in diagnostic.spans.iter().filter(|(span, _)| span.file != first.file) {
+                let line = span.file.text[..span.range.start].matches('\n').count() + 1;
+                diagnostic.message.push_str(&format!(" ({label}: {}:{line})", span.file.path.display()));
             }
         }
         out.push_str("error");
@@ -93,18 +93,18 @@ pub fn show_all(diagnostics: &[Diagnostic], json: bool) {
         return;
     }
     for diagnostic in diagnostics {
-        let places: Vec<_> = diagnostic
-            .places
+        let spans: Vec<_> = diagnostic
+            .spans
             .iter()
-            .map(|(place, label)| {
-                let before = &place.file.text[..place.range.start];
+            .map(|(span, label)| {
+                let before = &span.file.text[..span.range.start];
                 let line = before.matches('\n').count() + 1;
                 let column = before.len() - before.rfind('\n').map_or(0, |at| at + 1) + 1;
-                serde_json::json!({ "file": place.file.path, "line": line, "column": column, "label": label })
+                serde_json::json!({ "file": span.file.path, "line": line, "column": column, "label": label })
             })
             .collect();
         let line = serde_json::json!({
-            "event": "error", "message": diagnostic.message, "help": diagnostic.help, "places": places
+            "event": "error", "message": diagnostic.message, "help": diagnostic.help, "places": spans
         });
         super::out(&line.to_string());
     }

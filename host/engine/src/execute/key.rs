@@ -1,75 +1,62 @@
-//! From a node and what its inputs are by now to the key and the spec of a task.
+//! From a node and its inputs to the key and the spec of a task.
 //!
-//! Both are made here from the same values, so that a task can be given nothing
-//! that its key does not know.
+//! Both are made here from the same values, so that a task can be given nothing that its key
+//! does not cover.
 
 use std::sync::Arc;
 
 use millrace_types::{
-    ActionKey, BlobRef, CanonicalJson, ColumnParts, Content, InputParts, ItemParts, KeyParts, Part, Phase, PortName,
-    Schema,
+    ActionKey, BlobRef, CanonicalJson, ColumnName, ColumnParts, Content, InputItem, InputParts, ItemParts, KeyParts,
+    OutputPlan, Part, Phase, PortKind, PortName, Schema, StepPlan, TablePart, TaskInput, TaskSpec,
 };
-use millrace_wasm::{InputItem, OutputPlan, PortKind, StepPlan, TablePart, TaskInput, TaskSpec};
 
 use crate::graph::Node;
 
 /// An item on a port, as a task sees it.
-pub(super) enum Seen {
+pub(super) enum VisibleItem {
     Table { schema: Schema, parts: Vec<Arc<Part>> },
     Blob(BlobRef),
 }
 
-/// A port with what is on it.
-pub(super) struct SeenPort {
+/// A port with its items, as a task sees it.
+pub(super) struct VisiblePort {
     pub(super) port: PortName,
-    pub(super) items: Vec<(Option<CanonicalJson>, Seen)>,
+    pub(super) items: Vec<(Option<CanonicalJson>, VisibleItem)>,
 }
 
-/// Key parts, key and spec of a task. `partials` stand in for the mapped port when
-/// they are merged.
+/// Everything that a task sees.
+pub(super) struct TaskInputs {
+    pub(super) ports: Vec<VisiblePort>,
+    /// In `merge`: the results of the `partial` tasks, in place of the mapped port.
+    pub(super) partials: Option<(PortName, Vec<BlobRef>)>,
+}
+
+/// A table on a port.
+pub(super) type PortTable = (PortName, Schema, Vec<Arc<Part>>);
+
+impl TaskInputs {
+    /// The tables on ports that carry one item: outputs are assembled with them.
+    pub(super) fn into_tables(self) -> Vec<PortTable> {
+        let table = |VisiblePort { port, mut items }: VisiblePort| match (items.len(), items.pop()) {
+            (1, Some((_, VisibleItem::Table { schema, parts }))) => Some((port, schema, parts)),
+            _ => None,
+        };
+        self.ports.into_iter().filter_map(table).collect()
+    }
+}
+
+/// Key parts, key and spec of a task.
 pub(super) fn task(
     node: &Node,
     plan: &StepPlan,
     phase: Phase,
-    seen: &[SeenPort],
-    partials: Option<(&PortName, Vec<BlobRef>)>,
+    TaskInputs { ports, partials }: &TaskInputs,
 ) -> (KeyParts, ActionKey, TaskSpec) {
-    let mut inputs = Vec::with_capacity(seen.len());
-    let mut specs = Vec::with_capacity(seen.len());
-    for SeenPort { port, items } in seen {
+    let mut inputs = Vec::with_capacity(ports.len());
+    let mut specs = Vec::with_capacity(ports.len());
+    for VisiblePort { port, items } in ports {
         let reads = plan.reads.iter().find(|(name, _)| name == port).map_or(&[][..], |(_, columns)| columns);
-        let mut parts_of = Vec::with_capacity(items.len());
-        let mut items_of = Vec::with_capacity(items.len());
-        for (instance, item) in items {
-            let label = instance.clone().unwrap_or_default().as_str().to_owned();
-            let content = match item {
-                Seen::Blob(blob) => {
-                    items_of.push(InputItem::Blob { instance: label, blob: *blob });
-                    Content::Blob(blob.digest)
-                }
-                Seen::Table { schema, parts } => {
-                    let read: Vec<(usize, _)> = reads.iter().filter_map(|name| schema.find(name.as_str())).collect();
-                    let fields = read.iter().map(|(_, field)| (*field).clone()).collect();
-                    let cut = |part: &Arc<Part>| TablePart {
-                        rows: part.rows,
-                        columns: read.iter().map(|(place, _)| part.columns[*place].clone()).collect(),
-                    };
-                    let columns = read.iter().map(|(place, field)| ColumnParts {
-                        name: field.name.clone(),
-                        data_type: field.data_type.clone(),
-                        nullable: field.nullable,
-                        chunks: parts.iter().map(|part| part.columns[*place].digest()).collect(),
-                    });
-                    let content = Content::Table {
-                        rows: parts.iter().map(|part| part.rows).collect(),
-                        columns: columns.collect(),
-                    };
-                    items_of.push(InputItem::Table { instance: label, fields, parts: parts.iter().map(cut).collect() });
-                    content
-                }
-            };
-            parts_of.push(ItemParts { instance: instance.clone(), content });
-        }
+        let (parts_of, items_of) = items.iter().map(|(instance, item)| visible(instance.as_ref(), item, reads)).unzip();
         inputs.push(InputParts { port: port.clone(), items: parts_of });
         specs.push(TaskInput { port: port.clone(), items: items_of });
     }
@@ -78,7 +65,7 @@ pub(super) fn task(
         let content = Content::Partials(blobs.iter().map(|blob| blob.digest).collect());
         inputs.push(InputParts { port: port.clone(), items: vec![ItemParts { instance: None, content }] });
         inputs.sort_by(|a, b| a.port.cmp(&b.port));
-        partial_blobs = blobs;
+        partial_blobs.clone_from(blobs);
     }
     let outputs = node.used.manifest.outputs.iter().map(|port| match port.kind {
         PortKind::Blob => OutputPlan::Blob { port: port.name.clone() },
@@ -91,7 +78,7 @@ pub(super) fn task(
     let parts = KeyParts { component: node.used.digest, params: node.params.clone(), phase, inputs, grants };
     let key = parts.key();
     let spec = TaskSpec {
-        seed: *key.as_bytes(),
+        key,
         grants: node.granted.grants.clone(),
         params: node.params.as_str().to_owned(),
         phase,
@@ -100,7 +87,32 @@ pub(super) fn task(
         partials: partial_blobs,
         outputs: outputs.collect(),
         limits: node.limits,
-        progress: None,
     };
     (parts, key, spec)
+}
+
+/// An item in the key and in the spec: what the plan reads of it, and nothing else.
+fn visible(instance: Option<&CanonicalJson>, item: &VisibleItem, reads: &[ColumnName]) -> (ItemParts, InputItem) {
+    let label = instance.cloned().unwrap_or_default().as_str().to_owned();
+    let (content, item) = match item {
+        VisibleItem::Blob(blob) => (Content::Blob(blob.digest), InputItem::Blob { instance: label, blob: *blob }),
+        VisibleItem::Table { schema, parts } => {
+            let read: Vec<(usize, _)> = reads.iter().filter_map(|name| schema.find(name.as_str())).collect();
+            let fields = read.iter().map(|(_, field)| (*field).clone()).collect();
+            let cut = |part: &Arc<Part>| TablePart {
+                rows: part.rows,
+                columns: read.iter().map(|(index, _)| part.columns[*index].clone()).collect(),
+            };
+            let columns = read.iter().map(|(index, field)| ColumnParts {
+                name: field.name.clone(),
+                data_type: field.data_type.clone(),
+                nullable: field.nullable,
+                chunks: parts.iter().map(|part| part.columns[*index].digest()).collect(),
+            });
+            let rows = parts.iter().map(|part| part.rows).collect();
+            let content = Content::Table { rows, columns: columns.collect() };
+            (content, InputItem::Table { instance: label, fields, parts: parts.iter().map(cut).collect() })
+        }
+    };
+    (ItemParts { instance: instance.cloned(), content }, item)
 }

@@ -1,63 +1,76 @@
-//! The trace of a run that ended well: all that it looked at, and what came of it.
+//! The trace of a run that ended well: everything that it looked at, and its results.
 //!
-//! As long as everything that a run looked at is as it was, another would come to the
-//! same end, and it is told without parsing, planning and making keys. A trace knows no
-//! rule of its own for what is cached: whatever differs, is missing or cannot be told
-//! leaves the run to the loop. What a run looked at is
+//! As long as everything that a run looked at is unchanged, another run would end in the same
+//! way, so its events are replayed without parsing, planning or making keys. A trace has no
+//! cache rule of its own: whatever differs, is missing or cannot be checked leads to a normal
+//! run. A run looks at
 //!
 //! ```text
 //! the program      its stamp: with it the standard steps, and how keys are made
-//! what was asked   the name of the pipeline file, `--set`, params files
+//! the request      the name of the pipeline file, `--set`, params files
 //! pipeline files   their bytes
 //! components       bytes of files; sources of crates, as far as a build looks at them
 //! sources          names of files, and their bytes by `Store::source_digest`
 //! the store        every object that a record names, and the files of tables
-//! exports          their stamps, and where names lead that must not lead to them
+//! exports          their stamps, and where the paths lead that must not lead to them
 //! ```
 //!
-//! A pipeline that asks for more than these (grants, results that expire, results that
-//! are not to be taken from the cache) has no trace.
+//! A pipeline that needs more than this (grants, results that expire, results that are not to
+//! be taken from the cache) has no trace.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use millrace_store::{FileStamp, Store, TableFile};
-use millrace_types::action_record::ObjectRef;
+use millrace_threads::in_chunks;
 use millrace_types::wire::Kind;
-use millrace_types::{BlobRef, ComponentDigest, LogLine};
+use millrace_types::{
+    BlobRef, ComponentDigest, ContentDigest, Digest, LogLine, ObjectRef, Record, Reference, SourceKey, TraceName,
+};
 use serde::{Deserialize, Serialize};
 
 use super::finish::Finished;
-use super::helper::{helper, joined};
-use super::{Loaded, Mode, Options, RunError};
+use super::options::{Loaded, Options, RunError, RunMode};
 use crate::components::Components;
 use crate::event::{Counts, Event, Status, Summary};
 use crate::export::Exported;
 use crate::history::{self, RunRecord};
 use crate::pipeline::{CachePolicy, Overrides, Source};
-use crate::source::{Read, Seen, resolved};
+use crate::source::{Inputs, Read, resolved};
 
-/// Objects that a thread looks for at a time: a look costs about a microsecond.
-const AT_ONCE: usize = 500;
+/// Objects that a thread looks for at least: looking for one costs about a microsecond.
+const MIN_CHUNK: usize = 500;
 
-/// In the order in which it is looked at: what differs most often comes first, and nothing
-/// behind it is even decoded.
-#[derive(Serialize)]
-pub(super) struct Trace(LookedAt, Used, Told);
+/// In the order in which it is checked: what differs most often comes first, and what follows
+/// a difference is not even decoded.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Trace(LookedAt, Used, Replay);
 
-/// What a run was asked, and the files that it read.
+impl Record for Trace {
+    const KIND: Kind = Kind::Trace;
+    type Name = TraceName;
+
+    fn references(&self) -> Vec<Reference> {
+        let Self(_, used, _) = self;
+        let objects = used.objects.iter().copied().chain(used.selections.iter().map(BlobRef::object));
+        let sources = used.unread.iter().map(|source| Reference::Record(Kind::Columns, source.record_name()));
+        objects.map(Reference::Object).chain(sources).collect()
+    }
+}
+
+/// What a run was asked to do, and the files that it read.
 #[derive(Serialize, Deserialize)]
 struct LookedAt {
     program: FileStamp,
-    overrides: [u8; 32],
-    files: Vec<(PathBuf, u64, [u8; 32])>,
+    overrides: ContentDigest,
+    files: Vec<(PathBuf, u64, ContentDigest)>,
     components: Vec<(PathBuf, String, ComponentDigest)>,
     sources: Vec<SourceSeen>,
     exports: Vec<(PathBuf, FileStamp)>,
-    /// Where names lead, of which some are links: an export must not come to be something
+    /// Paths, and where they lead through symbolic links: an export must not become something
     /// that is read.
-    places: Vec<(PathBuf, PathBuf)>,
+    resolved: Vec<(PathBuf, PathBuf)>,
 }
 
 /// What it used of the store.
@@ -65,20 +78,20 @@ struct LookedAt {
 struct Used {
     objects: Vec<ObjectRef>,
     /// Blobs whose content decided what was run.
-    choices: Vec<BlobRef>,
-    /// Where tables are found by their digests.
+    selections: Vec<BlobRef>,
+    /// The files that hold its tables.
     tables: Vec<TableFile>,
-    /// Of columns that no step reads: where they lie.
-    unread: Vec<[u8; 32]>,
+    /// The sources of columns that no step reads.
+    unread: Vec<SourceKey>,
 }
 
-/// What is told of it.
+/// What is replayed.
 #[derive(Serialize, Deserialize)]
-struct Told {
+struct Replay {
     instances: usize,
-    /// With every task as cached.
+    /// The run, with every task as cached.
     run: RunRecord,
-    /// What tasks wrote, by their place in the run.
+    /// What tasks logged, by their index in the run.
     logs: Vec<(usize, Vec<LogLine>)>,
 }
 
@@ -86,7 +99,7 @@ struct Told {
 #[derive(Serialize, Deserialize)]
 pub(super) struct SourceSeen {
     name: String,
-    seen: Seen,
+    inputs: Inputs,
     rows: u64,
     parts: usize,
 }
@@ -94,46 +107,46 @@ pub(super) struct SourceSeen {
 impl SourceSeen {
     pub(super) fn of(source: &Source, read: &Read) -> Self {
         let (rows, parts) = (read.table.rows(), read.table.parts.len());
-        Self { name: source.name.to_string(), seen: read.seen.clone(), rows, parts }
+        Self { name: source.name.to_string(), inputs: read.inputs.clone(), rows, parts }
     }
 }
 
-/// What exports are held against, by name; none where a file of a source is a link.
+/// The paths that exports must not lead to; `None` where a file of a source is a link.
 fn names(
     options: &Options,
     loaded: &Loaded,
     sources: &[SourceSeen],
     exports: &[Exported],
 ) -> Option<BTreeSet<PathBuf>> {
-    if sources.iter().any(|source| source.seen.has_links()) {
+    if sources.iter().any(|source| source.inputs.has_links()) {
         return None;
     }
     let mut names: BTreeSet<PathBuf> = exports.iter().map(|(path, _)| path.clone()).collect();
     names.extend(options.overrides.files.iter().cloned());
     names.extend(loaded.pipeline.files.iter().map(|file| file.path.clone()));
     names.insert(options.store.root().to_owned());
-    names.extend(sources.iter().flat_map(|source| source.seen.folders()));
+    names.extend(sources.iter().flat_map(|source| source.inputs.folders()));
     Some(names)
 }
 
-/// The name of the trace: one for each way in which a pipeline file is named.
-fn name(options: &Options) -> [u8; 32] {
+/// The name of the trace: one for each path by which a pipeline file is named.
+fn name(options: &Options) -> TraceName {
     let path = std::path::absolute(&options.pipeline).unwrap_or_else(|_| options.pipeline.clone());
     let mut hasher = blake3::Hasher::new_derive_key("millrace 2026-11 trace of a run");
     for path in [&path, &options.pipeline] {
         hasher.update(&(path.as_os_str().len() as u64).to_le_bytes());
         hasher.update(path.as_os_str().as_encoded_bytes());
     }
-    *hasher.finalize().as_bytes()
+    hasher.finalize().into()
 }
 
 fn program() -> Option<FileStamp> {
     Some(FileStamp::new(&std::env::current_exe().and_then(std::fs::metadata).ok()?))
 }
 
-fn digest_of(overrides: &Overrides) -> [u8; 32] {
+fn digest_of(overrides: &Overrides) -> ContentDigest {
     let text = serde_json::to_vec(&(&overrides.values, &overrides.files)).unwrap_or_default();
-    *blake3::hash(&text).as_bytes()
+    ContentDigest::of(&text)
 }
 
 impl Trace {
@@ -147,22 +160,22 @@ impl Trace {
         mut run: RunRecord,
     ) -> Option<Self> {
         let is_plain = |node: &crate::graph::Node| node.cache == CachePolicy::On && node.granted.digests.is_empty();
-        if options.mode != Mode::Run || !finished.summary.ok || !loaded.graph.nodes.iter().all(is_plain) {
+        if options.mode != RunMode::Run || !finished.summary.ok || !loaded.graph.nodes.iter().all(is_plain) {
             return None;
         }
         run.tasks.iter_mut().for_each(|task| task.status = Status::Cached);
         run.counts = Counts { total: run.tasks.len(), cached: run.tasks.len(), ..Counts::default() };
         let files = loaded.pipeline.files.iter().map(|file| {
             let text = file.text.as_bytes();
-            (file.path.clone(), text.len() as u64, *blake3::hash(text).as_bytes())
+            (file.path.clone(), text.len() as u64, ContentDigest::of(text))
         });
         let names = if exports.is_empty() { BTreeSet::new() } else { names(options, loaded, &sources, &exports)? };
-        let place = |name: PathBuf| {
-            let place = resolved(&name);
-            (name, place)
+        let with_target = |path: PathBuf| {
+            let target = resolved(&path);
+            (path, target)
         };
         let looked_at = LookedAt {
-            places: names.into_iter().map(place).collect(),
+            resolved: names.into_iter().map(with_target).collect(),
             program: program()?,
             overrides: digest_of(&options.overrides),
             files: files.collect(),
@@ -172,29 +185,29 @@ impl Trace {
         };
         let used = Used {
             objects: std::mem::take(&mut finished.objects),
-            choices: std::mem::take(&mut finished.choices),
+            selections: std::mem::take(&mut finished.selections),
             tables: std::mem::take(&mut finished.tables),
             unread: std::mem::take(&mut finished.unread),
         };
-        let told = Told { instances: loaded.graph.nodes.len(), run, logs: std::mem::take(&mut finished.logs) };
-        Some(Self(looked_at, used, told))
+        let replay = Replay { instances: loaded.graph.nodes.len(), run, logs: std::mem::take(&mut finished.logs) };
+        Some(Self(looked_at, used, replay))
     }
 
-    /// Keeps the trace. It is a shortcut: not to have it is no failure.
+    /// Stores the trace. It is only a shortcut, so failing to store it is no failure.
     pub(super) fn keep(&self, options: &Options) {
-        let Self(_, used, told) = self;
-        let about = told.run.about() + 64 * used.objects.len();
-        let _ = options.store.put_sized_record(Kind::Trace, &name(options), self, about);
+        let Self(_, used, replay) = self;
+        let size_hint = replay.run.size_hint() + 64 * used.objects.len();
+        let _ = options.store.put_sized_record(&name(options), self, size_hint);
     }
 }
 
 impl LookedAt {
-    /// Whether all of it is as it was; then how long the look at each source took, in
+    /// If all of it is unchanged: the time that the check of each source took, in
     /// microseconds.
-    fn holds(&self, options: &Options) -> Option<Vec<u64>> {
+    fn unchanged(&self, options: &Options) -> Option<Vec<u64>> {
         let store = &options.store;
         let asked = self.overrides == digest_of(&options.overrides) && Some(self.program) == program();
-        let same = |(path, size, digest): &(PathBuf, u64, [u8; 32])| is_file(path, *size, digest);
+        let same = |(path, size, digest): &(PathBuf, u64, ContentDigest)| is_file(path, *size, digest);
         if !asked || !self.files.iter().all(same) {
             return None;
         }
@@ -206,59 +219,48 @@ impl LookedAt {
         }
         let source = |source: &SourceSeen| {
             let started = Instant::now();
-            source.seen.holds(store).then(|| started.elapsed().as_micros() as u64)
+            source.inputs.is_unchanged(store).then(|| started.elapsed().as_micros() as u64)
         };
         let walls = self.sources.iter().map(source).collect::<Option<Vec<u64>>>()?;
         let stamp = |path: &Path| std::fs::metadata(path).ok().map(|meta| FileStamp::new(&meta));
         let exports = self.exports.iter().all(|(path, known)| stamp(path) == Some(*known));
-        let places = || self.places.iter().all(|(name, place)| resolved(name) == *place);
-        let no_links = || self.exports.is_empty() || !self.sources.iter().any(|source| source.seen.has_links());
-        (exports && places() && no_links()).then_some(walls)
+        let targets = || self.resolved.iter().all(|(path, target)| resolved(path) == *target);
+        let no_links = || self.exports.is_empty() || !self.sources.iter().any(|source| source.inputs.has_links());
+        (exports && targets() && no_links()).then_some(walls)
     }
 }
 
 impl Used {
     /// Whether the store has all of it.
-    fn is_kept(&self, store: &Store, threads: usize) -> bool {
-        self.choices.iter().all(|blob| store.is_blob_whole(blob))
-            && self.unread.iter().all(|source| store.has_record(Kind::Columns, source))
-            && all(&self.objects, threads, |object| store.has(object))
+    fn is_stored(&self, store: &Store, threads: usize) -> bool {
+        let has_all = |objects: &[ObjectRef]| objects.iter().all(|object| store.has(object));
+        self.selections.iter().all(|blob| store.is_blob_intact(blob))
+            && self.unread.iter().all(|source| store.has_record(Kind::Columns, &source.record_name()))
+            && in_chunks(&self.objects, threads, MIN_CHUNK, has_all).into_iter().all(|has| has)
             && self.tables.iter().all(|file| store.has_tables(file))
     }
 }
 
-/// Whether something is so of all, asked on as many threads as pay.
-fn all<T: Sync>(items: &[T], threads: usize, is_so: impl Fn(&T) -> bool + Sync) -> bool {
-    let mut pieces = items.chunks(items.len().div_ceil(threads.max(1)).max(AT_ONCE));
-    let first = pieces.next().unwrap_or_default();
-    std::thread::scope(|scope| {
-        let is_so = &is_so;
-        let of_piece = move |piece: &[T]| piece.iter().all(is_so);
-        let others: Vec<_> = pieces.map(|piece| (piece, helper(scope, move || of_piece(piece)))).collect();
-        let first = of_piece(first);
-        others.into_iter().fold(first, |all, (piece, other)| joined(other).unwrap_or_else(|| of_piece(piece)) && all)
-    })
+/// Whether a file has these bytes.
+fn is_file(path: &Path, size: u64, digest: &ContentDigest) -> bool {
+    let has_size = std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() == size);
+    has_size && std::fs::read(path).is_ok_and(|bytes| ContentDigest::of(&bytes) == *digest)
 }
 
-fn is_file(path: &Path, size: u64, digest: &[u8; 32]) -> bool {
-    let is_so_long = std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() == size);
-    is_so_long && std::fs::read(path).is_ok_and(|bytes| blake3::hash(&bytes) == *digest)
-}
-
-/// Tells the run whose trace is there, if another would come to the same end.
+/// Replays the last run, if a new one would end in the same way.
 pub(super) fn replay(
     options: &Options,
     started: Instant,
     emit: &mut (dyn FnMut(Event) + Send),
 ) -> Option<Result<Summary, RunError>> {
-    let trace = options.store.record_body(Kind::Trace, &name(options))?;
+    let trace = options.store.record_body::<Trace>(&name(options))?;
     let (looked_at, rest) = postcard::take_from_bytes::<LookedAt>(&trace).ok()?;
-    let walls = looked_at.holds(options)?;
+    let walls = looked_at.unchanged(options)?;
     let (used, rest) = postcard::take_from_bytes::<Used>(rest).ok()?;
-    if !used.is_kept(&options.store, options.jobs) {
+    if !used.is_stored(&options.store, options.jobs) {
         return None;
     }
-    let Told { instances, mut run, logs } = postcard::from_bytes(rest).ok()?;
+    let Replay { instances, mut run, logs } = postcard::from_bytes(rest).ok()?;
     run.id = history::new_id();
     run.path = history::absolute(&options.pipeline);
     emit(Event::RunStarted { run: run.id.clone(), pipeline: run.pipeline.clone(), instances });
@@ -268,7 +270,7 @@ pub(super) fn replay(
     }
     emit(Event::TasksFound { total: run.tasks.len() });
     let mut logs: BTreeMap<usize, Vec<LogLine>> = logs.into_iter().collect();
-    for (place, task) in run.tasks.iter().enumerate() {
+    for (index, task) in run.tasks.iter().enumerate() {
         emit(Event::TaskFinished {
             step: task.instance.clone(),
             part: task.part,
@@ -276,7 +278,7 @@ pub(super) fn replay(
             key: task.key,
             status: task.status,
             cost: task.cost,
-            log: logs.remove(&place).unwrap_or_default(),
+            log: logs.remove(&index).unwrap_or_default(),
             failure: None,
             near: Vec::new(),
             reason: None,

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{Param, Pipeline, scalar};
+use super::model::{Param, Pipeline};
+use super::reference::scalar;
 use crate::diagnostic::{Diagnostic, nearest};
 
 /// What is set from outside, in the order of precedence: files first, then
@@ -83,7 +84,7 @@ impl Pipeline {
                     Err(message) => {
                         refused.push(name);
                         let error = Diagnostic::new(format!("the param `{name}` cannot be {value}: {message}"));
-                        errors.push(error.at(&param.place, "defined here"));
+                        errors.push(error.at(&param.span, "defined here"));
                     }
                 },
             }
@@ -93,13 +94,13 @@ impl Pipeline {
                 None if refused.contains(&&param.name) => {}
                 None => errors.push(
                     Diagnostic::new(format!("the param `{}` has no value", param.name))
-                        .at(&param.place, "no default here")
+                        .at(&param.span, "no default here")
                         .help(format!("give it a default, or `--set {}=…`", param.name)),
                 ),
                 Some(value) => {
                     if let Err(message) = param.check(value) {
                         let text = format!("the default of the param `{}` is not possible: {message}", param.name);
-                        errors.push(Diagnostic::new(text).at(&param.place, "here"));
+                        errors.push(Diagnostic::new(text).at(&param.span, "here"));
                     }
                 }
             }

@@ -5,19 +5,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use millrace_tables::read::Format;
+use millrace_types::DeclaredLimits;
 use millrace_types::limits::parse_duration;
 use millrace_types::{DataType, PortName, StepName, bounds};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::value::{Entry, Reader};
-use super::{CachePolicy, Export, Located, Param, PartialLimits, Pipeline, Source, Step, StepGrants};
-use crate::diagnostic::{Diagnostic, Place, SourceFile};
+use super::model::{CachePolicy, Export, Param, Pipeline, Source, Step, StepGrants};
+use super::value::{Entry, Located, Reader};
+use crate::diagnostic::{Diagnostic, SourceFile, Span};
 
 /// Reads a pipeline file and what it includes.
 ///
 /// # Errors
-/// Everything that is wrong with it, each with its place.
+/// Everything that is wrong with it, each with its span.
 pub fn read(path: &Path) -> Result<Pipeline, Vec<Diagnostic>> {
     let mut errors = Vec::new();
     let file = load(path, None).map_err(|error| vec![error])?;
@@ -35,11 +36,11 @@ pub fn read(path: &Path) -> Result<Pipeline, Vec<Diagnostic>> {
     if errors.is_empty() { Ok(pipeline) } else { Err(errors) }
 }
 
-fn load(path: &Path, from: Option<&Place>) -> Result<Arc<SourceFile>, Diagnostic> {
+fn load(path: &Path, from: Option<&Span>) -> Result<Arc<SourceFile>, Diagnostic> {
     let fail = |what: String| {
         let error = Diagnostic::new(format!("cannot read the pipeline `{}`: {what}", path.display()));
         match from {
-            Some(place) => error.at(place, "included here"),
+            Some(span) => error.at(span, "included here"),
             None if path == Path::new("pipeline.toml") && !path.exists() => {
                 error.help("name the file: `host run PIPELINE.toml`")
             }
@@ -75,8 +76,8 @@ fn read_file(file: &Arc<SourceFile>, pipeline: &mut Pipeline, errors: &mut Vec<D
         Ok(table) => table,
         Err(error) => {
             let range = error.span().unwrap_or(0..0);
-            let place = Place { file: file.clone(), range };
-            errors.push(Diagnostic::new(format!("not valid TOML: {}", error.message().trim())).at(&place, "here"));
+            let span = Span { file: file.clone(), range };
+            errors.push(Diagnostic::new(format!("not valid TOML: {}", error.message().trim())).at(&span, "here"));
             return;
         }
     };
@@ -113,21 +114,21 @@ fn read_file(file: &Arc<SourceFile>, pipeline: &mut Pipeline, errors: &mut Vec<D
             }
             "exports" => {
                 for (key, value) in reader.table("`exports`", value).into_iter().flatten() {
-                    let Some((reference, place)) = reader.text("an export", value) else { continue };
+                    let Some((reference, span)) = reader.text("an export", value) else { continue };
                     let path = key.get_ref().to_string();
-                    pipeline.exports.push(Export { path, folder: folder(file), reference, place });
+                    pipeline.exports.push(Export { path, folder: folder(file), reference, span });
                 }
             }
             _ => reader.unknown("the pipeline file", key, &TOP),
         }
     }
-    for (path, place) in includes {
+    for (path, span) in includes {
         let path = folder(file).join(path);
         if open.contains(&path) {
-            errors.push(Diagnostic::new(format!("`{}` includes itself", path.display())).at(&place, "included here"));
+            errors.push(Diagnostic::new(format!("`{}` includes itself", path.display())).at(&span, "included here"));
             continue;
         }
-        match load(&path, Some(&place)) {
+        match load(&path, Some(&span)) {
             Ok(included) => {
                 let name = pipeline.name.clone();
                 read_file(&included, pipeline, errors, open);
@@ -154,9 +155,9 @@ fn name(reader: &mut Reader<'_>, key: &Spanned<std::borrow::Cow<'_, str>>) -> Op
 }
 
 fn read_param(reader: &mut Reader<'_>, (key, value): Entry<'_, '_>, params: &mut Vec<Param>) {
-    let place = reader.place(key.span());
+    let span = reader.span(key.span());
     let mut param =
-        Param { name: key.get_ref().to_string(), place, ty: None, default: None, min: None, max: None, doc: None };
+        Param { name: key.get_ref().to_string(), span, ty: None, default: None, min: None, max: None, doc: None };
     // A table with a key of a definition is one; any other value is the default.
     let definition = match value.get_ref() {
         DeValue::Table(table) if table.iter().any(|(key, _)| PARAM.contains(&key.get_ref().as_ref())) => Some(table),
@@ -177,7 +178,7 @@ fn read_param(reader: &mut Reader<'_>, (key, value): Entry<'_, '_>, params: &mut
             }
             const TYPES: [&str; 6] = ["float", "int", "string", "bool", "list", "table"];
             if let Some(ty) = param.ty.as_deref().filter(|ty| !TYPES.contains(ty)) {
-                let error = Diagnostic::new(format!("`{ty}` is no type of a param")).at(&param.place, "here");
+                let error = Diagnostic::new(format!("`{ty}` is no type of a param")).at(&param.span, "here");
                 reader.errors.push(error.suggest(ty, TYPES));
             }
         }
@@ -191,8 +192,8 @@ fn read_source(reader: &mut Reader<'_>, (key, value): Entry<'_, '_>) -> Option<S
     let mut path = None;
     let mut source = Source {
         name,
-        place: reader.place(key.span()),
-        path: (String::new(), reader.place(value.span())),
+        span: reader.span(key.span()),
+        path: (String::new(), reader.span(value.span())),
         folder: folder(reader.file),
         format: None,
         columns: None,
@@ -207,10 +208,10 @@ fn read_source(reader: &mut Reader<'_>, (key, value): Entry<'_, '_>) -> Option<S
         match key.get_ref().as_ref() {
             "path" => path = reader.text("`path`", value),
             "format" => {
-                if let Some((text, place)) = reader.text("`format`", value) {
+                if let Some((text, span)) = reader.text("`format`", value) {
                     source.format = Format::named(&text);
                     if source.format.is_none() {
-                        let error = Diagnostic::new(format!("`{text}` is no format")).at(&place, "not known");
+                        let error = Diagnostic::new(format!("`{text}` is no format")).at(&span, "not known");
                         reader.errors.push(error.suggest(&text, ["csv", "ndjson", "parquet", "arrow"]));
                     }
                 }
@@ -223,10 +224,10 @@ fn read_source(reader: &mut Reader<'_>, (key, value): Entry<'_, '_>) -> Option<S
             }
             "types" => {
                 for (key, value) in reader.table("`types`", value).into_iter().flatten() {
-                    let Some((text, place)) = reader.text("a type", value) else { continue };
+                    let Some((text, span)) = reader.text("a type", value) else { continue };
                     match text.parse::<DataType>() {
-                        Ok(data_type) => drop(source.types.insert(key.get_ref().to_string(), (data_type, place))),
-                        Err(error) => reader.errors.push(Diagnostic::new(error.to_string()).at(&place, "no type")),
+                        Ok(data_type) => drop(source.types.insert(key.get_ref().to_string(), (data_type, span))),
+                        Err(error) => reader.errors.push(Diagnostic::new(error.to_string()).at(&span, "no type")),
                     }
                 }
             }
@@ -267,17 +268,17 @@ fn read_source(reader: &mut Reader<'_>, (key, value): Entry<'_, '_>) -> Option<S
 fn read_step(reader: &mut Reader<'_>, (key, value): Entry<'_, '_>) -> Option<Step> {
     let name = name(reader, key)?;
     let table = reader.table("a step", value)?;
-    let place = reader.place(key.span());
+    let span = reader.span(key.span());
     let mut uses = None;
     let mut step = Step {
         name,
-        place: place.clone(),
-        uses: (String::new(), place.clone()),
+        span: span.clone(),
+        uses: (String::new(), span.clone()),
         folder: folder(reader.file),
         inputs: Vec::new(),
-        params: Located { value: serde_json::json!({}), places: [(String::new(), place)].into() },
+        params: Located { value: serde_json::json!({}), spans: [(String::new(), span)].into() },
         matrix: Vec::new(),
-        limits: PartialLimits::default(),
+        limits: DeclaredLimits::default(),
         grants: StepGrants::default(),
         cache: CachePolicy::On,
     };
@@ -285,13 +286,13 @@ fn read_step(reader: &mut Reader<'_>, (key, value): Entry<'_, '_>) -> Option<Ste
         match key.get_ref().as_ref() {
             "uses" => uses = reader.text("`uses`", value),
             "input" => {
-                step.inputs.extend(reader.text("`input`", value).map(|(text, place)| (None, text, place)));
+                step.inputs.extend(reader.text("`input`", value).map(|(text, span)| (None, text, span)));
             }
             "inputs" => {
                 for (key, value) in reader.table("`inputs`", value).into_iter().flatten() {
-                    let Some((text, place)) = reader.text("an input", value) else { continue };
+                    let Some((text, span)) = reader.text("an input", value) else { continue };
                     match PortName::new(key.get_ref()) {
-                        Ok(port) => step.inputs.push((Some(port), text, place)),
+                        Ok(port) => step.inputs.push((Some(port), text, span)),
                         Err(error) => reader.error(key.span(), error.to_string(), "not a port"),
                     }
                 }
@@ -331,8 +332,8 @@ fn read_grants(reader: &mut Reader<'_>, value: &Spanned<DeValue<'_>>, grants: &m
         };
         *granted = reader.texts(&format!("`{}`", key.get_ref()), value).unwrap_or_default();
         let twice = (1..granted.len()).find(|i| granted[..*i].iter().any(|(name, _)| *name == granted[*i].0));
-        if let Some((name, place)) = twice.map(|i| &granted[i]) {
-            reader.error(place.range.clone(), format!("`{name}` is granted twice"), "here");
+        if let Some((name, span)) = twice.map(|i| &granted[i]) {
+            reader.error(span.range.clone(), format!("`{name}` is granted twice"), "here");
         }
     }
 }
@@ -340,10 +341,10 @@ fn read_grants(reader: &mut Reader<'_>, value: &Spanned<DeValue<'_>>, grants: &m
 fn read_matrix(
     reader: &mut Reader<'_>,
     value: &Spanned<DeValue<'_>>,
-    matrix: &mut Vec<(String, Vec<serde_json::Value>, Place)>,
+    matrix: &mut Vec<(String, Vec<serde_json::Value>, Span)>,
 ) {
     for (key, value) in reader.table("`matrix`", value).into_iter().flatten() {
-        let place = reader.place(value.span());
+        let span = reader.span(value.span());
         match reader.located(value).value {
             serde_json::Value::Array(mut values) if !values.is_empty() => {
                 let all = values.len();
@@ -357,7 +358,7 @@ fn read_matrix(
                 if values.len() < all {
                     reader.error(value.span(), format!("the matrix value `{}` is there twice", key.get_ref()), "here");
                 }
-                matrix.push((key.get_ref().to_string(), values, place));
+                matrix.push((key.get_ref().to_string(), values, span));
             }
             _ => reader.error(value.span(), "a matrix has a list of values for each name", "this is not"),
         }
@@ -365,20 +366,20 @@ fn read_matrix(
     matrix.sort_by(|a, b| a.0.cmp(&b.0));
 }
 
-fn read_limits(reader: &mut Reader<'_>, value: &Spanned<DeValue<'_>>, limits: &mut PartialLimits) {
+fn read_limits(reader: &mut Reader<'_>, value: &Spanned<DeValue<'_>>, limits: &mut DeclaredLimits) {
     for (key, value) in reader.table("`limits`", value).into_iter().flatten() {
-        let Some((text, place)) = reader.text("a limit", value) else { continue };
+        let Some((text, span)) = reader.text("a limit", value) else { continue };
         let error = match key.get_ref().as_ref() {
             "memory" => text.parse().map(|memory| limits.memory = Some(memory)).err(),
             "fuel" => text.parse().map(|fuel| limits.fuel = Some(fuel)).err(),
-            "time" => parse_duration(&text).map(|time| limits.time = Some(time)).err(),
+            "time" => parse_duration(&text).map(|time| limits.time_ms = Some(time.as_millis() as u64)).err(),
             _ => {
                 reader.unknown("`limits`", key, &LIMITS);
                 None
             }
         };
         if let Some(error) = error {
-            reader.errors.push(Diagnostic::new(error.to_string()).at(&place, "here"));
+            reader.errors.push(Diagnostic::new(error.to_string()).at(&span, "here"));
         }
     }
 }
@@ -394,19 +395,18 @@ fn read_cache(reader: &mut Reader<'_>, value: &Spanned<DeValue<'_>>) -> CachePol
                     reader.unknown("`cache`", key, &["max-age"]);
                     continue;
                 }
-                let Some((text, place)) = reader.text("`max-age`", value) else { continue };
+                let Some((text, span)) = reader.text("`max-age`", value) else { continue };
                 match parse_duration(&text) {
                     Ok(age) => policy = CachePolicy::MaxAge(age),
-                    Err(error) => reader.errors.push(Diagnostic::new(error.to_string()).at(&place, "here")),
+                    Err(error) => reader.errors.push(Diagnostic::new(error.to_string()).at(&span, "here")),
                 }
             }
             return policy;
         }
         _ => {}
     }
-    let place = reader.place(value.span());
-    let error =
-        Diagnostic::new("`cache` is \"on\", \"off\" or { max-age = \"7d\" }").at(&place, "this is none of them");
+    let span = reader.span(value.span());
+    let error = Diagnostic::new("`cache` is \"on\", \"off\" or { max-age = \"7d\" }").at(&span, "this is none of them");
     reader.errors.push(error);
     CachePolicy::On
 }
@@ -414,24 +414,24 @@ fn read_cache(reader: &mut Reader<'_>, value: &Spanned<DeValue<'_>>) -> CachePol
 /// Names are one space: a reference does not say whether it means a source or a
 /// step.
 fn check_names(pipeline: &Pipeline, errors: &mut Vec<Diagnostic>) {
-    let sources = pipeline.sources.iter().map(|source| (source.name.as_str(), &source.place));
-    let steps = pipeline.steps.iter().map(|step| (step.name.as_str(), &step.place));
-    let params = pipeline.params.iter().map(|param| (param.name.as_str(), &param.place));
-    let exports = pipeline.exports.iter().map(|export| (export.path.as_str(), &export.place));
+    let sources = pipeline.sources.iter().map(|source| (source.name.as_str(), &source.span));
+    let steps = pipeline.steps.iter().map(|step| (step.name.as_str(), &step.span));
+    let params = pipeline.params.iter().map(|param| (param.name.as_str(), &param.span));
+    let exports = pipeline.exports.iter().map(|export| (export.path.as_str(), &export.span));
     for (what, names) in [
         ("source or step", sources.chain(steps).collect::<Vec<_>>()),
         ("param", params.collect()),
         ("export", exports.collect()),
     ] {
-        let mut seen: BTreeMap<&str, &Place> = BTreeMap::new();
-        for (name, place) in names {
+        let mut seen: BTreeMap<&str, &Span> = BTreeMap::new();
+        for (name, span) in names {
             match seen.get(name) {
                 Some(first) => errors.push(
                     Diagnostic::new(format!("two definitions of the {what} `{name}`"))
                         .at(first, "the first")
-                        .at(place, "the second"),
+                        .at(span, "the second"),
                 ),
-                None => drop(seen.insert(name, place)),
+                None => drop(seen.insert(name, span)),
             }
         }
     }

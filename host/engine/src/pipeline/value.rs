@@ -1,4 +1,4 @@
-//! TOML values as JSON, with the place of every one of them.
+//! TOML values as JSON, with the span of every one of them.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -8,7 +8,7 @@ use serde_json::{Map, Number, Value};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::diagnostic::{Diagnostic, Place, SourceFile};
+use crate::diagnostic::{Diagnostic, SourceFile, Span};
 
 /// A value and where each part of it stands, by path: ``, `columns.x`, `list[2]`.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,16 +16,16 @@ pub struct Located {
     /// The value.
     pub value: Value,
     /// By path.
-    pub places: HashMap<String, Place>,
+    pub spans: HashMap<String, Span>,
 }
 
 impl Located {
     /// Where the value at a path stands, or the nearest thing around it.
-    pub fn place(&self, path: &str) -> Option<&Place> {
+    pub fn span(&self, path: &str) -> Option<&Span> {
         let mut path = path;
         loop {
-            if let Some(place) = self.places.get(path) {
-                return Some(place);
+            if let Some(span) = self.spans.get(path) {
+                return Some(span);
             }
             if path.is_empty() {
                 return None;
@@ -43,13 +43,13 @@ pub(crate) struct Reader<'a> {
 pub(crate) type Entry<'a, 'i> = (&'a Spanned<std::borrow::Cow<'i, str>>, &'a Spanned<DeValue<'i>>);
 
 impl Reader<'_> {
-    pub(crate) fn place(&self, range: Range<usize>) -> Place {
-        Place { file: self.file.clone(), range }
+    pub(crate) fn span(&self, range: Range<usize>) -> Span {
+        Span { file: self.file.clone(), range }
     }
 
     pub(crate) fn error(&mut self, range: Range<usize>, message: impl Into<String>, label: &str) {
-        let place = self.place(range);
-        self.errors.push(Diagnostic::new(message).at(&place, label));
+        let span = self.span(range);
+        self.errors.push(Diagnostic::new(message).at(&span, label));
     }
 
     pub(crate) fn table<'a, 'i>(&mut self, what: &str, value: &'a Spanned<DeValue<'i>>) -> Option<&'a DeTable<'i>> {
@@ -62,9 +62,9 @@ impl Reader<'_> {
         }
     }
 
-    pub(crate) fn text(&mut self, what: &str, value: &Spanned<DeValue<'_>>) -> Option<(String, Place)> {
+    pub(crate) fn text(&mut self, what: &str, value: &Spanned<DeValue<'_>>) -> Option<(String, Span)> {
         match value.get_ref() {
-            DeValue::String(text) => Some((text.to_string(), self.place(value.span()))),
+            DeValue::String(text) => Some((text.to_string(), self.span(value.span()))),
             _ => {
                 self.error(value.span(), format!("{what} is a text"), "this is not");
                 None
@@ -72,7 +72,7 @@ impl Reader<'_> {
         }
     }
 
-    pub(crate) fn texts(&mut self, what: &str, value: &Spanned<DeValue<'_>>) -> Option<Vec<(String, Place)>> {
+    pub(crate) fn texts(&mut self, what: &str, value: &Spanned<DeValue<'_>>) -> Option<Vec<(String, Span)>> {
         match value.get_ref() {
             DeValue::Array(items) => items.iter().map(|item| self.text(&format!("an item of {what}"), item)).collect(),
             _ => {
@@ -94,20 +94,20 @@ impl Reader<'_> {
 
     /// Reports a key that means nothing here.
     pub(crate) fn unknown(&mut self, what: &str, key: &Spanned<std::borrow::Cow<'_, str>>, known: &[&str]) {
-        let place = self.place(key.span());
+        let span = self.span(key.span());
         let name = key.get_ref();
-        let error = Diagnostic::new(format!("unknown key `{name}` in {what}")).at(&place, "not known here");
+        let error = Diagnostic::new(format!("unknown key `{name}` in {what}")).at(&span, "not known here");
         self.errors.push(error.suggest(name, known.iter().copied()));
     }
 
     pub(crate) fn located(&mut self, value: &Spanned<DeValue<'_>>) -> Located {
-        let mut places = HashMap::new();
-        let value = self.json(value, String::new(), &mut places);
-        Located { value, places }
+        let mut spans = HashMap::new();
+        let value = self.json(value, String::new(), &mut spans);
+        Located { value, spans }
     }
 
-    fn json(&mut self, value: &Spanned<DeValue<'_>>, path: String, places: &mut HashMap<String, Place>) -> Value {
-        places.insert(path.clone(), self.place(value.span()));
+    fn json(&mut self, value: &Spanned<DeValue<'_>>, path: String, spans: &mut HashMap<String, Span>) -> Value {
+        spans.insert(path.clone(), self.span(value.span()));
         match value.get_ref() {
             DeValue::String(text) => Value::String(text.to_string()),
             DeValue::Boolean(value) => Value::Bool(*value),
@@ -127,18 +127,18 @@ impl Reader<'_> {
             },
             DeValue::Datetime(datetime) => Value::String(datetime.to_string()),
             DeValue::Array(items) => {
-                let item = |(i, item)| self.json(item, format!("{path}[{i}]"), places);
+                let item = |(i, item)| self.json(item, format!("{path}[{i}]"), spans);
                 Value::Array(items.iter().enumerate().map(item).collect())
             }
-            DeValue::Table(table) => Value::Object(self.object(table, &path, places)),
+            DeValue::Table(table) => Value::Object(self.object(table, &path, spans)),
         }
     }
 
-    fn object(&mut self, table: &DeTable<'_>, path: &str, places: &mut HashMap<String, Place>) -> Map<String, Value> {
+    fn object(&mut self, table: &DeTable<'_>, path: &str, spans: &mut HashMap<String, Span>) -> Map<String, Value> {
         let mut map = Map::new();
         for (key, value) in table {
             let inner = if path.is_empty() { key.get_ref().to_string() } else { format!("{path}.{}", key.get_ref()) };
-            let value = self.json(value, inner, places);
+            let value = self.json(value, inner, spans);
             map.insert(key.get_ref().to_string(), value);
         }
         map

@@ -1,4 +1,4 @@
-//! The files of a source: where it looks for them, and what it saw in them.
+//! The files of a source: the pattern that finds them, and their digests.
 
 use std::path::{Path, PathBuf};
 
@@ -6,34 +6,61 @@ use millrace_store::{FileStamp, Store};
 use millrace_types::SourceDigest;
 use serde::{Deserialize, Serialize};
 
-use crate::diagnostic::{Diagnostic, Place};
+use crate::diagnostic::{Diagnostic, Span};
 use crate::pipeline::Source;
 
-/// Where a source looks for its files.
+/// Why a pattern gives no files.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PatternError {
+    /// It is not a valid pattern.
+    #[error("`{pattern}` is not a valid pattern: {error}")]
+    Invalid {
+        /// The pattern.
+        pattern: String,
+        /// What is wrong with it.
+        error: String,
+    },
+    /// No file matches it.
+    #[error("no file matches `{pattern}` in `{}`", folder.display())]
+    NoMatch {
+        /// The pattern.
+        pattern: String,
+        /// Where the search started.
+        folder: PathBuf,
+    },
+}
+
+/// Where the files of a source are.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Look {
+pub(crate) struct Pattern {
     pattern: String,
     folder: PathBuf,
 }
 
-impl Look {
+impl Pattern {
+    /// The pattern of a source.
     pub(crate) fn of(source: &Source) -> Self {
         Self { pattern: source.path.0.clone(), folder: source.folder.clone() }
     }
 
-    /// The files that are there, sorted by name; a name that is no pattern is taken as it is.
-    pub(crate) fn files(&self) -> Result<Vec<PathBuf>, String> {
+    /// The files that match, sorted by name. A path without special characters matches itself.
+    ///
+    /// # Errors
+    /// When the pattern is not valid, or no file matches.
+    pub(crate) fn files(&self) -> Result<Vec<PathBuf>, PatternError> {
         let Self { pattern, folder } = self;
         if !pattern.contains(['*', '?', '[', '{']) {
             return Ok(vec![folder.join(pattern)]);
         }
         let glob = globset::GlobBuilder::new(pattern).literal_separator(true).build();
-        let glob = glob.map_err(|error| format!("`{pattern}` is no pattern: {error}"))?.compile_matcher();
-        // The part before the first special character says where to look.
+        let glob = glob
+            .map_err(|error| PatternError::Invalid { pattern: pattern.clone(), error: error.to_string() })?
+            .compile_matcher();
+        // The folder before the first special character is where the search starts.
         let fixed = pattern.split(['*', '?', '[', '{']).next().unwrap_or_default();
         let start = fixed.rfind('/').map_or("", |end| &fixed[..end]);
         let mut found = Vec::new();
-        // A pipeline named without a folder lies in this one.
+        // A pipeline path without a folder is in the current one.
         let base = if folder.as_os_str().is_empty() { Path::new(".") } else { folder.as_path() };
         let mut folders = vec![base.join(start)];
         while let Some(folder) = folders.pop() {
@@ -48,13 +75,13 @@ impl Look {
         }
         found.sort();
         if found.is_empty() {
-            return Err(format!("no file matches `{pattern}` in `{}`", base.display()));
+            return Err(PatternError::NoMatch { pattern: pattern.clone(), folder: base.to_owned() });
         }
         Ok(found)
     }
 }
 
-/// The path of a file that may not be there, without links as far as it is.
+/// The absolute path of a file that may not exist, with links resolved as far as it exists.
 pub(crate) fn resolved(path: &Path) -> PathBuf {
     let absolute = std::path::absolute(path).unwrap_or_default();
     let there = absolute.ancestors().find_map(|above| Some((above, above.canonicalize().ok()?)));
@@ -62,35 +89,35 @@ pub(crate) fn resolved(path: &Path) -> PathBuf {
     absolute.strip_prefix(above).map_or_else(|_| absolute.clone(), |rest| real.join(rest))
 }
 
-/// Whether a file is one that the pattern of a source asks for.
+/// Whether a file would match the pattern of a source.
 pub(crate) fn matches(source: &Source, path: &Path) -> bool {
     let glob = globset::GlobBuilder::new(&source.path.0).literal_separator(true).build();
     let base = resolved(if source.folder.as_os_str().is_empty() { Path::new(".") } else { &source.folder });
     resolved(path).strip_prefix(base).is_ok_and(|name| glob.is_ok_and(|glob| glob.compile_matcher().is_match(name)))
 }
 
-/// Where a source looked, and what it saw in the files that were there.
+/// The pattern of a source, and the files that it matched, with their digests.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Seen {
-    pub(super) look: Look,
+pub(crate) struct Inputs {
+    pub(super) pattern: Pattern,
     pub(super) files: Vec<(PathBuf, SourceDigest)>,
 }
 
-impl Seen {
-    /// Whether one of the files is a link.
+impl Inputs {
+    /// Whether one of the files is a symbolic link.
     pub(crate) fn has_links(&self) -> bool {
         self.files.iter().any(|(file, _)| file.is_symlink())
     }
 
-    /// The folders that the files lie in.
+    /// The folders of the files.
     pub(crate) fn folders(&self) -> impl Iterator<Item = PathBuf> + '_ {
         let here = |folder: &Path| if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder.to_owned() };
         self.files.iter().filter_map(|(file, _)| file.parent()).map(here)
     }
 
-    /// Whether another look sees the same.
-    pub(crate) fn holds(&self, store: &Store) -> bool {
-        let Ok(files) = self.look.files() else { return false };
+    /// Whether the pattern still matches the same files with the same content.
+    pub(crate) fn is_unchanged(&self, store: &Store) -> bool {
+        let Ok(files) = self.pattern.files() else { return false };
         let same = |(file, known): (&PathBuf, &(PathBuf, SourceDigest))| {
             *file == known.0 && store.source_digest(file).is_ok_and(|digest| digest == known.1)
         };
@@ -98,15 +125,15 @@ impl Seen {
     }
 }
 
-/// A file's digest, and what a stat said of it before.
+/// A file's digest, and its stamp from before it was read.
 pub(super) type Digested = (SourceDigest, FileStamp);
 
 /// The digests of files, in their order.
-pub(super) fn digests(store: &Store, files: &[PathBuf], place: &Place) -> Result<Vec<Digested>, Diagnostic> {
-    store.sources(files).map_err(|error| Diagnostic::new(error.to_string()).at(place, "this file"))
+pub(super) fn digests(store: &Store, files: &[PathBuf], span: &Span) -> Result<Vec<Digested>, Diagnostic> {
+    store.sources(files).map_err(|error| Diagnostic::new(error.to_string()).at(span, "this file"))
 }
 
-/// The first file that is not as it was.
+/// The first file that has changed.
 pub(super) fn changed<'f>(store: &Store, files: &'f [PathBuf], digests: &[Digested]) -> Option<&'f PathBuf> {
-    files.iter().zip(digests).find(|(file, digested)| !store.is_as_it_was(file, digested)).map(|(file, _)| file)
+    files.iter().zip(digests).find(|(file, digested)| !store.is_unchanged(file, digested)).map(|(file, _)| file)
 }

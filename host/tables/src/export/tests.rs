@@ -4,7 +4,7 @@ use arrow::array::{Float64Array, Int64Array, StringArray};
 use millrace_types::{ColumnName, DataType, Field};
 
 use super::*;
-use crate::Threads;
+use millrace_threads::Threads;
 
 type Table = (Schema, Vec<ColumnBytes>);
 

@@ -1,8 +1,8 @@
 //! Arrow IPC, files and streams: a record batch is a part, or several of one size when it
 //! is large.
 //!
-//! Columns that nobody asked for are not decoded. Of a file all threads read batches; a
-//! stream has no table of contents, and is read from front to back.
+//! Columns that are not selected are not decoded. The batches of a file are read by all
+//! threads; a stream has no table of contents and is read from front to back.
 
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
@@ -13,17 +13,18 @@ use ::arrow::datatypes::{Schema as ArrowSchema, SchemaRef};
 use ::arrow::error::ArrowError;
 use ::arrow::ipc::reader::{FileReader, StreamReader};
 use ::arrow::record_batch::{RecordBatch, RecordBatchReader};
+use millrace_threads::Threads;
 use millrace_types::Schema;
 
+use super::columnar::{check_names, declared, each_unit};
+use super::error::ReadError;
 use super::open::regular;
-use super::predicate::Batch;
-use super::{ReadError, ReadOptions, Shaper, Sink, by_threads, place_of};
-use crate::threads::Threads;
-
-/// The schema, from the end of a file or the beginning of a stream.
-pub(super) fn peek(path: &Path, options: &ReadOptions) -> Option<Schema> {
-    super::unpacked(&Batches::open(path, None).ok()?.schema(), options)
-}
+use super::options::ReadOptions;
+use super::part_id::PartId;
+use super::predicate::{Batch, unpacked};
+use super::reader::{Peek, Reader};
+use super::shaper::Shaper;
+use super::sink::Sink;
 
 fn broken(path: &Path) -> impl Fn(ArrowError) -> ReadError + '_ {
     move |error| ReadError::content(path, None, format!("not usable as Arrow IPC: {error}"))
@@ -35,7 +36,7 @@ enum Batches {
 }
 
 impl Batches {
-    /// With all columns, or those at some places.
+    /// With all columns, or those at these indices.
     fn open(path: &Path, columns: Option<&[usize]>) -> Result<Self, ReadError> {
         let mut file = regular(path).map_err(ReadError::io(path))?;
         let mut magic = [0; 6];
@@ -57,92 +58,97 @@ impl Batches {
     }
 }
 
-pub(super) fn read(
-    files: &[PathBuf],
-    options: &ReadOptions,
-    threads: &Threads,
-    sink: &dyn Sink,
-) -> Result<Schema, ReadError> {
-    let shaper = Shaper::new(options);
-    for (number, path) in (0u64..).zip(files) {
-        let columns = wanted(path, options)?;
-        let mut batches = 0;
-        let schema = match Batches::open(path, columns.as_deref())? {
-            Batches::File(file) => {
-                batches = file.num_batches();
-                let open = || match Batches::open(path, columns.as_deref())? {
-                    Batches::File(file) => Ok(file),
-                    Batches::Stream(_) => Err(ReadError::content(path, None, "it changed while it was read")),
-                };
-                by_threads(path, batches, threads, open, |file: &mut FileReader<_>, index| {
-                    file.set_index(index).map_err(broken(path))?;
-                    let batch = file.next().transpose().map_err(broken(path))?;
-                    batch.map_or(Ok(()), |batch| emit(&shaper, number, index, path, &batch, sink))
-                })?;
-                file.schema()
-            }
-            Batches::Stream(stream) => {
-                let schema = RecordBatchReader::schema(&stream);
-                for (index, batch) in stream.enumerate() {
-                    emit(&shaper, number, index, path, &batch.map_err(broken(path))?, sink)?;
-                    batches += 1;
-                }
-                schema
-            }
-        };
-        if batches == 0 {
-            // The schema alone.
-            shaper.emit(path, Batch::empty(schema), sink)?;
-        }
+/// The reader of Arrow IPC.
+pub(super) struct Ipc;
+
+impl Reader for Ipc {
+    /// The schema, from the end of a file or the beginning of a stream.
+    fn peek(&self, path: &Path, options: &ReadOptions) -> Peek {
+        let schema = Batches::open(path, None).ok().and_then(|batches| declared(&batches.schema(), options));
+        schema.map_or(Peek::Unknown, Peek::Certain)
     }
-    shaper.finish(files.first(), "there is nothing in it")
-}
 
-/// Reads one record batch.
-pub(super) fn read_one(
-    number: u64,
-    path: &Path,
-    options: &ReadOptions,
-    index: usize,
-    sink: &dyn Sink,
-) -> Result<(), ReadError> {
-    let batch = match Batches::open(path, wanted(path, options)?.as_deref())? {
-        Batches::File(mut file) => {
-            file.set_index(index).map_err(broken(path))?;
-            file.next()
+    fn read(
+        &self,
+        files: &[PathBuf],
+        options: &ReadOptions,
+        threads: &Threads,
+        sink: &dyn Sink,
+    ) -> Result<Schema, ReadError> {
+        let shaper = Shaper::new(options);
+        for (number, path) in (0u64..).zip(files) {
+            let columns = wanted(path, options)?;
+            let mut batches = 0;
+            let schema = match Batches::open(path, columns.as_deref())? {
+                Batches::File(file) => {
+                    batches = file.num_batches();
+                    let open = || match Batches::open(path, columns.as_deref())? {
+                        Batches::File(file) => Ok(file),
+                        Batches::Stream(_) => Err(ReadError::content(path, None, "it changed while it was read")),
+                    };
+                    each_unit(path, batches, threads, open, |file: &mut FileReader<_>, index| {
+                        file.set_index(index).map_err(broken(path))?;
+                        let batch = file.next().transpose().map_err(broken(path))?;
+                        batch.map_or(Ok(()), |batch| emit(&shaper, number, index, path, &batch, sink))
+                    })?;
+                    file.schema()
+                }
+                Batches::Stream(stream) => {
+                    let schema = RecordBatchReader::schema(&stream);
+                    for (index, batch) in stream.enumerate() {
+                        emit(&shaper, number, index, path, &batch.map_err(broken(path))?, sink)?;
+                        batches += 1;
+                    }
+                    schema
+                }
+            };
+            if batches == 0 {
+                // Only the schema.
+                shaper.emit(path, Batch::empty(schema), sink)?;
+            }
         }
-        Batches::Stream(mut stream) => stream.nth(index),
-    };
-    let batch = batch.transpose().map_err(broken(path))?;
-    batch.map_or(Ok(()), |batch| emit(&Shaper::new(options), number, index, path, &batch, sink))
+        shaper.finish(files.first(), "there is nothing in it")
+    }
+
+    fn read_part(&self, path: &Path, options: &ReadOptions, id: PartId, sink: &dyn Sink) -> Result<(), ReadError> {
+        let (number, index) = (id.file(), id.unit());
+        let batch = match Batches::open(path, wanted(path, options)?.as_deref())? {
+            Batches::File(mut file) => {
+                file.set_index(index).map_err(broken(path))?;
+                file.next()
+            }
+            Batches::Stream(mut stream) => stream.nth(index),
+        };
+        let batch = batch.transpose().map_err(broken(path))?;
+        batch.map_or(Ok(()), |batch| emit(&Shaper::new(options), number, index, path, &batch, sink))
+    }
 }
 
-/// Places of the columns that are asked for, and of those of the filter; none for all.
+/// Indices of the selected columns and of those that the filter reads; `None` for all.
 fn wanted(path: &Path, options: &ReadOptions) -> Result<Option<Vec<usize>>, ReadError> {
     let schema = Batches::open(path, None)?.schema();
-    super::check_names(path, options, &schema)?;
+    check_names(path, options, &schema)?;
     let Some(columns) = &options.columns else { return Ok(None) };
     let names = || schema.fields().iter().map(|field| field.name());
     let mut wanted: Vec<&String> = columns.iter().collect();
     let tested = filtered(options, &schema);
     wanted.extend(tested.iter().flatten());
-    let places = |name: &String| wanted.contains(&name);
-    // What the filter does not understand it says itself, with all columns at hand.
+    let is_wanted = |name: &String| wanted.contains(&name);
+    // An error in the filter is reported with all columns as candidates.
     let all = options.filter.is_some() && tested.is_none();
-    Ok((!all).then(|| names().enumerate().filter(|(_, name)| places(name)).map(|(place, _)| place).collect()))
+    Ok((!all).then(|| names().enumerate().filter(|(_, name)| is_wanted(name)).map(|(index, _)| index).collect()))
 }
 
-/// The columns that the filter looks at.
+/// The columns that the filter reads.
 fn filtered(options: &ReadOptions, schema: &ArrowSchema) -> Option<Vec<String>> {
-    let plain = |field: &Arc<::arrow::datatypes::Field>| {
-        field.as_ref().clone().with_data_type(super::predicate::unpacked(field.data_type()))
-    };
+    let plain =
+        |field: &Arc<::arrow::datatypes::Field>| field.as_ref().clone().with_data_type(unpacked(field.data_type()));
     let plain = ArrowSchema::new(schema.fields().iter().map(plain).collect::<Vec<_>>());
     let checked = millrace_expr::parse(options.filter.as_ref()?).and_then(|expr| expr.check(&plain)).ok()?;
     Some(checked.columns().to_vec())
 }
 
-/// Takes a batch in parts of one size: a last one of few rows would cost as much as a whole
+/// Emits a batch in parts of equal size: a small last part would cost as much as a full
 /// one.
 fn emit(
     shaper: &Shaper<'_>,
@@ -156,8 +162,8 @@ fn emit(
     let size = rows.div_ceil(rows.div_ceil(shaper.options.part_rows.max(1)).max(1)).max(1);
     for (piece, start) in (0..rows.max(1)).step_by(size).enumerate() {
         let part = batch.slice(start, size.min(rows - start));
-        let place = place_of(number, index, piece);
-        shaper.emit_at(place, path, Batch::from(&part), sink)?;
+        let id = PartId::new(number, index, piece);
+        shaper.emit_at(id, path, Batch::from(&part), sink)?;
     }
     Ok(())
 }

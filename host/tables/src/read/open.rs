@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use super::ReadError;
+use super::error::ReadError;
 
 /// A regular file. What became something else since it was looked at, such as a pipe that nobody
 /// writes to, is none, and nobody waits for it.

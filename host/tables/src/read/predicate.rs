@@ -11,7 +11,8 @@ use ::arrow::datatypes::{DataType as ArrowType, Field as ArrowField, Schema as A
 use ::arrow::record_batch::RecordBatch;
 use millrace_expr::Column;
 
-use super::{ReadError, ReadOptions};
+use super::error::ReadError;
+use super::options::ReadOptions;
 
 /// A run of rows, of no columns too.
 pub(super) struct Batch {

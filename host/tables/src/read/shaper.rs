@@ -11,8 +11,11 @@ use ::arrow::array::ArrayRef;
 use ::arrow::datatypes::Fields;
 use millrace_types::{Field, Schema};
 
+use super::error::ReadError;
+use super::options::ReadOptions;
+use super::part_id::PartId;
 use super::predicate::{self, Batch};
-use super::{ReadError, ReadOptions, Sink};
+use super::sink::Sink;
 use crate::column::{ColumnBytes, field_from_arrow};
 
 /// Makes parts, which have one schema.
@@ -53,18 +56,18 @@ impl<'a> Shaper<'a> {
 
     /// Takes the arrays of the next part under their schema; one without rows is left out.
     pub(super) fn emit(&self, path: &Path, batch: Batch, sink: &dyn Sink) -> Result<(), ReadError> {
-        self.emit_at(self.next.fetch_add(1, Ordering::Relaxed), path, batch, sink)
+        self.emit_at(PartId::sequential(self.next.fetch_add(1, Ordering::Relaxed)), path, batch, sink)
     }
 
     /// Takes the arrays of the part at a place.
-    pub(super) fn emit_at(&self, place: u64, path: &Path, batch: Batch, sink: &dyn Sink) -> Result<(), ReadError> {
+    pub(super) fn emit_at(&self, id: PartId, path: &Path, batch: Batch, sink: &dyn Sink) -> Result<(), ReadError> {
         let mut batch = predicate::apply(path, self.options, batch)?;
         let mut kept = self.kept(path, batch.schema.fields(), sink)?;
         kept.retain(|kept| batch.arrays[kept.place].is_some());
         if batch.rows == 0 {
             return Ok(());
         }
-        let mut part = sink.begin(place, &schema(&kept), batch.rows)?;
+        let mut part = sink.begin(id, &schema(&kept), batch.rows)?;
         for kept in &kept {
             if let Some(array) = batch.arrays[kept.place].take() {
                 part.column(kept.column(path, &array)?)?;

@@ -1,7 +1,11 @@
 use std::io::Write;
-use std::sync::atomic::Ordering;
+
+use std::collections::BTreeMap;
+
+use millrace_types::DataType;
 
 use super::*;
+use crate::column::ColumnBytes;
 
 /// Parts as text, for comparison.
 struct Seen {
@@ -11,7 +15,7 @@ struct Seen {
 
 /// Parts by place, and how often reading began anew.
 #[derive(Default)]
-pub(super) struct Seeing(pub(super) std::sync::Mutex<(std::collections::BTreeMap<u64, (usize, Vec<String>)>, usize)>);
+pub(super) struct Seeing(pub(super) std::sync::Mutex<(BTreeMap<PartId, (usize, Vec<String>)>, usize)>);
 
 /// As [`Seeing`], of some columns.
 pub(super) struct SeeingSome(pub(super) Seeing, pub(super) Vec<String>);
@@ -21,9 +25,9 @@ impl Sink for SeeingSome {
         self.1.iter().any(|name| name == column)
     }
 
-    fn begin<'s>(&'s self, place: u64, schema: &Schema, rows: usize) -> Result<Box<dyn PartSink + 's>, SinkError> {
+    fn begin<'s>(&'s self, id: PartId, schema: &Schema, rows: usize) -> Result<Box<dyn PartSink + 's>, SinkError> {
         assert!(schema.fields.iter().all(|field| self.wants(field.name.as_str())));
-        self.0.begin(place, schema, rows)
+        self.0.begin(id, schema, rows)
     }
 
     fn restart(&self) {
@@ -32,9 +36,9 @@ impl Sink for SeeingSome {
 }
 
 impl Sink for Seeing {
-    fn begin<'s>(&'s self, place: u64, schema: &Schema, rows: usize) -> Result<Box<dyn PartSink + 's>, SinkError> {
+    fn begin<'s>(&'s self, id: PartId, schema: &Schema, rows: usize) -> Result<Box<dyn PartSink + 's>, SinkError> {
         let fields = schema.fields.len();
-        Ok(Box::new(Whole::new(move |columns: Vec<ColumnBytes>| {
+        Ok(Box::new(CollectColumns::new(move |columns: Vec<ColumnBytes>| {
             assert!(columns.len() == fields || fields == 0);
             let columns = columns.iter().map(|column| {
                 assert_eq!(column.rows, rows);
@@ -43,7 +47,7 @@ impl Sink for Seeing {
                 let text = ::arrow::array::cast::AsArray::as_string::<i32>(&text).clone();
                 text.iter().map(|value| value.unwrap_or("·").to_owned()).collect::<Vec<_>>().join(" ")
             });
-            self.0.lock().unwrap().0.insert(place, (rows, columns.collect()));
+            self.0.lock().unwrap().0.insert(id, (rows, columns.collect()));
             Ok(())
         })))
     }
@@ -206,8 +210,8 @@ fn every_format_reads_back_what_was_exported() {
     {
         struct Export<'a>(std::sync::Mutex<crate::export::Exporter<&'a mut Vec<u8>>>);
         impl Sink for Export<'_> {
-            fn begin<'s>(&'s self, _: u64, _: &Schema, rows: usize) -> Result<Box<dyn PartSink + 's>, SinkError> {
-                Ok(Box::new(Whole::new(move |columns: Vec<ColumnBytes>| {
+            fn begin<'s>(&'s self, _: PartId, _: &Schema, rows: usize) -> Result<Box<dyn PartSink + 's>, SinkError> {
+                Ok(Box::new(CollectColumns::new(move |columns: Vec<ColumnBytes>| {
                     let mut export = self.0.lock().unwrap();
                     let part = export.encoder().part(rows, &columns)?;
                     Ok(export.put(part)?)
@@ -336,7 +340,7 @@ fn what_is_no_regular_file_is_not_waited_for() {
         let (told, ended) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
             let paths = std::slice::from_ref(&path);
-            let _ = (super::peek(paths, &options(format)), super::guess(paths, &options(format)));
+            assert_eq!(peek(paths, &options(format)), Peek::Unknown);
             let read = read(paths, &options(format), &Threads::new(2), &Seeing::default());
             let _ = told.send(read.err().unwrap().to_string());
         });
@@ -344,56 +348,6 @@ fn what_is_no_regular_file_is_not_waited_for() {
         let error = ended.recv_timeout(std::time::Duration::from_secs(60)).expect("it comes to an end");
         assert!(error.contains("it is not a regular file"), "{error}");
     }
-}
-
-/// The last of several things is done by all threads, and never by more than there are.
-#[test]
-fn threads_help_where_there_is_something_left() {
-    use std::sync::atomic::AtomicUsize;
-    for count in [1, 2, 5] {
-        let threads = Threads::new(count);
-        let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        let inner = |item: usize| {
-            most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-            std::thread::sleep(std::time::Duration::from_millis(2));
-            now.fetch_sub(1, Ordering::SeqCst);
-            Ok::<_, usize>(item)
-        };
-        let outer = |file: usize| threads.each(file * 100..file * 100 + 20, inner);
-        let done = threads.each(0..3, outer).unwrap();
-        assert_eq!(done.concat().len(), 60);
-        assert!(done.concat().is_sorted());
-        assert_eq!(most.into_inner(), count);
-        let failed = threads.each(0..100, |item| if item % 7 == 6 { Err(item) } else { Ok(()) });
-        assert_eq!(failed, Err(6));
-    }
-}
-
-/// What waits for its turn gets it in order, and nobody waits for one that never comes.
-#[test]
-fn what_many_threads_make_is_put_in_order() {
-    for count in [1, 2, 7] {
-        let threads = Threads::new(count);
-        let in_turn = |fails: usize, refuses: usize| {
-            let mut put = Vec::new();
-            let make = |item: u64| {
-                std::thread::sleep(std::time::Duration::from_micros(item * 7919 % 300));
-                if item as usize == fails { Err(item) } else { Ok(item) }
-            };
-            let done = threads.in_turn((0..60).collect::<Vec<_>>(), make, |item| {
-                put.push(item);
-                if item as usize == refuses { Err(item + 100) } else { Ok(()) }
-            });
-            (done, put)
-        };
-        assert_eq!(in_turn(99, 99), (Ok(()), (0..60).collect()));
-        let (failed, put) = in_turn(20, 99);
-        assert!(failed == Err(20) && put.len() <= 20 && put.iter().copied().eq(0..put.len() as u64));
-        assert_eq!(in_turn(99, 30), (Err(130), (0..=30).collect()));
-    }
-    let panics = |item: usize| if item == 5 { panic!("as it should") } else { Ok::<_, ()>(item) };
-    let caught = std::panic::catch_unwind(|| Threads::new(4).in_turn(0..100usize, panics, |_| Ok(())));
-    assert!(caught.is_err());
 }
 
 /// Unsigned columns have statistics in signed boxes.

@@ -15,7 +15,7 @@ mod op;
 
 use wasmparser::{BinaryReader, FunctionBody, Parser, Payload, SubType, TypeRef, ValType, Validator, WasmFeatures};
 
-pub(crate) use fuel::{LOST, Looks, TABLE};
+pub(crate) use fuel::{FuelChecks, LOST, TABLE};
 
 /// Of what is written: code that another version has made is compiled anew.
 pub(crate) const VERSION: u32 = 5;
@@ -25,7 +25,7 @@ const DEPTH: usize = 200;
 
 /// As many types or functions, bytes of a function and locals, as a compiler takes.
 const MOST_ITEMS: usize = 1_000_000;
-const MOST_BYTES: usize = 7_654_321;
+const MAX_FUNCTION_BYTES: usize = 7_654_321;
 const MOST_LOCALS: usize = 50_000;
 
 /// The bytes of a component or module are no such thing.
@@ -42,10 +42,10 @@ impl From<wasmparser::BinaryReaderError> for Malformed {
 ///
 /// # Errors
 /// When it is none.
-pub(crate) fn rewritten(component: &[u8], looks: Looks) -> Result<Vec<u8>, Malformed> {
+pub(crate) fn rewritten(component: &[u8], checks: FuelChecks) -> Result<Vec<u8>, Malformed> {
     // Whatever there is: what the compiler does not take is its own to refuse.
     Validator::new_with_features(WasmFeatures::all()).validate_all(component)?;
-    part(component, looks, DEPTH)
+    part(component, checks, DEPTH)
 }
 
 /// Whether there are components in it that call each other, or may: between them wasmtime
@@ -74,16 +74,16 @@ const COMPONENT: u8 = 4;
 /// Functions that are lifted from modules, or lowered into them.
 const CANON: u8 = 8;
 
-fn part(bytes: &[u8], looks: Looks, depth: usize) -> Result<Vec<u8>, Malformed> {
+fn part(bytes: &[u8], checks: FuelChecks, depth: usize) -> Result<Vec<u8>, Malformed> {
     let depth = depth.checked_sub(1).ok_or(Malformed)?;
     if is_module(bytes) {
-        return fuel::counted(&nan::in_one_form(bytes)?, looks);
+        return fuel::counted(&nan::in_one_form(bytes)?, checks);
     }
     let mut out = bytes.get(..HEAD).ok_or(Malformed)?.to_vec();
     for found in sections(bytes)? {
         let (id, content) = found?;
         match id {
-            CORE_MODULE | COMPONENT => section(&mut out, id, &part(content, looks, depth)?)?,
+            CORE_MODULE | COMPONENT => section(&mut out, id, &part(content, checks, depth)?)?,
             _ => section(&mut out, id, content)?,
         }
     }

@@ -3,7 +3,7 @@
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Store, Trap};
 
-use super::{Looks, is_composed, rewritten};
+use super::{FuelChecks, is_composed, rewritten};
 use crate::engine::Engine;
 
 /// One lends the other a list again and again, from a function that begins; a list is copied
@@ -34,9 +34,9 @@ fn what_is_copied_between_components_is_fuel() {
     let bytes = wat::parse_str(COPIES).expect("a component");
     assert!(is_composed(&bytes));
     let engine = Engine::new().and_then(|engine| engine.for_composed()).expect("an engine");
-    for looks in [Looks::AtCalls, Looks::Everywhere] {
+    for checks in [FuelChecks::AtCalls, FuelChecks::AtLoops] {
         let code =
-            Component::from_binary(&engine.inner, &rewritten(&bytes, looks).expect("written")).expect("compiled");
+            Component::from_binary(&engine.inner, &rewritten(&bytes, checks).expect("written")).expect("compiled");
         let mut store = Store::new(&engine.inner, ());
         store.set_fuel(500_000_000).expect("fuel");
         let error = Linker::new(&engine.inner).instantiate(&mut store, &code).map(|_| ()).expect_err("it has no end");

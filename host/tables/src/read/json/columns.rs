@@ -8,9 +8,9 @@ use ::arrow::datatypes::{DataType as ArrowType, Field as ArrowField};
 use ::arrow::error::ArrowError;
 use ::arrow::json::reader::ReaderBuilder;
 
-use super::super::infer::RawColumn;
 use super::kind::{Kind, exact, int};
 use super::lexer::{Member, Value};
+use crate::read::text::infer::RawColumn;
 
 enum Values {
     Int(Vec<i64>),

@@ -15,16 +15,22 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ::arrow::datatypes::{DataType as ArrowType, Field as ArrowField, Schema as ArrowSchema};
+use millrace_threads::{Threads, lock};
 use millrace_types::{Schema, bounds};
 use serde_json::Value;
 
-use super::blocks::{Stop as BlocksStop, each_block};
+use super::columnar::selected;
+use super::error::ReadError;
 use super::open::open;
+use super::options::{PART_ROWS, ReadOptions};
+use super::part_id::PartId;
 use super::predicate::{Batch, named};
-use super::split::{Block, Splitter};
-use super::{PART_ROWS, ReadError, ReadOptions, Shaper, Sink, place_of};
-use crate::column::{arrow_type, field_from_arrow};
-use crate::threads::Threads;
+use super::reader::{Peek, Reader};
+use super::shaper::Shaper;
+use super::sink::Sink;
+use super::text::blocks::{Stop as BlocksStop, each_block};
+use super::text::split::{Block, Splitter};
+use crate::column::{arrow_type, field_from_arrow, type_from_arrow};
 
 use columns::{Column, Misfit, NotGiven};
 use kind::{Kind, Kinds, Names, Unlooked, join_all, kinds_of};
@@ -41,32 +47,43 @@ struct Unexpected;
 
 type Stop = BlocksStop<Unexpected>;
 
-pub(super) fn read(
-    files: &[PathBuf],
-    options: &ReadOptions,
-    threads: &Threads,
-    sink: &dyn Sink,
-) -> Result<Schema, ReadError> {
-    let named = named(options);
-    let asked = options.columns.as_ref().map(|columns| {
-        let names = columns.iter().chain(options.types.keys()).chain(&named);
-        names.cloned().collect()
-    });
-    let shaper = Shaper::new(options);
-    let mut table = Table { options, sink, threads, named, asked, shaper, fields: None, is_certain: false };
-    match table.files(files) {
-        Ok(()) => table.finish(files),
-        Err(Stop::Error(error)) => Err(error),
-        Err(Stop::Again(Unexpected)) => {
-            sink.restart();
-            let fields = Some(table.fields_of(&table.all_kinds(files)?));
-            let mut table = Table { shaper: Shaper::new(options), fields, is_certain: true, ..table };
-            match table.files(files) {
-                Ok(()) => table.finish(files),
-                Err(Stop::Error(error)) => Err(error),
-                Err(Stop::Again(Unexpected)) => {
-                    let path = files.first().cloned().unwrap_or_default();
-                    Err(ReadError::content(&path, None, "it changed while it was read: run again"))
+/// The reader of NDJSON.
+pub(super) struct Ndjson;
+
+impl Reader for Ndjson {
+    fn peek(&self, path: &Path, options: &ReadOptions) -> Peek {
+        let schema = guess(path, options).and_then(|schema| selected(options, schema));
+        schema.map_or(Peek::Unknown, Peek::Guess)
+    }
+
+    fn read(
+        &self,
+        files: &[PathBuf],
+        options: &ReadOptions,
+        threads: &Threads,
+        sink: &dyn Sink,
+    ) -> Result<Schema, ReadError> {
+        let named = named(options);
+        let asked = options.columns.as_ref().map(|columns| {
+            let names = columns.iter().chain(options.types.keys()).chain(&named);
+            names.cloned().collect()
+        });
+        let shaper = Shaper::new(options);
+        let mut table = Table { options, sink, threads, named, asked, shaper, fields: None, is_certain: false };
+        match table.files(files) {
+            Ok(()) => table.finish(files),
+            Err(Stop::Error(error)) => Err(error),
+            Err(Stop::Again(Unexpected)) => {
+                sink.restart();
+                let fields = Some(table.fields_of(&table.all_kinds(files)?));
+                let mut table = Table { shaper: Shaper::new(options), fields, is_certain: true, ..table };
+                match table.files(files) {
+                    Ok(()) => table.finish(files),
+                    Err(Stop::Error(error)) => Err(error),
+                    Err(Stop::Again(Unexpected)) => {
+                        let path = files.first().cloned().unwrap_or_default();
+                        Err(ReadError::content(&path, None, "it changed while it was read: run again"))
+                    }
                 }
             }
         }
@@ -74,7 +91,7 @@ pub(super) fn read(
 }
 
 /// The schema that it probably has, by the first objects.
-pub(super) fn guess(path: &Path, options: &ReadOptions) -> Option<Schema> {
+fn guess(path: &Path, options: &ReadOptions) -> Option<Schema> {
     let mut guessed = None;
     let looked = open(path, &mut |input| {
         let mut splitter = Splitter::lines(path, input);
@@ -182,7 +199,7 @@ impl Table<'_> {
                 let mut splitter = Splitter::lines(path, input);
                 let look = |block: &Block| {
                     let more = self.look(path, block)?;
-                    let mut kinds = kinds.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut kinds = lock(&kinds);
                     join_all(&mut kinds, more);
                     if kinds.len() > bounds::COLUMNS { Err(too_many(path).into()) } else { Ok(()) }
                 };
@@ -369,8 +386,8 @@ impl Table<'_> {
             })?);
         }
         let batch = Batch { rows, schema: Arc::new(ArrowSchema::new(arrow_fields)), arrays };
-        let place = place_of(at.number, at.block.number as usize, piece);
-        self.shaper.emit_at(place, at.path, batch, self.sink).map_err(|error| match error {
+        let id = PartId::new(at.number, at.block.number as usize, piece);
+        self.shaper.emit_at(id, at.path, batch, self.sink).map_err(|error| match error {
             ReadError::Sink(_) => error.into(),
             // It may be at odds with a guess only.
             _ if !self.is_certain => Stop::Again(Unexpected),
@@ -492,7 +509,7 @@ fn written(line: &[u8], name: &str) -> Option<String> {
 }
 
 fn type_name(data_type: &ArrowType) -> String {
-    crate::column::type_from_arrow(data_type).map_or_else(|_| data_type.to_string(), |ours| ours.to_string())
+    type_from_arrow(data_type).map_or_else(|_| data_type.to_string(), |ours| ours.to_string())
 }
 
 fn kind(value: &Value) -> &'static str {

@@ -6,14 +6,17 @@ use std::sync::Arc;
 use ::arrow::json::reader::{ReaderBuilder, infer_json_schema};
 use proptest::prelude::*;
 
-use super::super::tests::{Seeing, SeeingSome, options, types};
-use super::super::{Format, ReadError, ReadOptions, Sink, read};
-use super::*;
-use crate::ColumnBytes;
-use crate::Threads;
 use millrace_types::DataType;
 
-type Parts = BTreeMap<u64, (usize, Vec<String>)>;
+use super::*;
+use crate::ColumnBytes;
+use crate::read::tests::{Seeing, SeeingSome, options, types};
+use crate::read::{Format, read};
+
+/// The first part.
+const ID: PartId = PartId::FIRST;
+
+type Parts = BTreeMap<PartId, (usize, Vec<String>)>;
 
 fn files_of(texts: &[Vec<u8>]) -> (tempfile::TempDir, Vec<PathBuf>) {
     let folder = tempfile::tempdir().unwrap();
@@ -55,7 +58,8 @@ fn by_arrow(text: &[u8]) -> Result<(String, Parts), String> {
     let reader = ReaderBuilder::new(Arc::new(ArrowSchema::new(fields))).with_batch_size(3);
     for (number, batch) in (0..).zip(reader.build(text).map_err(|error| fail(&error))?) {
         let batch = batch.map_err(|error| fail(&error))?;
-        let mut part = seeing.begin(place_of(0, number, 0), &Schema { fields: Vec::new() }, batch.num_rows()).unwrap();
+        let mut part =
+            seeing.begin(PartId::new(0, number, 0), &Schema { fields: Vec::new() }, batch.num_rows()).unwrap();
         let columns = batch.columns().iter().map(|array| ColumnBytes::from_array(&**array).unwrap());
         columns.for_each(|column| part.column(column).unwrap());
         part.end().unwrap();
@@ -74,13 +78,13 @@ fn columns_are_what_all_lines_say() {
     // Of several values of one name the last holds.
     let (_, parts) =
         one("{\"a\":1,\"b\":\"x\",\"a\":2,\"b\":null}\n{\"b\":\"y\",\"b\":\"zz\",\"a\":null,\"a\":3}\n").unwrap();
-    assert_eq!(parts[&0].1, ["2 3", "· zz"]);
+    assert_eq!(parts[&ID].1, ["2 3", "· zz"]);
 }
 
 #[test]
 fn escapes_are_what_they_stand_for_in_names_too() {
     let (schema, parts) = one("{\"a\\u0062\":\"x\\\"\\u00e9\\ud83d\\ude00\\/\"}\n{\"ab\":\"é\"}\n").unwrap();
-    assert_eq!((schema.as_str(), &*parts[&0].1), ("ab: utf8", &["x\"é😀/ é".to_owned()][..]));
+    assert_eq!((schema.as_str(), &*parts[&ID].1), ("ab: utf8", &["x\"é😀/ é".to_owned()][..]));
 }
 
 #[test]
@@ -124,12 +128,12 @@ fn what_is_not_chosen_may_be_anything() {
         ..options(Format::Ndjson)
     };
     let (schema, parts) = seen(std::slice::from_ref(&text), &columns(&["a"]), 2).unwrap();
-    assert_eq!((schema.as_str(), parts[&0].1[0].as_str()), ("a: int64", "1 2"));
+    assert_eq!((schema.as_str(), parts[&ID].1[0].as_str()), ("a: int64", "1 2"));
     let filtered = ReadOptions { filter: Some("a > 1".into()), ..columns(&["a"]) };
-    assert_eq!(seen(std::slice::from_ref(&text), &filtered, 2).unwrap().1[&0].1, ["2"]);
+    assert_eq!(seen(std::slice::from_ref(&text), &filtered, 2).unwrap().1[&ID].1, ["2"]);
     // One that comes late is there all the same, and one that never comes is not.
     let late = b"{\"a\":1}\n{\"a\":1}\n{\"a\":1}\n{\"a\":1,\"z\":2}\n".to_vec();
-    assert_eq!(seen(std::slice::from_ref(&late), &columns(&["z"]), 2).unwrap().1[&(1 << 20)].1, ["2"]);
+    assert_eq!(seen(std::slice::from_ref(&late), &columns(&["z"]), 2).unwrap().1[&PartId::new(0, 1, 0)].1, ["2"]);
     let missing = seen(&[late], &columns(&["y"]), 2).unwrap_err();
     assert!(missing.contains("has no column `y`"), "{missing}");
 }
@@ -144,7 +148,7 @@ fn types_that_are_given_hold() {
     let (schema, parts) = seen(std::slice::from_ref(&date), &typed("a", DataType::Date32), 2).unwrap();
     assert_eq!(schema, "a: date32");
     assert_eq!(
-        (&*parts[&0].1, &*parts[&(1 << 20)].1),
+        (&*parts[&ID].1, &*parts[&PartId::new(0, 1, 0)].1),
         (&["2025-01-31 · ·".to_owned()][..], &["2024-02-29".to_owned()][..])
     );
     let wrong = seen(&[date], &typed("a", DataType::Int64), 2).unwrap_err();
@@ -219,7 +223,7 @@ fn types_mean_what_they_mean_in_csv() {
     // What no column can be is text for whoever asks for it.
     let text = b"{\"a\":[1, {\"b\":null}]}\n{\"a\":\"x\"}\n{\"a\":true}\n".to_vec();
     let given = ReadOptions { types: BTreeMap::from([("a".to_owned(), DataType::Utf8)]), ..options(Format::Ndjson) };
-    assert_eq!(seen(&[text], &given, 2).unwrap().1[&0].1, ["[1, {\"b\":null}] x true"]);
+    assert_eq!(seen(&[text], &given, 2).unwrap().1[&ID].1, ["[1, {\"b\":null}] x true"]);
 }
 
 /// What nobody chooses and no filter names is neither a mistake nor in the way.
@@ -234,7 +238,10 @@ fn a_filter_asks_for_what_it_names() {
         seen(std::slice::from_ref(&text), &options, 2)
     };
     let (schema, parts) = filtered("a > 1").unwrap();
-    assert_eq!((schema.as_str(), parts[&0].1[0].as_str(), parts[&(1 << 20)].1[0].as_str()), ("a: int64", "2 3", "4"));
+    assert_eq!(
+        (schema.as_str(), parts[&ID].1[0].as_str(), parts[&PartId::new(0, 1, 0)].1[0].as_str()),
+        ("a: int64", "2 3", "4")
+    );
     assert!(filtered("b = 'x'").unwrap_err().contains("column `b` is a list here"));
     assert!(filtered("z = 1").unwrap_err().contains('z'));
 }
@@ -250,7 +257,7 @@ fn many_names_make_short_parts() {
     read(&files, &options, &Threads::new(2), &seeing).unwrap();
     let parts = seeing.0.0.into_inner().unwrap().0;
     assert_eq!(parts.values().map(|(rows, _)| *rows).collect::<Vec<_>>(), [838, 163]);
-    assert!(parts[&0].1[0].starts_with("1 · "));
+    assert!(parts[&ID].1[0].starts_with("1 · "));
 }
 
 const VALUES: &str = "(null|-?[0-9]{1,3}|[1-9][0-9]{14,19}|-?[0-9]{1,3}\\.[0-9]{1,17}(e-?[0-9]{1,2})?|true|false|\"[a-z é]{0,9}\"|\"\\\\n\\\\u00e9\"|\\[1,2\\]|\\{\"x\":1\\})";

@@ -7,7 +7,7 @@ use super::super::op::{
     LOCAL_TEE, UNREACHABLE,
 };
 use super::super::{MOST_LOCALS, Malformed, number};
-use super::{Declared, FAR, Looks, at_most, constant};
+use super::{Declared, FAR, FuelChecks, at_most, constant};
 
 /// What a function without loops and calls may cost and yet not look at its count, which it
 /// keeps in the global: the one that calls it looks.
@@ -21,7 +21,7 @@ pub(super) fn counted(
     of: &Declared,
     bytes: &[u8],
     params: usize,
-    looks: Looks,
+    checks: FuelChecks,
 ) -> Result<(Vec<u8>, Vec<u32>), Malformed> {
     let body = FunctionBody::new(BinaryReader::new(bytes, 0));
     let mut first = params as u32;
@@ -51,8 +51,8 @@ pub(super) fn counted(
     counter.out.extend([1 + u8::from(lengths[1]), I64, u8::from(lengths[0]), I32]);
     let lengths = [first + 1 + u32::from(lengths[1]), first + 1];
     counter.load();
-    match looks {
-        Looks::AtCalls if !calls => counter.go_on(),
+    match checks {
+        FuelChecks::AtCalls if !calls => counter.go_on(),
         _ => counter.look(),
     }
     counter.pay(segments.next());
@@ -82,7 +82,7 @@ pub(super) fn counted(
             Kind::Loop => {
                 depth += 1;
                 match loops.next() {
-                    Some(true) if looks == Looks::AtCalls => counter.go_on(),
+                    Some(true) if checks == FuelChecks::AtCalls => counter.go_on(),
                     _ => counter.look(),
                 }
                 counter.pay(segments.next());

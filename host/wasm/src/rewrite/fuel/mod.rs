@@ -12,9 +12,9 @@
 //! called has no values in registers across its turns, whether or not it is ever called. So
 //! functions and loops that call others look at their count, and a loop that calls nothing
 //! runs on, below zero. Only one that goes on and on, far below, is `lost`: nothing can go on
-//! from there, and the task begins again, with code that looks everywhere. A task is a function
+//! from there, and the task begins again, with code that checks everywhere. A task is a function
 //! of what it is given, so nobody can tell, and what was used is counted alike in both. Each
-//! task begins with code that looks at calls: how deep a stack may be, and which of two limits is
+//! task begins with code that checks at calls: how deep a stack may be, and which of two limits is
 //! told of, differ a little between the two, and must not depend on other tasks.
 //!
 //! ```text
@@ -44,9 +44,9 @@ use super::op::{
     BR_IF, CALL, DROP, EMPTY, END, FUNCREF, GLOBAL_GET, GLOBAL_SET, I32_CONST, I32_WRAP, I64, I64_CONST, I64_GT_S,
     I64_LT_U, I64_SUB, LOCAL_GET, LOCAL_SET, LOCAL_TEE, LOOP, MISC, REF_NULL, SELECT, TABLE_GROW, UNREACHABLE,
 };
-use super::{HEAD, MOST_BYTES, Malformed, Types, body as function_body, number, section, sections, signed};
+use super::{HEAD, MAX_FUNCTION_BYTES, Malformed, Types, body as function_body, number, section, sections, signed};
 
-/// Fuel between two looks of the host, but for loops that call nothing and what one straight
+/// Fuel between two checks of the host, but for loops that call nothing and what one straight
 /// line costs: some 0.1 ms.
 const SLICE: i64 = 1 << 18;
 
@@ -62,11 +62,11 @@ pub(crate) const LOST: u32 = u32::MAX;
 
 /// Where a guest lets the host look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Looks {
+pub(crate) enum FuelChecks {
     /// In functions and loops that call others.
     AtCalls,
     /// In all functions and loops.
-    Everywhere,
+    AtLoops,
 }
 
 /// Of what was used at a time: a table has no more elements.
@@ -92,7 +92,7 @@ const DECLARED: u8 = 3;
 /// # Errors
 /// When it is none. It must have been checked: one that names what it does not declare
 /// would name what is declared here.
-pub(super) fn counted(module: &[u8], looks: Looks) -> Result<Vec<u8>, Malformed> {
+pub(super) fn counted(module: &[u8], checks: FuelChecks) -> Result<Vec<u8>, Malformed> {
     let types = Types::of(module)?;
     if types.functions.len() == types.imported {
         return Ok(module.to_vec());
@@ -115,7 +115,7 @@ pub(super) fn counted(module: &[u8], looks: Looks) -> Result<Vec<u8>, Malformed>
         }
         match id {
             CODE => {
-                let (code, hints) = declared.code(content, &types, looks)?;
+                let (code, hints) = declared.code(content, &types, checks)?;
                 section(&mut out, CUSTOM, &hints)?;
                 section(&mut out, id, &code)?;
             }
@@ -271,7 +271,7 @@ impl Declared {
     }
 
     /// The code section, and what says which of its branches are seldom taken.
-    fn code(&self, content: &[u8], types: &Types, looks: Looks) -> Result<(Vec<u8>, Vec<u8>), Malformed> {
+    fn code(&self, content: &[u8], types: &Types, checks: FuelChecks) -> Result<(Vec<u8>, Vec<u8>), Malformed> {
         const NAME: &str = "metadata.code.branch_hint";
         let mut reader = BinaryReader::new(content, 0);
         let count = reader.read_var_u32()?;
@@ -281,12 +281,12 @@ impl Declared {
         for place in 0..count {
             let size = reader.read_var_u32()? as usize;
             let bytes = reader.read_bytes(size)?;
-            if size > MOST_BYTES {
+            if size > MAX_FUNCTION_BYTES {
                 return Err(Malformed);
             }
             let function = types.imported as u32 + place;
             let params = types.params(function as usize).ok_or(Malformed)?;
-            let (body, seldom) = function::counted(self, bytes, params.len(), looks)?;
+            let (body, seldom) = function::counted(self, bytes, params.len(), checks)?;
             function_body(&mut out, &body);
             if !seldom.is_empty() {
                 hinted += 1;

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config as Cases, TestRunner};
 use wasmtime::{Config, Engine, Linker, Module, ResourceLimiter, Store, Val};
 
-use super::{FAR, LOST, Looks, SLICE, TABLE, counted};
+use super::{FAR, FuelChecks, LOST, SLICE, TABLE, counted};
 use writer::Writer;
 
 /// What a guest has told.
@@ -82,15 +82,15 @@ fn theirs(module: &[u8], args: &[Val]) -> Option<(Left, u64)> {
     (used < MOST).then_some((left, used))
 }
 
-fn ours(module: &[u8], args: &[Val], looks: Looks, limit: u64) -> (Left, Told) {
-    let rewritten = counted(module, looks).expect("a module");
+fn ours(module: &[u8], args: &[Val], checks: FuelChecks, limit: u64) -> (Left, Told) {
+    let rewritten = counted(module, checks).expect("a module");
     let mut store = Store::new(&engine(false), Told { limit, ..Told::default() });
     store.limiter(|told| told);
     let left = call(&mut store, &rewritten, args);
     (left, store.into_data())
 }
 
-const BOTH: [Looks; 2] = [Looks::AtCalls, Looks::Everywhere];
+const BOTH: [FuelChecks; 2] = [FuelChecks::AtCalls, FuelChecks::AtLoops];
 
 /// That a program does the same as without counting, and counts as wasmtime does, or more where
 /// branches leave out some of what they were counted for.
@@ -99,15 +99,15 @@ fn agrees(text: &str, args: &[Val], is_exact: bool) -> Result<(), String> {
     let Some((left, cost)) = theirs(&module, args) else { return Ok(()) };
     // With them, wasmtime has a function of its own that makes an instance.
     let made = if text.contains("(elem $e") || text.contains("(start") { 2 } else { 0 };
-    for looks in BOTH {
-        let (found, told) = ours(&module, args, looks, u64::MAX);
+    for checks in BOTH {
+        let (found, told) = ours(&module, args, checks, u64::MAX);
         if found != left {
-            return Err(format!("{looks:?}: {} and not {}\n{text}", found.0, left.0));
+            return Err(format!("{checks:?}: {} and not {}\n{text}", found.0, left.0));
         }
         // A trap leaves untold what was used since the last time.
         let ended = left.0.starts_with('[');
         if ended && (told.used + made < cost || (is_exact && told.used > cost)) {
-            return Err(format!("{looks:?}: {} for {cost}\n{text}", told.used));
+            return Err(format!("{checks:?}: {} for {cost}\n{text}", told.used));
         }
     }
     Ok(())
@@ -194,24 +194,24 @@ const TURN: u64 = 7;
 #[test]
 fn a_long_loop_lets_the_host_look_or_says_that_it_cannot() {
     let module = module(TURNS);
-    let run = |turns: u64, looks, limit| ours(&module, &[Val::I64(turns as i64)], looks, limit).1;
+    let run = |turns: u64, checks, limit| ours(&module, &[Val::I64(turns as i64)], checks, limit).1;
     let turns = 10 * SLICE as u64 / TURN;
     // A loop that calls nothing runs on, and tells when it is done.
-    let told = run(turns, Looks::AtCalls, u64::MAX);
+    let told = run(turns, FuelChecks::AtCalls, u64::MAX);
     assert_eq!((told.times, told.is_lost), (1, false));
     let all = told.used;
     assert!(all >= TURN * turns && all < TURN * turns + 10, "{all} for {turns}");
-    // One that looks everywhere lets the host look once in a slice.
-    let told = run(turns, Looks::Everywhere, u64::MAX);
+    // One that checks everywhere lets the host look once in a slice.
+    let told = run(turns, FuelChecks::AtLoops, u64::MAX);
     assert_eq!(told.used, all);
     assert!((10..=12).contains(&told.times), "{}", told.times);
     // And is stopped soon behind its limit.
-    let told = run(u64::MAX, Looks::Everywhere, 1_000_000);
+    let told = run(u64::MAX, FuelChecks::AtLoops, 1_000_000);
     assert!(told.used > 1_000_000 && told.used <= 1_000_000 + SLICE as u64 + TURN, "{}", told.used);
     // The other is, too, if all was used when it is lost; else it is lost.
-    let told = run(u64::MAX, Looks::AtCalls, 1_000_000);
+    let told = run(u64::MAX, FuelChecks::AtCalls, 1_000_000);
     assert!(!told.is_lost && told.used >= FAR as u64, "{}", told.used);
-    let told = run(u64::MAX, Looks::AtCalls, u64::MAX);
+    let told = run(u64::MAX, FuelChecks::AtCalls, u64::MAX);
     assert!(told.is_lost && told.used > FAR as u64 && told.used < FAR as u64 + 2 * SLICE as u64, "{}", told.used);
 }
 
@@ -233,10 +233,10 @@ fn whoever_calls_is_looked_at_in_between() {
            (loop (br_if 0 (local.tee 0 (i32.sub (local.get 0) (i32.const 1))))) (br 0))))",
     ];
     for text in programs {
-        for looks in BOTH {
-            let (_, told) = ours(&module(text), &[], looks, 10_000_000);
-            assert!(told.used > 10_000_000 && told.used < 12_000_000, "{looks:?}: {} {text}", told.used);
-            assert!(told.times > 1 && !told.is_lost, "{looks:?}: {text}");
+        for checks in BOTH {
+            let (_, told) = ours(&module(text), &[], checks, 10_000_000);
+            assert!(told.used > 10_000_000 && told.used < 12_000_000, "{checks:?}: {} {text}", told.used);
+            assert!(told.times > 1 && !told.is_lost, "{checks:?}: {text}");
         }
     }
 }
@@ -251,12 +251,12 @@ fn no_way_of_calling_is_too_long() {
     for body in [&long, "(drop (i32.const 1))", turns] {
         let text =
             format!("(module (func $f {body}) (func $g {many}) (func (export \"run\") (loop (call $g) (br 0))))");
-        for looks in BOTH {
-            let (_, told) = ours(&module(&text), &[], looks, 1 << 24);
+        for checks in BOTH {
+            let (_, told) = ours(&module(&text), &[], checks, 1 << 24);
             // One pass through `$g`, at most, but for what is lost before.
             let most = (1 << 24) + (FAR as u64) + (1 << 24);
-            assert!(told.used > 1 << 24 && told.used < most, "{looks:?}: {}", told.used);
-            assert!(looks == Looks::AtCalls || !told.is_lost);
+            assert!(told.used > 1 << 24 && told.used < most, "{checks:?}: {}", told.used);
+            assert!(checks == FuelChecks::AtCalls || !told.is_lost);
         }
     }
 }
@@ -273,7 +273,7 @@ fn many_blocks_take_no_longer_than_they_are_long() {
     let mut code = vec![1];
     super::function_body(&mut code, &body);
     super::section(&mut module, super::CODE, &code).expect("short");
-    assert!(counted(&module, Looks::AtCalls).is_ok());
+    assert!(counted(&module, FuelChecks::AtCalls).is_ok());
 }
 
 fn tree(deep: usize) -> String {
@@ -287,14 +287,14 @@ fn what_runs_when_an_instance_is_made_is_told() {
     let text =
         "(module (func $s (local i32) (loop (br_if 0 (i32.lt_u (local.tee 0 (i32.add (local.get 0) (i32.const 1)))
         (i32.const 2000000))))) (start $s) (func (export \"run\")))";
-    for looks in BOTH {
+    for checks in BOTH {
         let engine = engine(false);
-        let module = Module::new(&engine, counted(&module(text), looks).expect("a module")).expect("compiled");
+        let module = Module::new(&engine, counted(&module(text), checks).expect("a module")).expect("compiled");
         let mut store = Store::new(&engine, Told { limit: u64::MAX, ..Told::default() });
         store.limiter(|told| told);
         Linker::new(&engine).instantiate(&mut store, &module).expect("an instance");
         let told = store.into_data();
-        assert!(told.used >= 2_000_000 * TURN && !told.is_lost, "{looks:?}: {}", told.used);
+        assert!(told.used >= 2_000_000 * TURN && !told.is_lost, "{checks:?}: {}", told.used);
     }
 }
 
@@ -311,7 +311,7 @@ fn what_the_host_does_is_looked_at() {
             "(module (memory 1) (table 1 funcref) (func $f) (elem $e func $f)
              (func (export \"run\") (loop {body} (br 0))))"
         );
-        let (_, told) = ours(&module(&text), &[], Looks::AtCalls, 1_000_000);
+        let (_, told) = ours(&module(&text), &[], FuelChecks::AtCalls, 1_000_000);
         assert!(told.used > 1_000_000 && told.used < 2_000_000, "{body}: {}", told.used);
     }
 }
@@ -324,8 +324,8 @@ fn far_too_long_a_length_is_much_and_not_little() {
             "(module (memory (export \"memory\") i64 1) (func (export \"run\") (local i64) (local.set 0 (i64.const {length}))
              (memory.fill (i64.const 0) (i32.const 1) (local.get 0))))"
         );
-        for looks in BOTH {
-            let ((said, _), told) = ours(&module(&text), &[], looks, 1 << 35);
+        for checks in BOTH {
+            let ((said, _), told) = ours(&module(&text), &[], checks, 1 << 35);
             assert!(told.used > 1 << 35 && said.contains("stopped"), "{length}: {} {said}", told.used);
         }
     }
@@ -334,7 +334,7 @@ fn far_too_long_a_length_is_much_and_not_little() {
 #[test]
 fn a_table_of_its_own_that_never_grows_says_that_more_was_used() {
     let text = "(module (table 0 0 funcref) (func (export \"run\") (result i32) (table.grow (ref.null func) (i32.const 5000))))";
-    let (left, told) = ours(&module(text), &[], Looks::AtCalls, u64::MAX);
+    let (left, told) = ours(&module(text), &[], FuelChecks::AtCalls, u64::MAX);
     assert!(told.used > 10_000 && !told.is_lost, "{}", told.used);
     assert!(left.0.contains("-1"), "{}", left.0);
 }
@@ -353,11 +353,11 @@ fn what_names_what_it_does_not_declare_is_refused() {
         super::section(&mut component, 1, module).expect("short");
         component
     };
-    let rewritten = |body: &[u8]| crate::rewrite::rewritten(&component(&call(body)), Looks::AtCalls);
+    let rewritten = |body: &[u8]| crate::rewrite::rewritten(&component(&call(body)), FuelChecks::AtCalls);
     assert!(rewritten(&[0x42, 0, 0x24, 0]).is_ok());
     // The count, the function that tells, the table.
     for body in [&[0x42, 0, 0x24, 1][..], &[0x42, 0, 0x10, 1, 0x1a], &[0xd0, 0x70, 0x41, 5, 0xfc, 0x0f, 0, 0x1a]] {
-        assert!(counted(&call(body), Looks::AtCalls).is_ok(), "so that it would be possible: {body:x?}");
+        assert!(counted(&call(body), FuelChecks::AtCalls).is_ok(), "so that it would be possible: {body:x?}");
         assert!(rewritten(body).is_err(), "{body:x?}");
     }
 }
@@ -370,10 +370,10 @@ fn harm_is_refused() {
         for bits in [1u8, 0x40, 0xff] {
             let mut harmed = module.clone();
             harmed[at] ^= bits;
-            for looks in BOTH {
-                let _ = counted(&harmed, looks);
+            for checks in BOTH {
+                let _ = counted(&harmed, checks);
             }
         }
-        let _ = counted(&module[..at], Looks::AtCalls);
+        let _ = counted(&module[..at], FuelChecks::AtCalls);
     }
 }

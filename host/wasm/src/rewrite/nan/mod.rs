@@ -33,7 +33,7 @@ use std::collections::HashMap;
 use wasmparser::{BinaryReader, FunctionBody, Operator, ValType};
 
 use super::op::{LOCAL_GET, LOCAL_TEE};
-use super::{HEAD, MOST_BYTES, Malformed, Types, body as function_body, locals, number, section, sections};
+use super::{HEAD, MAX_FUNCTION_BYTES, Malformed, Types, body as function_body, locals, number, section, sections};
 use flow::Lost;
 use ops::{Effect, Lane, Shape};
 
@@ -72,7 +72,7 @@ fn code(content: &[u8], types: &Types) -> Result<Vec<u8>, Malformed> {
     for place in 0..count {
         let size = reader.read_var_u32()? as usize;
         let body = reader.read_bytes(size)?;
-        if size > MOST_BYTES {
+        if size > MAX_FUNCTION_BYTES {
             return Err(Malformed);
         }
         let function = types.imported as u32 + place;

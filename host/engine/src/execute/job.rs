@@ -1,0 +1,71 @@
+//! A task that is handed to a worker, and what became of it.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use millrace_types::{ActionKey, ActionRecord, Cost, Failure, KeyParts, LogLine, TaskSpec};
+use millrace_wasm::{Cancel, Progress};
+
+use super::schedule::{TaskId, Urgency};
+use crate::components::Used;
+use crate::event::Event;
+use crate::grants::Granted;
+
+/// A task to compute.
+pub(super) struct Job {
+    pub(super) task: TaskId,
+    pub(super) urgency: Urgency,
+    /// The event to emit when it begins.
+    pub(super) started: Option<Event>,
+    pub(super) prepared: PreparedTask,
+}
+
+/// Everything that is needed to compute a task and to publish its record.
+pub(crate) struct PreparedTask {
+    pub(crate) key: ActionKey,
+    pub(crate) parts: KeyParts,
+    pub(crate) spec: TaskSpec,
+    pub(crate) used: Arc<Used>,
+    pub(crate) granted: Arc<Granted>,
+    pub(crate) progress: Option<Progress>,
+    /// Whether a record that another process publishes meanwhile will do.
+    pub(crate) may_hit: bool,
+}
+
+/// What became of a task.
+pub(crate) enum JobResult {
+    /// It ran; the record is published.
+    Ran(Box<ActionRecord>),
+    /// Another process published the record while this one waited.
+    Found(Box<ActionRecord>),
+    /// It did not finish.
+    Failed { failure: Failure, cost: Cost, log: Vec<LogLine> },
+}
+
+impl JobResult {
+    /// A failure before the guest did anything.
+    pub(crate) fn failed(failure: Failure) -> Self {
+        Self::Failed { failure, cost: Cost::default(), log: Vec::new() }
+    }
+
+    /// A failure of the host.
+    pub(crate) fn host(message: impl Into<String>) -> Self {
+        Self::failed(Failure::Host { message: message.into() })
+    }
+
+    /// Cancelling makes reads fail, and with them the host: that is a cancellation, not a
+    /// failure.
+    pub(super) fn or_cancelled(self, cancel: &Cancel) -> Self {
+        match self {
+            Self::Failed { failure: Failure::Host { .. }, cost, log } if cancel.is_cancelled() => {
+                Self::Failed { failure: Failure::Cancelled, cost, log }
+            }
+            other => other,
+        }
+    }
+}
+
+/// Seconds since 1970.
+pub(crate) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}

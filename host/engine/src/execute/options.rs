@@ -1,0 +1,106 @@
+//! What a run is given, and why there may be none.
+
+use std::path::PathBuf;
+
+use millrace_store::Store;
+use millrace_types::{PlanInput, StepPlan};
+use millrace_wasm::{Cancel, ComponentError};
+
+use super::planner::AskPlan;
+use crate::components::Components;
+use crate::diagnostic::{Diagnostic, narrow};
+use crate::graph::{self, Graph, Node};
+use crate::pipeline::{self, Overrides, Pipeline, Step};
+
+/// Whether to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunMode {
+    /// Run what has to run.
+    Run,
+    /// Only say what would run.
+    Plan,
+}
+
+/// What a run is given.
+#[derive(Clone)]
+pub struct Options {
+    /// Where results are kept.
+    pub store: Store,
+    /// The pipeline file.
+    pub pipeline: PathBuf,
+    /// Params that are set from outside.
+    pub overrides: Overrides,
+    /// Tasks that run, and threads that read, at a time.
+    pub jobs: usize,
+    /// Bytes that all guests may use together.
+    pub memory: u64,
+    /// Begin nothing more after the first failure.
+    pub fail_fast: bool,
+    /// Whether to run.
+    pub mode: RunMode,
+    /// The request to stop.
+    pub cancel: Cancel,
+}
+
+/// Why there was no run.
+#[derive(Debug)]
+pub enum RunError {
+    /// The pipeline or its data is not valid.
+    Invalid(Vec<Diagnostic>),
+    /// The system refused something that the run cannot do without.
+    System(String),
+}
+
+/// A pipeline with its graph and components.
+pub struct Loaded {
+    /// As written.
+    pub pipeline: Pipeline,
+    /// Its graph.
+    pub graph: Graph,
+    /// Its components.
+    pub components: Components,
+}
+
+/// Reads a pipeline and builds its graph, without looking at data.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn load(options: &Options) -> Result<Loaded, RunError> {
+    let mut components = Components::new(options.store.clone());
+    components.prepare();
+    let pipeline = pipeline::read(&options.pipeline).map_err(RunError::Invalid)?;
+    let params = pipeline.values(&options.overrides).map_err(RunError::Invalid)?;
+    let graph =
+        graph::build(&pipeline, &params, &options.overrides.files, &mut components).map_err(RunError::Invalid)?;
+    Ok(Loaded { pipeline, graph, components })
+}
+
+impl AskPlan for Loaded {
+    fn ask(&self, node: usize, inputs: &[PlanInput]) -> Result<StepPlan, Vec<Diagnostic>> {
+        let node = &self.graph.nodes[node];
+        let step = &self.pipeline.steps[node.definition];
+        let refused = |error: ComponentError| {
+            let message = format!("`{}` cannot be used: {error}", node.used.uses);
+            vec![Diagnostic::new(message).at(&step.uses.1, "this component")]
+        };
+        let planned = self.components.plan(&node.used, node.params.as_str(), inputs).map_err(refused)?;
+        planned.map_err(|problems| problems.into_iter().map(|problem| explain(node, step, problem)).collect())
+    }
+}
+
+/// An error that a step reported, at the place in the pipeline file that it is about.
+fn explain(node: &Node, step: &Step, problem: millrace_types::Problem) -> Diagnostic {
+    let span = match &problem.param {
+        Some(path) => step.params.span(path).unwrap_or(&step.span).clone(),
+        None => step.span.clone(),
+    };
+    let span = match problem.span {
+        Some((start, end)) => narrow(&span, (start as usize, end as usize)),
+        None => span,
+    };
+    let error = Diagnostic::new(format!("{}: {}", node.step, problem.message)).at(&span, "here");
+    match &problem.missing {
+        Some(missing) => error.suggest(missing, problem.candidates.iter().map(String::as_str)),
+        None => error,
+    }
+}

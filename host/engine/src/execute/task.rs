@@ -1,0 +1,74 @@
+//! A task that a run has made.
+
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+
+use millrace_types::{ActionKey, ByteSize, KeyParts, Phase, TaskSpec};
+
+use super::job::{Job, PreparedTask};
+use super::key::PortTable;
+use super::ledger::TaskName;
+use super::schedule::{TaskId, Urgency};
+use crate::assemble::InputTable;
+use crate::event::Event;
+use crate::graph::Graph;
+use crate::pipeline::CachePolicy;
+
+/// A task.
+pub(super) struct Task {
+    pub(super) node: usize,
+    pub(super) part: Option<usize>,
+    pub(super) phase: Phase,
+    pub(super) key: ActionKey,
+    /// What it is computed from, until it is started or found.
+    pub(super) prepared: Option<(KeyParts, TaskSpec)>,
+    /// The tables that its outputs are assembled with.
+    pub(super) tables: Vec<PortTable>,
+}
+
+impl Task {
+    /// As events and the history name it.
+    pub(super) fn name<'a>(&self, graph: &'a Graph) -> TaskName<'a> {
+        let Self { node, part, phase, key, .. } = self;
+        TaskName { index: *node, node: &graph.nodes[*node], part: *part, phase: *phase, key: Some(*key) }
+    }
+
+    /// The tables that its outputs are assembled with.
+    pub(super) fn inputs(&self) -> Vec<InputTable<'_>> {
+        let tables = self.tables.iter();
+        tables.map(|(port, schema, parts)| InputTable { port, schema, parts: parts.clone() }).collect()
+    }
+
+    /// Frees what only an unfinished task needs: there are thousands of tasks.
+    pub(super) fn release(&mut self) {
+        (self.prepared, self.tables) = (None, Vec::new());
+    }
+
+    /// The job of the task, with the memory that it may use; `None` if it was taken before.
+    pub(super) fn take_job(
+        &mut self,
+        id: TaskId,
+        graph: &Graph,
+        memory: ByteSize,
+        events: &Sender<Event>,
+    ) -> Option<Job> {
+        let (parts, mut spec) = self.prepared.take()?;
+        let node = &graph.nodes[self.node];
+        spec.limits.memory = memory;
+        let (events, step, part) = (events.clone(), node.label.clone(), self.part);
+        let progress = Arc::new(move |done, total| {
+            let _ = events.send(Event::TaskProgressed { step: step.clone(), part, done, total });
+        });
+        let prepared = PreparedTask {
+            key: self.key,
+            parts,
+            spec,
+            used: node.used.clone(),
+            granted: node.granted.clone(),
+            progress: Some(progress),
+            may_hit: node.cache == CachePolicy::On,
+        };
+        let started = Some(Event::TaskStarted { step: node.label.clone(), part: self.part });
+        Some(Job { task: id, urgency: Urgency::new(self.part, node.rank, id), started, prepared })
+    }
+}

@@ -1,0 +1,13 @@
+//! The graph of a pipeline: the matrix expanded, references resolved, params substituted.
+//! Everything that can be known without looking at data.
+
+mod build;
+mod builder;
+mod exports;
+mod matrix;
+mod model;
+mod order;
+mod resolve;
+
+pub use build::build;
+pub use model::{Graph, Item, Node};

@@ -1,0 +1,81 @@
+//! Records: small files by kind and name. One that cannot be read counts as absent.
+
+use bytes::Bytes;
+use millrace_types::wire::{self, Kind};
+use millrace_types::{Digest, Record, RecordName, bounds};
+
+use crate::error::Result;
+use crate::files::{map_all, read_file};
+use crate::store::Store;
+
+impl Store {
+    /// A record; `None` when there is none, or none that is intact and of this version.
+    pub fn record<R: Record>(&self, name: &R::Name) -> Option<R> {
+        let (kind, name) = (R::KIND, name.record_name());
+        if let Some(index) = &self.index
+            && let Some((entry, bytes)) = index.find(kind, &name)
+            && let Some(value) = wire::decode(kind, name.as_bytes(), bytes)
+        {
+            index.mark_used(entry);
+            return Some(value);
+        }
+        let path = self.folder.record_path(kind, &name);
+        let bytes = read_file(&path, bounds::RECORD_BYTES).ok()?;
+        let Some(value) = wire::decode(kind, name.as_bytes(), &bytes) else {
+            // A reader that only checks for the file must not find one that is of no use.
+            let _ = std::fs::remove_file(&path);
+            return None;
+        };
+        if let Some(index) = &self.index {
+            index.add(kind, &name, bytes);
+        }
+        Some(value)
+    }
+
+    /// The encoded value of a record that is in no index, mapped, for a reader that may not
+    /// need all of it; `None` as by [`Self::record`].
+    pub fn record_body<R: Record>(&self, name: &R::Name) -> Option<Bytes> {
+        let name = name.record_name();
+        let bytes = map_all(&self.folder.record_path(R::KIND, &name), bounds::RECORD_BYTES).ok()?;
+        Some(bytes.slice_ref(wire::body(R::KIND, name.as_bytes(), &bytes)?))
+    }
+
+    /// Whether the index has the record: the last run of its pipeline used it.
+    pub fn is_indexed<R: Record>(&self, name: &R::Name) -> bool {
+        self.index.as_ref().is_some_and(|index| index.find(R::KIND, &name.record_name()).is_some())
+    }
+
+    /// Whether there is a file for the record, intact or not.
+    pub fn has_record(&self, kind: Kind, name: &RecordName) -> bool {
+        self.folder.record_path(kind, name).exists()
+    }
+
+    /// Stores a record. Everything it refers to must be stored already.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn put_record<R: Record>(&self, name: &R::Name, value: &R) -> Result<()> {
+        self.put_sized_record(name, value, 0)
+    }
+
+    /// Stores a record of about `size_hint` bytes.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn put_sized_record<R: Record>(&self, name: &R::Name, value: &R, size_hint: usize) -> Result<()> {
+        let (kind, name) = (R::KIND, name.record_name());
+        let bytes = wire::encode_sized(kind, name.as_bytes(), value, size_hint);
+        if let Some(index) = &self.index
+            && kind == Kind::Plan
+        {
+            // Asking a step for its plan again takes microseconds: not worth a file for each.
+            index.add(kind, &name, bytes);
+            return Ok(());
+        }
+        self.folder.write_file(&self.folder.record_path(kind, &name), &bytes)?;
+        if let Some(index) = &self.index {
+            index.add(kind, &name, bytes);
+        }
+        Ok(())
+    }
+}

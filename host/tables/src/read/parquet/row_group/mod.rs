@@ -1,0 +1,307 @@
+//! One row group of a Parquet file, decoded and passed to the sink by the free threads.
+//!
+//! Its columns are divided into shares, each with a reader of its own. A share of a piece is
+//! passed on (mostly: hashed and written) as soon as those before it are, while it is in a
+//! cache and before much else needs memory. A piece takes one share at a time; with more
+//! threads more pieces are in progress side by side. Results and errors are those of one
+//! thread that reads share after share of piece after piece.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use ::arrow::array::{Array, ArrayRef};
+use ::arrow::datatypes::DataType as ArrowType;
+use ::parquet::arrow::arrow_reader::ParquetRecordBatchReader;
+
+use millrace_threads::Threads;
+
+use super::error::{broken_in, wrong_row_count};
+use crate::read::error::{ReadError, SinkError};
+use crate::read::guard::guarded;
+use crate::read::predicate::plain_array;
+use crate::read::shaper::Kept;
+use crate::read::sink::PartSink;
+
+/// Readers of a row group at most: each is a while in the making.
+const SHARES: usize = 64;
+/// Bytes for each thread that are decoded and not handed on, before it decodes more.
+const AHEAD: usize = 4 << 20;
+
+/// Cuts so many columns into shares, in their order.
+pub(super) fn shares(columns: usize) -> impl Iterator<Item = Range<usize>> {
+    let size = columns.div_ceil(SHARES).max(1);
+    (0..columns).step_by(size).map(move |first| first..columns.min(first + size))
+}
+
+/// A column of a share.
+pub(super) struct Wanted {
+    pub(super) kept: Kept,
+    /// Where it stands in what the reader gives.
+    pub(super) place: usize,
+    /// As what it is read.
+    pub(super) plain: ArrowType,
+}
+
+/// Columns that are read together.
+pub(super) struct Share {
+    pub(super) columns: Vec<Wanted>,
+    pub(super) reader: ParquetRecordBatchReader,
+}
+
+/// A row group that is read.
+pub(super) struct RowGroup<'g> {
+    path: &'g Path,
+    /// Which of its file.
+    number: usize,
+    /// Of each piece.
+    rows: Vec<usize>,
+    shares: Vec<Vec<Wanted>>,
+    state: Mutex<State<'g>>,
+    changed: Condvar,
+}
+
+/// Which share of which piece: in this order one thread takes them.
+type At = (usize, usize);
+
+struct State<'g> {
+    /// Of each share the piece that is next, and its reader unless somebody reads with it.
+    readers: Vec<(usize, Option<ParquetRecordBatchReader>)>,
+    /// The first piece that is not whole.
+    first: usize,
+    /// Pieces from `first` on.
+    pieces: VecDeque<Piece<'g>>,
+    /// Bytes that are decoded and not handed on.
+    ahead: usize,
+    /// Threads that work on it.
+    threads: usize,
+    /// What one thread would have failed with, as far as known.
+    failed: Option<(At, ReadError)>,
+}
+
+/// A piece that is begun.
+struct Piece<'g> {
+    /// The arrays of shares that are decoded.
+    decoded: Vec<Option<Vec<ArrayRef>>>,
+    /// Shares that were handed on.
+    done: usize,
+    /// Where they go, unless somebody hands on just now.
+    to: Option<To<'g>>,
+}
+
+enum To<'g> {
+    /// There was none as yet.
+    Begin,
+    Sink(Box<dyn PartSink + 'g>),
+}
+
+enum Work<'g> {
+    Decode { at: At, reader: ParquetRecordBatchReader },
+    HandOn { at: At, to: To<'g>, arrays: Vec<ArrayRef> },
+}
+
+enum Next<'g> {
+    Do(Work<'g>),
+    Wait,
+    Nothing,
+}
+
+fn bytes(arrays: &[ArrayRef]) -> usize {
+    arrays.iter().map(|array| array.get_buffer_memory_size()).sum()
+}
+
+impl<'g> State<'g> {
+    fn is_before_failure(&self, at: At) -> bool {
+        self.failed.as_ref().is_none_or(|(failed, _)| at < *failed)
+    }
+
+    /// The next share of the first piece that can take one.
+    fn to_hand_on(&self) -> Option<At> {
+        let ready = |(number, piece): (usize, &Piece<'_>)| {
+            let is_ready = piece.to.is_some() && piece.decoded.get(piece.done).is_some_and(Option::is_some);
+            is_ready.then_some((number, piece.done))
+        };
+        (self.first..).zip(&self.pieces).find_map(ready).filter(|at| self.is_before_failure(*at))
+    }
+
+    /// Whether a share could be handed on as soon as it is decoded: so two pieces go side by side,
+    /// and none is left to one thread in the end.
+    fn is_wanted(&self, (piece, share): At) -> bool {
+        match self.pieces.get(piece - self.first) {
+            Some(piece) => piece.done == share && piece.to.is_some(),
+            None => share == 0,
+        }
+    }
+
+    /// The first share that somebody can decode, unless enough is decoded; first those that are wanted.
+    fn to_decode(&self, pieces: usize) -> Option<At> {
+        let end = pieces.min(self.first + self.threads);
+        let can_go_on = |(share, (piece, reader)): (usize, &(usize, Option<_>))| {
+            (reader.is_some() && *piece < end).then_some((*piece, share))
+        };
+        let order = |at: &At| (!self.is_wanted(*at), *at);
+        let at = self.readers.iter().enumerate().filter_map(can_go_on).min_by_key(order)?;
+        // All others wait for the first that is not handed on.
+        let is_first = at == (self.first, self.pieces.front().map_or(0, |piece| piece.done));
+        let may = is_first || self.ahead < AHEAD * self.threads || self.failed.is_some();
+        (may && self.is_before_failure(at)).then_some(at)
+    }
+
+    fn next(&mut self, pieces: usize) -> Next<'g> {
+        if let Some(at) = self.to_hand_on()
+            && let Some(piece) = self.pieces.get_mut(at.0 - self.first)
+            && let Some(to) = piece.to.take()
+            && let Some(arrays) = piece.decoded[at.1].take()
+        {
+            return Next::Do(Work::HandOn { at, to, arrays });
+        }
+        if let Some(at) = self.to_decode(pieces)
+            && let Some(reader) = self.readers[at.1].1.take()
+        {
+            return Next::Do(Work::Decode { at, reader });
+        }
+        // After a failure whoever still works does what is before it.
+        if self.first == pieces || self.failed.is_some() { Next::Nothing } else { Next::Wait }
+    }
+
+    fn fail(&mut self, at: At, error: ReadError) {
+        if self.is_before_failure(at) {
+            self.failed = Some((at, error));
+        }
+    }
+
+    fn decoded(&mut self, at: At, arrays: Vec<ArrayRef>) {
+        while self.pieces.len() <= at.0 - self.first {
+            let decoded = self.readers.iter().map(|_| None).collect();
+            self.pieces.push_back(Piece { decoded, done: 0, to: Some(To::Begin) });
+        }
+        self.ahead += bytes(&arrays);
+        self.pieces[at.0 - self.first].decoded[at.1] = Some(arrays);
+    }
+
+    fn handed_on(&mut self, at: At, to: To<'g>) {
+        let piece = &mut self.pieces[at.0 - self.first];
+        (piece.done, piece.to) = (at.1 + 1, Some(to));
+        while self.pieces.front().is_some_and(|piece| piece.done == self.readers.len()) {
+            self.pieces.pop_front();
+            self.first += 1;
+        }
+    }
+}
+
+impl<'g> RowGroup<'g> {
+    /// A group of pieces of so many rows.
+    pub(super) fn new(path: &'g Path, number: usize, rows: Vec<usize>, shares: Vec<Share>) -> Self {
+        let (shares, readers) = shares.into_iter().map(|share| (share.columns, (0, Some(share.reader)))).unzip();
+        let state = State { readers, first: 0, pieces: VecDeque::new(), ahead: 0, threads: 0, failed: None };
+        Self { path, number, rows, shares, state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<'g>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads all of it; `begin` is asked once for where a piece goes.
+    pub(super) fn read(
+        self,
+        threads: &Threads,
+        begin: impl Fn(usize, usize) -> Result<Box<dyn PartSink + 'g>, SinkError> + Sync,
+    ) -> Result<(), ReadError> {
+        let pieces = self.rows.len();
+        threads.work(|help| {
+            let mut state = self.state();
+            state.threads += 1;
+            loop {
+                let work = match state.next(pieces) {
+                    Next::Do(work) => work,
+                    Next::Wait => {
+                        state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                        continue;
+                    }
+                    Next::Nothing => {
+                        state.threads -= 1;
+                        return;
+                    }
+                };
+                let is_more = state.to_hand_on().is_some() || state.to_decode(pieces).is_some();
+                drop(state);
+                if is_more {
+                    help();
+                }
+                state = match work {
+                    Work::Decode { at, mut reader } => {
+                        let decoded = guarded(Some(self.path), || self.decode(&mut reader, at));
+                        let mut state = self.state();
+                        match decoded {
+                            Ok(arrays) => {
+                                state.decoded(at, arrays);
+                                state.readers[at.1] = (at.0 + 1, Some(reader));
+                            }
+                            Err(error) => state.fail(at, error),
+                        }
+                        state
+                    }
+                    Work::HandOn { at, to, arrays } => {
+                        let size = bytes(&arrays);
+                        let done = guarded(Some(self.path), || self.hand_on(at, to, arrays, &begin));
+                        let mut state = self.state();
+                        state.ahead -= size;
+                        match done {
+                            Ok(to) => state.handed_on(at, to),
+                            Err(error) => state.fail(at, error),
+                        }
+                        state
+                    }
+                };
+                self.changed.notify_all();
+            }
+        });
+        match self.state.into_inner().unwrap_or_else(PoisonError::into_inner).failed {
+            Some((_, error)) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    fn decode(&self, reader: &mut ParquetRecordBatchReader, (piece, share): At) -> Result<Vec<ArrayRef>, ReadError> {
+        let column = match self.shares[share].as_slice() {
+            [one] => Some(one.kept.field.name.as_str()),
+            _ => None,
+        };
+        let broken = |error| broken_in(self.path, self.number, column, &error);
+        let batch = reader.next().ok_or_else(|| wrong_row_count(self.path))?.map_err(broken)?;
+        let is_last = piece + 1 == self.rows.len();
+        if batch.num_rows() != self.rows[piece] || (is_last && reader.next().is_some()) {
+            return Err(wrong_row_count(self.path));
+        }
+        let column = |wanted: &Wanted| {
+            let name = wanted.kept.field.name.as_str();
+            plain_array(self.path, name, batch.column(wanted.place).clone(), &wanted.plain)
+        };
+        self.shares[share].iter().map(column).collect()
+    }
+
+    fn hand_on(
+        &self,
+        (piece, share): At,
+        to: To<'g>,
+        arrays: Vec<ArrayRef>,
+        begin: &impl Fn(usize, usize) -> Result<Box<dyn PartSink + 'g>, SinkError>,
+    ) -> Result<To<'g>, ReadError> {
+        let mut sink = match to {
+            To::Begin => begin(piece, self.rows[piece])?,
+            To::Sink(sink) => sink,
+        };
+        for (wanted, array) in self.shares[share].iter().zip(arrays) {
+            sink.column(wanted.kept.column(self.path, &array)?)?;
+        }
+        if share + 1 < self.shares.len() {
+            return Ok(To::Sink(sink));
+        }
+        sink.end()?;
+        Ok(To::Begin)
+    }
+}
+
+#[cfg(test)]
+mod tests;

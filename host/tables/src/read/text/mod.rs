@@ -1,0 +1,6 @@
+//! Text formats: blocks of whole records, types from values.
+
+pub(super) mod blocks;
+pub(super) mod infer;
+pub(super) mod split;
+pub(super) mod typed;

@@ -1,0 +1,113 @@
+//! What no compiler checks: the direction of imports, the length of files, names
+//! of files that say nothing.
+
+mod cycles;
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+
+use crate::workspace::root;
+
+/// Which of our crates a crate may import. `ARCHITECTURE.md` has the same table.
+const IMPORTS: [(&str, &[&str]); 11] = [
+    ("host/types", &[]),
+    ("host/threads", &[]),
+    ("host/store", &["types", "threads"]),
+    ("host/tables", &["types", "threads", "expr"]),
+    ("host/registry", &["types"]),
+    ("host/plugin", &[]),
+    ("host/wasm", &["types", "threads", "tables"]),
+    ("host/engine", &["types", "threads", "expr", "tables", "store", "registry", "plugin", "wasm"]),
+    ("host/cli", &["engine", "store"]),
+    ("sdk/expr", &[]),
+    ("sdk", &["expr", "sdk-macros"]),
+];
+
+/// Crates whose files must not import each other in a cycle.
+const CRATES: [&str; 14] = [
+    "host/types",
+    "host/threads",
+    "host/store",
+    "host/tables",
+    "host/registry",
+    "host/plugin",
+    "host/wasm",
+    "host/engine",
+    "host/cli",
+    "sdk/expr",
+    "sdk/macros",
+    "sdk",
+    "benches",
+    "xtask",
+];
+
+/// Lines of a file, unless its head says why it is longer.
+const LINES: usize = 600;
+
+/// Checks the tree.
+pub fn check() -> Result<()> {
+    let mut wrong = Vec::new();
+    for (folder, allowed) in IMPORTS {
+        let text = std::fs::read_to_string(root().join(folder).join("Cargo.toml"))?;
+        let table = text.split("[dev-dependencies]").next().unwrap_or_default();
+        for line in table.lines() {
+            let Some(name) = line.strip_prefix("millrace-") else { continue };
+            let name = name.split(['.', ' ', '=']).next().unwrap_or_default();
+            if !allowed.contains(&name) {
+                wrong.push(format!("{folder} must not import millrace-{name}"));
+            }
+        }
+    }
+    for plugin in std::fs::read_dir(root().join("plugins"))? {
+        let text = std::fs::read_to_string(plugin?.path().join("Cargo.toml"))?;
+        for line in text.lines().filter(|line| line.starts_with("millrace-") && !line.starts_with("millrace-sdk.")) {
+            wrong.push(format!("a plugin knows only the SDK: {line}"));
+        }
+    }
+    for folder in CRATES {
+        for cycle in cycles::find(&root().join(folder).join("src"))? {
+            let name = |path: &std::path::PathBuf| path.strip_prefix(root()).unwrap_or(path).display().to_string();
+            wrong.push(format!(
+                "files that import each other: {}",
+                cycle.iter().map(name).collect::<Vec<_>>().join(", ")
+            ));
+        }
+    }
+    for top in ["host", "sdk", "plugins", "xtask", "tests", "examples"] {
+        files(&root().join(top), &mut wrong)?;
+    }
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    bail!("not tidy:\n  {}", wrong.join("\n  "))
+}
+
+fn files(folder: &Path, wrong: &mut Vec<String>) -> Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        if path.is_dir() {
+            if name != "target" && !name.starts_with('.') {
+                files(&path, wrong)?;
+            }
+            continue;
+        }
+        let Some(stem) = name.strip_suffix(".rs") else { continue };
+        if ["utils", "util", "common", "helpers", "imp", "manager", "misc"].contains(&stem) {
+            wrong.push(format!("{}: a name that says nothing", path.display()));
+        }
+        let text = std::fs::read_to_string(&path)?;
+        let head: String = text.lines().take_while(|line| line.starts_with("//!")).collect();
+        if text.lines().count() > LINES && !head.contains("Long because") {
+            wrong.push(format!(
+                "{}: more than {LINES} lines, and its head does not say `Long because …`",
+                path.display()
+            ));
+        }
+        if !text.starts_with("//!") && !path.ends_with("tests.rs") && !name.ends_with("tests.rs") {
+            wrong.push(format!("{}: no purpose at its head", path.display()));
+        }
+    }
+    Ok(())
+}
