@@ -12,6 +12,7 @@ mod evil;
 mod features;
 mod harm;
 mod readme;
+mod remote;
 mod rounds;
 mod sandbox;
 mod sources;

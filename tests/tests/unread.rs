@@ -93,7 +93,7 @@ fn it_is_gone_with_its_file() {
     assert_eq!(sandbox.host(&["show", "d"]).code, 0);
     sandbox.write("other.parquet", "something else");
     let shown = sandbox.host(&["show", "d"]);
-    assert!(shown.stderr.contains("`b`") && shown.stderr.contains("as it was"), "{}", shown.stderr);
+    assert!(shown.stderr.contains("`b`") && shown.stderr.contains("has changed"), "{}", shown.stderr);
 }
 
 /// Names of outputs follow from the pipeline and the file, not from what a store has seen.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use millrace_engine::pipeline::Overrides;
 use millrace_engine::types::ByteSize;
-use millrace_engine::{Cancel, Diagnostic, Options, RunMode};
+use millrace_engine::{Cancel, Diagnostic, Executor, Options, RunMode, with_remote};
 use millrace_store::Store;
 
 /// Runs data and ML pipelines whose steps are WebAssembly components.
@@ -30,6 +30,8 @@ pub enum Command {
     Why(WhyArgs),
     /// Show an artifact: schema, rows, first rows; or write it to a file.
     Show(ShowArgs),
+    /// Run one task by its key and publish its record: what an executor or a scheduler calls.
+    Exec(ExecArgs),
     /// Draw the pipeline.
     Graph(GraphArgs),
     /// List the runs of this store.
@@ -49,6 +51,18 @@ pub struct StoreArgs {
     /// The store [default: $XDG_CACHE_HOME/millrace or ~/.cache/millrace].
     #[arg(long, value_name = "DIR", env = "MILLRACE_STORE")]
     pub store: Option<PathBuf>,
+    /// A remote store, such as file:///srv/millrace, to read through and to write back to.
+    #[arg(long, value_name = "URL", env = "MILLRACE_REMOTE")]
+    pub remote: Option<String>,
+}
+
+/// Where tasks are computed.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum ExecutorName {
+    /// In this process.
+    Local,
+    /// Each in a process of its own, `host exec`.
+    Process,
 }
 
 /// A pipeline and what is set in it.
@@ -83,6 +97,9 @@ pub struct RunArgs {
     /// Memory that all guests may have together, such as 4GiB [default: 80 % of the machine's].
     #[arg(long, value_name = "SIZE")]
     pub memory: Option<ByteSize>,
+    /// Where tasks are computed.
+    #[arg(long, value_enum, default_value_t = ExecutorName::Local)]
+    pub executor: ExecutorName,
     /// Begin nothing more after the first failure; what runs is finished and kept.
     #[arg(long)]
     pub fail_fast: bool,
@@ -99,6 +116,22 @@ pub struct WhyArgs {
     /// The pipeline.
     #[command(flatten)]
     pub pipeline: PipelineArgs,
+}
+
+/// `host exec`
+#[derive(ClapArgs)]
+pub struct ExecArgs {
+    /// The action key of the task, as `host run --json` prints it.
+    pub key: String,
+    /// Run it even if its record is there.
+    #[arg(long)]
+    pub again: bool,
+    /// One JSON object.
+    #[arg(long)]
+    pub json: bool,
+    /// Where the task is, and where its results are kept.
+    #[command(flatten)]
+    pub store: StoreArgs,
 }
 
 /// `host show`
@@ -176,7 +209,27 @@ impl StoreArgs {
                     .join("millrace")
             }
         };
-        Ok(Store::open(&path)?)
+        let store = Store::open(&path)?;
+        Ok(match &self.remote {
+            Some(url) => with_remote(store, url)?,
+            None => store,
+        })
+    }
+}
+
+impl RunArgs {
+    /// Where tasks are computed.
+    ///
+    /// # Errors
+    /// When the path of this program is not known.
+    pub fn executor(&self) -> std::io::Result<Executor> {
+        Ok(match self.executor {
+            ExecutorName::Local => Executor::Local,
+            ExecutorName::Process => {
+                let remote = self.pipeline.store.remote.iter().flat_map(|url| ["--remote".to_owned(), url.clone()]);
+                Executor::Process { program: std::env::current_exe()?, arguments: remote.collect() }
+            }
+        })
     }
 }
 
@@ -209,6 +262,7 @@ impl PipelineArgs {
             memory: u64::MAX,
             fail_fast: false,
             mode,
+            executor: Executor::Local,
             cancel: Cancel::default(),
         })
     }

@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         args::Command::Plan(args) => commands::plan::run(&args),
         args::Command::Why(args) => commands::why::run(&args),
         args::Command::Show(args) => commands::show::run(&args),
+        args::Command::Exec(args) => commands::exec::run(&args),
         args::Command::Graph(args) => commands::graph::run(&args),
         args::Command::Runs(args) => commands::runs::run(&args),
         args::Command::Schema => commands::schema::run(),

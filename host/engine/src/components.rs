@@ -264,23 +264,28 @@ impl Components {
     pub fn component<'a>(&self, used: &'a Used) -> Result<&'a Component, ComponentError> {
         let compiled = used.compiled.get_or_init(|| {
             let engine = self.engine()?;
-            let read = |path: &PathBuf| {
-                std::fs::read(path)
-                    .map_err(|error| ComponentError::NotAComponent { reason: format!("`{}`: {error}", path.display()) })
-            };
-            let bytes: Cow<'static, [u8]> = match &used.bytes {
-                Bytes::Static(bytes) => (*bytes).into(),
-                Bytes::Owned(bytes) => bytes.to_vec().into(),
-                Bytes::File(path) => read(path)?.into(),
-            };
-            let is_file = matches!(used.bytes, Bytes::File(_));
-            if is_file && ComponentDigest::from(blake3::hash(&bytes)) != used.digest {
-                let reason = "its file changed while the pipeline was read: run again".to_owned();
-                return Err(ComponentError::NotAComponent { reason });
-            }
+            let bytes = self.bytes(used)?;
             engine.component(bytes, Some(self.store.compiled_path(engine.fingerprint(), &used.digest)))
         });
         compiled.as_ref().map_err(Clone::clone)
+    }
+
+    /// The bytes of a component.
+    ///
+    /// # Errors
+    /// When its file cannot be read, or has changed.
+    pub(crate) fn bytes(&self, used: &Used) -> Result<Cow<'static, [u8]>, ComponentError> {
+        let path = match &used.bytes {
+            Bytes::Static(bytes) => return Ok((*bytes).into()),
+            Bytes::Owned(bytes) => return Ok(bytes.to_vec().into()),
+            Bytes::File(path) => path,
+        };
+        let not_a_component = |reason: String| ComponentError::NotAComponent { reason };
+        let bytes = std::fs::read(path).map_err(|error| not_a_component(format!("`{}`: {error}", path.display())))?;
+        if ComponentDigest::of(&bytes) != used.digest {
+            return Err(not_a_component("its file changed while the pipeline was read: run again".to_owned()));
+        }
+        Ok(bytes.into())
     }
 
     /// What the step says of a use; asked once for each different use.

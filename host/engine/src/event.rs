@@ -8,6 +8,7 @@ use millrace_types::{ActionKey, Cost, Failure, LogLine};
 
 use serde::Serialize;
 
+use crate::remote::RemoteReport;
 use crate::why::MissReason;
 
 /// How a task ended.
@@ -135,6 +136,8 @@ pub enum Event {
         /// Why.
         message: String,
     },
+    /// Everything is uploaded to the remote store, or it failed.
+    RemoteFinished(RemoteReport),
     /// The run is over.
     RunFinished(Summary),
 }

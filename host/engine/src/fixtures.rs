@@ -79,7 +79,7 @@ fn every_record_of_an_earlier_version_is_read_or_refused_by_name() {
             Kind::Columns => reads::<SourceRecord>(&fixture),
             Kind::Code => reads::<ComponentDigest>(&fixture),
             // These are never files of their own: `millrace-store` has their fixtures.
-            Kind::Table | Kind::Plan | Kind::Tables => panic!("{} has no files", fixture.kind.as_str()),
+            Kind::Table | Kind::Plan | Kind::Tables | Kind::Task => panic!("{} has no files", fixture.kind.as_str()),
             Kind::Source => reads::<SourceTable>(&fixture),
         };
         let Fixture { kind, version, path, .. } = fixture;

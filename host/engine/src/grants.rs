@@ -77,8 +77,8 @@ impl Granted {
         if errors.is_empty() { Ok(found) } else { Err(errors) }
     }
 
-    /// Says which folder is not as it was when the run began: what a task saw of it, its
-    /// key does not know.
+    /// The folder that has changed since its digest was taken, if any: the key of a task does
+    /// not cover what the task saw there.
     pub(crate) fn changed(&self, store: &Store) -> Option<&str> {
         let is_same = |(name, folder): &&(String, PathBuf)| {
             let known = |(known, _): &&(String, BlobDigest)| {

@@ -30,6 +30,7 @@ pub mod history;
 mod integrity;
 mod packs;
 pub mod pipeline;
+mod remote;
 mod results;
 mod shards;
 mod source;
@@ -38,7 +39,10 @@ pub mod why;
 pub use artifacts::{Artifacts, Head, ShowError};
 pub use diagnostic::{Diagnostic, SourceFile, Span};
 pub use event::{Event, Status, Summary};
-pub use execute::{Loaded, Options, RunError, RunMode, execute, load};
+pub use execute::{
+    EXEC_CACHED, EXEC_FAILED, EXEC_RAN, ExecError, ExecReport, Executor, Loaded, Options, RunError, RunMode, exec,
+    execute, load,
+};
 pub use export::{ExportError, export_to};
 pub use graph::{Graph, Node};
 pub use millrace_tables::read::{Format, is_guarded};
@@ -46,3 +50,4 @@ pub use millrace_types as types;
 pub use millrace_types::{Failure, Manifest, Port, PortKind};
 pub use millrace_wasm::Cancel;
 pub use pipeline::schema::json_schema;
+pub use remote::{RemoteError, RemoteReport, finish_remote, with_remote};

@@ -2,6 +2,7 @@
 //!
 //! It knows what lies where, and nothing of what is cached, indexed or remote.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ use crate::error::{OpenError, Result, StoreError};
 use crate::files::{is_file_of, map, read_file};
 
 /// The folders of a store.
-const FOLDERS: [&str; 16] = [
+const FOLDERS: [&str; 17] = [
     "tmp",
     "claims",
     "packs",
@@ -29,6 +30,7 @@ const FOLDERS: [&str; 16] = [
     "manifests",
     "plans",
     "plugins",
+    "tasks",
     "memo",
     "compiled",
     "index",
@@ -111,6 +113,7 @@ fn folder_of(kind: Kind) -> &'static str {
         Kind::Trace => "traces",
         // By component and engine: `millrace-wasm` writes it beside the code.
         Kind::Code => "compiled",
+        Kind::Task => "tasks",
     }
 }
 
@@ -245,6 +248,17 @@ impl Folder {
 
     pub(crate) fn blob_path(&self, digest: &BlobDigest) -> PathBuf {
         self.sharded("blobs", &digest.hex())
+    }
+
+    /// The file whose being there says something, by its name, in a folder of such files.
+    pub(crate) fn marker_path(&self, folder: &str, name: &str) -> PathBuf {
+        self.root.join(folder).join(name)
+    }
+
+    /// The names of the markers in a folder.
+    pub(crate) fn markers(&self, folder: &str) -> HashSet<String> {
+        let files = std::fs::read_dir(self.root.join(folder)).into_iter().flatten().flatten();
+        files.filter_map(|file| file.file_name().into_string().ok()).collect()
     }
 
     fn object_path(&self, object: &ObjectRef) -> (PathBuf, u64) {

@@ -5,6 +5,7 @@
 //! blobs/a/HEX           opaque bytes
 //! actions/a/HEX         action records, by action key
 //! tables/a/HEX          the tables that a run made
+//! tasks/a/HEX           tasks that another process can run, by action key
 //! gathered/a/HEX        the stored chunk of a gathered column
 //! sources/a/HEX         the tables that sources were read into
 //! manifests/ plans/     the answers of components
@@ -22,6 +23,7 @@
 //! Files are not flushed one by one: after a loss of power a record or an object may be
 //! truncated. Its checksum or size reveals that, and it counts as absent.
 
+mod backend;
 mod bundle;
 mod claim;
 mod error;
@@ -33,15 +35,18 @@ mod hash_file;
 mod index;
 mod objects;
 mod records;
+mod remote;
 mod source;
 mod store;
 mod table_file;
 mod tables;
 
+pub use backend::{Backend, Created, Presence};
 pub use claim::Claim;
 pub use error::{OpenError, Result, StoreError};
 pub use folder::{Folder, NewFile};
 pub use objects::ObjectName;
+pub use remote::{Traffic, VerifyPack};
 pub use source::{FileMemo, FileStamp};
 pub use store::Store;
 pub use table_file::TableFile;

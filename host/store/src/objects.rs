@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use millrace_types::{BlobDigest, BlobRef, ObjectRef, PackDigest};
 
+use crate::backend::Presence;
 use crate::error::Result;
 use crate::files::map;
 use crate::folder::NewFile;
@@ -33,9 +34,41 @@ impl Store {
         self.folder.clear_unfinished();
     }
 
-    /// Whether an object is there with its size. A symbolic link does not count.
+    /// Whether an object is there with its size, locally or in the remote store. A symbolic
+    /// link does not count.
     pub fn has(&self, object: &ObjectRef) -> bool {
-        self.folder.has(object)
+        self.has_all(std::slice::from_ref(object))
+    }
+
+    /// Whether all objects are there. The remote store is asked once.
+    pub fn has_all(&self, objects: &[ObjectRef]) -> bool {
+        match &self.remote {
+            None => objects.iter().all(|object| self.folder.has(object)),
+            Some(_) => !self.presence(objects).contains(&Presence::Missing),
+        }
+    }
+
+    /// Where objects are, in their order. The remote store is asked once, for those that are
+    /// not local.
+    pub fn presence(&self, objects: &[ObjectRef]) -> Vec<Presence> {
+        let local = |object: &ObjectRef| if self.folder.has(object) { Presence::Local } else { Presence::Missing };
+        let mut found: Vec<Presence> = objects.iter().map(local).collect();
+        if let Some(remote) = &self.remote {
+            let missing: Vec<usize> = (0..objects.len()).filter(|index| found[*index] == Presence::Missing).collect();
+            let asked: Vec<ObjectRef> = missing.iter().map(|index| objects[*index]).collect();
+            for (index, _) in missing.into_iter().zip(remote.has(&asked)).filter(|(_, has)| *has) {
+                found[index] = Presence::Remote;
+            }
+        }
+        found
+    }
+
+    /// The bytes of an object, mapped; fetched first if only the remote store has it.
+    fn object(&self, object: &ObjectRef) -> Result<Bytes> {
+        match self.folder.object(object) {
+            Err(_) if self.remote.as_ref().is_some_and(|remote| remote.fetch(object)) => self.folder.object(object),
+            found => found,
+        }
     }
 
     /// Stores a file that was written as a pack.
@@ -51,7 +84,7 @@ impl Store {
     /// # Errors
     /// When it is missing or truncated.
     pub fn pack(&self, digest: &PackDigest, size: u64) -> Result<Bytes> {
-        self.folder.object(&ObjectRef::Pack(*digest, size))
+        self.object(&ObjectRef::Pack(*digest, size))
     }
 
     /// All packs and blobs: the file and the digest that is its name.
@@ -90,7 +123,7 @@ impl Store {
     /// When the system refuses.
     pub fn put_blob(&self, bytes: &[u8]) -> Result<BlobRef> {
         let blob = BlobRef { digest: blake3::hash(bytes).into(), size: bytes.len() as u64 };
-        if !self.has(&blob.object()) {
+        if !self.folder.has(&blob.object()) {
             self.folder.put_object(&blob.object(), bytes)?;
         }
         Ok(blob)
@@ -101,7 +134,7 @@ impl Store {
     /// # Errors
     /// When it is missing or truncated.
     pub fn blob(&self, blob: &BlobRef) -> Result<Bytes> {
-        self.folder.object(&blob.object())
+        self.object(&blob.object())
     }
 
     /// Whether the bytes of a blob match its digest. A corrupt one is removed.

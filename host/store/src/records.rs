@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use millrace_types::wire::{self, Kind};
-use millrace_types::{Digest, Record, RecordName, bounds};
+use millrace_types::{Digest, Record, RecordName, Reference, bounds};
 
 use crate::error::Result;
 use crate::files::{map_all, read_file};
@@ -20,14 +20,27 @@ impl Store {
             return Some(value);
         }
         let path = self.folder.record_path(kind, &name);
-        let bytes = read_file(&path, bounds::RECORD_BYTES).ok()?;
+        let Ok(bytes) = read_file(&path, bounds::RECORD_BYTES) else { return self.remote_record::<R>(&name) };
         let Some(value) = wire::decode(kind, name.as_bytes(), &bytes) else {
             // A reader that only checks for the file must not find one that is of no use.
             let _ = std::fs::remove_file(&path);
-            return None;
+            return self.remote_record::<R>(&name);
         };
         if let Some(index) = &self.index {
             index.add(kind, &name, bytes);
+        }
+        Some(value)
+    }
+
+    /// A record of the remote store, which is stored locally. What it refers to is fetched when
+    /// it is read; a record is only used where that is present.
+    fn remote_record<R: Record>(&self, name: &RecordName) -> Option<R> {
+        let remote = self.remote.as_ref().filter(|_| R::KIND.is_shared())?;
+        let bytes = remote.record(R::KIND, name)?;
+        let value = wire::decode(R::KIND, name.as_bytes(), &bytes)?;
+        let _ = self.folder.write_file(&self.folder.record_path(R::KIND, name), &bytes);
+        if let Some(index) = &self.index {
+            index.add(R::KIND, name, bytes.to_vec());
         }
         Some(value)
     }
@@ -65,14 +78,18 @@ impl Store {
     pub fn put_sized_record<R: Record>(&self, name: &R::Name, value: &R, size_hint: usize) -> Result<()> {
         let (kind, name) = (R::KIND, name.record_name());
         let bytes = wire::encode_sized(kind, name.as_bytes(), value, size_hint);
-        if let Some(index) = &self.index
-            && kind == Kind::Plan
-        {
-            // Asking a step for its plan again takes microseconds: not worth a file for each.
-            index.add(kind, &name, bytes);
-            return Ok(());
+        // Asking a step for its plan again takes microseconds: not worth a file for each.
+        if self.index.is_none() || kind != Kind::Plan {
+            self.folder.write_file(&self.folder.record_path(kind, &name), &bytes)?;
         }
-        self.folder.write_file(&self.folder.record_path(kind, &name), &bytes)?;
+        if let Some(remote) = self.remote.as_ref().filter(|_| kind.is_shared()) {
+            let shared = value.portable().map(|value| wire::encode(kind, name.as_bytes(), &value));
+            let objects = value.references().into_iter().filter_map(|reference| match reference {
+                Reference::Object(object) => Some(object),
+                Reference::Record(..) => None,
+            });
+            remote.publish(kind, name, shared.unwrap_or_else(|| bytes.clone()), objects.collect());
+        }
         if let Some(index) = &self.index {
             index.add(kind, &name, bytes);
         }

@@ -8,16 +8,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use millrace_types::{ActionKey, ComponentDigest, IndexName};
 
+use crate::backend::Backend;
 use crate::claim::{Claim, Claims};
 use crate::error::{OpenError, Result};
 use crate::folder::Folder;
 use crate::index::Index;
+use crate::remote::{Remote, Traffic, VerifyPack};
 
 /// A store in a folder. Cheap to clone, and shared by threads and processes.
 #[derive(Debug, Clone)]
 pub struct Store {
     pub(crate) folder: Folder,
     pub(crate) index: Option<Arc<Index>>,
+    pub(crate) remote: Option<Arc<Remote>>,
     claims: Claims,
     threads: Option<NonZero<usize>>,
     pub(crate) stop: Arc<AtomicBool>,
@@ -32,10 +35,25 @@ impl Store {
         Ok(Self {
             folder: Folder::open(root)?,
             index: None,
+            remote: None,
             claims: Claims::default(),
             threads: None,
             stop: Arc::default(),
         })
+    }
+
+    /// This store, with a remote one behind it. `verify_pack` checks the packs that are
+    /// fetched.
+    #[must_use]
+    pub fn with_remote(self, backend: Box<dyn Backend>, verify_pack: VerifyPack) -> Self {
+        let remote = Remote::new(backend, self.folder.clone(), verify_pack);
+        Self { remote: Some(Arc::new(remote)), ..self }
+    }
+
+    /// Waits until everything is uploaded to the remote store. Returns what was exchanged with
+    /// it and, if it failed, why; `None` without one.
+    pub fn finish_remote(&self) -> Option<(Traffic, Option<String>)> {
+        self.remote.as_ref().map(|remote| remote.finish())
     }
 
     /// This store, for a run that uses at most `threads` threads and stops long work when

@@ -14,6 +14,14 @@ pub enum ObjectRef {
 }
 
 impl ObjectRef {
+    /// The digest, which is its name: 64 hexadecimal digits.
+    pub fn hex(&self) -> String {
+        match self {
+            Self::Pack(digest, _) => digest.hex(),
+            Self::Blob(digest, _) => digest.hex(),
+        }
+    }
+
     /// Its size in bytes.
     pub fn size(&self) -> u64 {
         match self {

@@ -32,6 +32,12 @@ pub trait Record: Serialize + DeserializeOwned {
     /// Everything in the store that it refers to. A record that refers to something that is
     /// gone is of no use.
     fn references(&self) -> Vec<Reference>;
+
+    /// The record as other machines may have it, if that differs: without what only holds on
+    /// this one, such as paths.
+    fn portable(&self) -> Option<Self> {
+        None
+    }
 }
 
 impl Record for ActionRecord {

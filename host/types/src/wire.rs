@@ -41,6 +41,8 @@ pub enum Kind {
     Columns,
     /// The files that hold a pipeline's tables.
     Tables,
+    /// A task that another process can run.
+    Task,
 }
 
 impl Kind {
@@ -60,7 +62,7 @@ impl Kind {
     }
 
     /// Every kind.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Action,
         Self::Table,
         Self::Gathered,
@@ -74,7 +76,19 @@ impl Kind {
         Self::Code,
         Self::Columns,
         Self::Tables,
+        Self::Task,
     ];
+
+    /// Whether records of this kind mean the same on every machine, so that they may be
+    /// exchanged with a remote store.
+    pub fn is_shared(self) -> bool {
+        match self {
+            Self::Action | Self::Gathered | Self::Source | Self::Columns | Self::Manifest | Self::Plan | Self::Task => {
+                true
+            }
+            Self::Table | Self::Memo | Self::Plugin | Self::Run | Self::Trace | Self::Code | Self::Tables => false,
+        }
+    }
 
     /// For messages.
     pub fn as_str(self) -> &'static str {
@@ -92,6 +106,7 @@ impl Kind {
             Self::Code => "compiled code",
             Self::Columns => "source columns",
             Self::Tables => "table files",
+            Self::Task => "task",
         }
     }
 
@@ -110,6 +125,7 @@ impl Kind {
             Self::Code => [11, 1],
             Self::Columns => [12, 2],
             Self::Tables => [13, 1],
+            Self::Task => [14, 1],
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 
-use millrace_engine::{Cancel, Event, Options, RunMode, Summary, execute};
+use millrace_engine::{Event, Options, RunMode, Summary, execute};
 
 use crate::args::{RunArgs, default_jobs, default_memory};
 use crate::render::{self, diagnostic, json, plain, terminal};
@@ -45,15 +45,14 @@ pub fn run(args: &RunArgs) -> u8 {
             return exit::WRONG;
         }
     };
-    let cancel = Cancel::default();
-    let stop = cancel.clone();
-    // A second Ctrl-C does not wait for guests to notice.
-    let _ = ctrlc::set_handler(move || {
-        if stop.is_cancelled() {
-            std::process::exit(i32::from(exit::INTERRUPTED));
+    let executor = match args.executor() {
+        Ok(executor) => executor,
+        Err(error) => {
+            render::note(&format!("error: cannot find the path of this program: {error}"));
+            return exit::WRONG;
         }
-        stop.cancel();
-    });
+    };
+    let cancel = commands::cancel_on_interrupt();
     let jobs = args.jobs.map_or_else(default_jobs, usize::from);
     let options = Options {
         store,
@@ -63,6 +62,7 @@ pub fn run(args: &RunArgs) -> u8 {
         memory: args.memory.map_or_else(default_memory, |memory| memory.0),
         fail_fast: args.fail_fast,
         mode: RunMode::Run,
+        executor,
         cancel,
     };
     let plain = plain::Plain::new(args.verbose);

@@ -168,6 +168,10 @@ fn line(event: &Event) -> Option<Value> {
         }),
         Event::Exported { path, unchanged } => json!({ "event": "exported", "path": path, "unchanged": unchanged }),
         Event::ExportFailed { path, message } => json!({ "event": "export-failed", "path": path, "error": message }),
+        Event::RemoteFinished(report) => json!({
+            "event": "remote-finished", "fetched": report.fetched, "fetched_bytes": report.fetched_bytes,
+            "uploaded": report.uploaded, "uploaded_bytes": report.uploaded_bytes, "error": report.error,
+        }),
         Event::RunFinished(_) => return None,
     })
 }

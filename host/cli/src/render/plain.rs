@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use millrace_engine::types::{ByteSize, Fuel, Level};
-use millrace_engine::{Event, Status, Summary};
+use millrace_engine::{Event, RemoteReport, Status, Summary};
 
 use super::words::{count, duration, failure, reason, task};
 
@@ -80,6 +80,7 @@ impl Plain {
             | Event::TasksFound { .. }
             | Event::TaskStarted { .. }
             | Event::TaskProgressed { .. } => Vec::new(),
+            Event::RemoteFinished(report) => remote(report),
             Event::RunFinished(_) => Vec::new(),
         }
     }
@@ -93,6 +94,16 @@ impl Plain {
         }
         self.cached.iter().map(|(step, number)| format!("{:>9}  {step}{}", "cached", tasks(*number))).collect()
     }
+}
+
+/// The lines on a remote store: what was exchanged, and what failed.
+pub fn remote(report: &RemoteReport) -> Vec<String> {
+    let RemoteReport { fetched, fetched_bytes, uploaded, uploaded_bytes, error } = report;
+    let amount = |number: &u64, bytes: &u64| format!("{} objects ({})", count(*number), ByteSize(*bytes));
+    let (fetched, uploaded) = (amount(fetched, fetched_bytes), amount(uploaded, uploaded_bytes));
+    let mut lines = vec![format!("{:>9}  fetched {fetched}, uploaded {uploaded}", "remote")];
+    lines.extend(error.iter().map(|error| format!("{:>9}  the remote store failed: {error}", "warning")));
+    lines
 }
 
 fn level(level: Level) -> &'static str {

@@ -22,7 +22,7 @@ pub(crate) trait ActionCache: Send + Sync {
 impl ActionCache for Store {
     fn lookup(&self, key: &ActionKey) -> Option<ActionRecord> {
         let record = self.record::<ActionRecord>(key)?;
-        (record.key == *key && record.objects().iter().all(|object| self.has(object))).then_some(record)
+        (record.key == *key && self.has_all(&record.objects())).then_some(record)
     }
 
     fn publish(&self, record: &ActionRecord) -> Result<(), StoreError> {

@@ -1,37 +1,50 @@
-//! Where tasks are computed.
+//! Where tasks are computed: in this process, or each in one of its own.
 
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use millrace_store::Store;
 use millrace_threads::Slots;
 use millrace_types::{ActionRecord, Failure, Produced, TaskOutcome};
-use millrace_wasm::{Cancel, TaskContext};
+use millrace_wasm::{Cancel, Component, ComponentError, TaskContext};
 
 use super::cache::ActionCache;
-use super::job::{JobResult, PreparedTask, now};
+use super::exec::{self, EXEC_FAILED, ExecReport};
+use super::job::{JobResult, PreparedTask, Work, now};
 use crate::chunks::StoreChunks;
 use crate::components::Components;
 
 /// Computes tasks. Every failure is a result: there is no error besides.
+///
+/// A record is published before the task counts as done, so that a crash at any instant leaves
+/// either no record or a complete one. Two executors may compute one key at the same time: the
+/// results are equal.
 pub(crate) trait TaskExecutor: Send + Sync {
     /// Computes a task and publishes its record, unless another process does so first.
     fn execute(&self, task: PreparedTask) -> JobResult;
 }
 
-/// Computes tasks in this process.
-pub(crate) struct LocalExecutor<'a> {
-    pub(crate) store: &'a Store,
-    pub(crate) chunks: Arc<StoreChunks>,
-    pub(crate) components: &'a Components,
-    pub(crate) cancel: &'a Cancel,
-    /// A worker holds one while a guest computes.
-    pub(crate) slots: Arc<Slots>,
+/// What computing a task in this process needs besides the task.
+pub(super) struct Compute<'a> {
+    pub(super) store: &'a Store,
+    pub(super) chunks: Arc<StoreChunks>,
+    pub(super) cancel: &'a Cancel,
+    /// A thread holds one while a guest computes.
+    pub(super) slots: Arc<Slots>,
 }
 
-impl TaskExecutor for LocalExecutor<'_> {
-    fn execute(&self, task: PreparedTask) -> JobResult {
-        let PreparedTask { key, parts, spec, used, granted, progress, may_hit } = task;
-        let Self { store, chunks, components, cancel, slots } = self;
+impl Compute<'_> {
+    /// Computes a task and publishes its record. `component` is asked for only if the task has
+    /// to run.
+    pub(super) fn run<'c>(
+        &self,
+        work: Work,
+        component: impl FnOnce() -> Result<&'c Component, ComponentError>,
+    ) -> JobResult {
+        let Work { key, parts, spec, granted, progress, may_hit } = work;
+        let Self { store, chunks, cancel, slots } = self;
         let _claim = match store.claim(&key, &|| cancel.is_cancelled()) {
             Ok(Some(claim)) if !cancel.is_cancelled() => claim,
             Ok(_) => return JobResult::failed(Failure::Cancelled),
@@ -40,9 +53,9 @@ impl TaskExecutor for LocalExecutor<'_> {
         if may_hit && let Some(record) = store.lookup(&key) {
             return JobResult::Found(Box::new(record));
         }
-        let component = match components.component(&used) {
+        let component = match component() {
             Ok(component) => component,
-            Err(error) => return JobResult::host(format!("`{}` cannot be used: {error}", used.uses)),
+            Err(error) => return JobResult::host(error.to_string()),
         };
         let context = TaskContext { chunks: chunks.clone(), cancel, slot: slots.take(), progress };
         let TaskOutcome { result, metrics, log, cost } = component.run(spec, context);
@@ -61,6 +74,89 @@ impl TaskExecutor for LocalExecutor<'_> {
                     Ok(()) => JobResult::Ran(Box::new(record)),
                     Err(error) => JobResult::host(error.to_string()),
                 }
+            }
+        }
+    }
+}
+
+/// Computes tasks in this process.
+pub(super) struct LocalExecutor<'a> {
+    pub(super) compute: Compute<'a>,
+    pub(super) components: &'a Components,
+}
+
+impl TaskExecutor for LocalExecutor<'_> {
+    fn execute(&self, PreparedTask { work, used }: PreparedTask) -> JobResult {
+        self.compute.run(work, || self.components.component(&used))
+    }
+}
+
+/// How often a running process is checked.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
+
+/// Computes each task in a process of its own, `host exec KEY`, over the same store: what a
+/// scheduler does on other machines.
+pub(super) struct ProcessExecutor<'a> {
+    pub(super) store: &'a Store,
+    pub(super) components: &'a Components,
+    pub(super) cancel: &'a Cancel,
+    pub(super) program: PathBuf,
+    /// Arguments that name the remote store, if there is one.
+    pub(super) arguments: Vec<String>,
+}
+
+impl ProcessExecutor<'_> {
+    /// Runs the process of a task to its end, or kills it when the run is cancelled.
+    fn spawn(&self, work: &Work) -> Result<ExecReport, Failure> {
+        let host = |message: String| Failure::Host { message };
+        let mut command = Command::new(&self.program);
+        command.arg("exec").arg(work.key.to_string()).arg("--json").arg("--store").arg(self.store.root());
+        if !work.may_hit {
+            command.arg("--again");
+        }
+        command.args(&self.arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let started = command.spawn();
+        let mut child = started.map_err(|error| host(format!("cannot start `{}`: {error}", self.program.display())))?;
+        loop {
+            match child.try_wait() {
+                Ok(Some(_)) => break,
+                Ok(None) if self.cancel.is_cancelled() => {
+                    let _ = child.kill();
+                    let _ = child.wait();
+                    return Err(Failure::Cancelled);
+                }
+                Ok(None) => std::thread::sleep(POLL_INTERVAL),
+                Err(error) => return Err(host(format!("cannot wait for the process of a task: {error}"))),
+            }
+        }
+        let output = child.wait_with_output().map_err(|error| host(error.to_string()))?;
+        let report = output.stdout.split(|byte| *byte == b'\n').find_map(|line| serde_json::from_slice(line).ok());
+        report.ok_or_else(|| {
+            let said = String::from_utf8_lossy(&output.stderr);
+            host(format!("the process of the task ended with {}: {}", output.status, said.trim()))
+        })
+    }
+}
+
+impl TaskExecutor for ProcessExecutor<'_> {
+    fn execute(&self, PreparedTask { work, used }: PreparedTask) -> JobResult {
+        let bytes = match self.components.bytes(&used) {
+            Ok(bytes) => bytes,
+            Err(error) => return JobResult::host(error.to_string()),
+        };
+        if let Err(error) = exec::prepare(self.store, &work, &bytes) {
+            return JobResult::host(error.to_string());
+        }
+        match self.spawn(&work) {
+            Err(failure) => JobResult::failed(failure),
+            Ok(ExecReport { status, .. }) if status != EXEC_FAILED => match self.store.lookup(&work.key) {
+                Some(record) if status == exec::EXEC_RAN => JobResult::Ran(Box::new(record)),
+                Some(record) => JobResult::Found(Box::new(record)),
+                None => JobResult::host("the process of the task published no record that can be used"),
+            },
+            Ok(ExecReport { failure, cost, log, .. }) => {
+                let failure = failure.unwrap_or(Failure::Host { message: "it failed without a reason".to_owned() });
+                JobResult::Failed { failure, cost, log }
             }
         }
     }

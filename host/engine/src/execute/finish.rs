@@ -101,7 +101,6 @@ impl<'a> Run<'a> {
     }
 
     /// The tables among the outputs with their digests, and the digests by instance and port.
-    #[expect(clippy::type_complexity, reason = "the second is the type of `Summary::outputs`")]
     fn name_outputs(
         &self,
         produced: &[Vec<(PortName, Artifact)>],

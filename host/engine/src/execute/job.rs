@@ -20,12 +20,17 @@ pub(super) struct Job {
     pub(super) prepared: PreparedTask,
 }
 
-/// Everything that is needed to compute a task and to publish its record.
+/// A task with its component.
 pub(crate) struct PreparedTask {
+    pub(crate) work: Work,
+    pub(crate) used: Arc<Used>,
+}
+
+/// Everything but the component that is needed to compute a task and to publish its record.
+pub(crate) struct Work {
     pub(crate) key: ActionKey,
     pub(crate) parts: KeyParts,
     pub(crate) spec: TaskSpec,
-    pub(crate) used: Arc<Used>,
     pub(crate) granted: Arc<Granted>,
     pub(crate) progress: Option<Progress>,
     /// Whether a record that another process publishes meanwhile will do.

@@ -14,6 +14,7 @@
 
 mod cache;
 mod display;
+mod exec;
 mod executor;
 mod finish;
 mod hits;
@@ -43,13 +44,15 @@ use millrace_store::StoreError;
 use millrace_threads::spawn_helper;
 use millrace_types::IndexName;
 
-pub use options::{Loaded, Options, RunError, RunMode, load};
+pub use exec::{EXEC_CACHED, EXEC_FAILED, EXEC_RAN, ExecError, ExecReport, exec};
+pub use options::{Executor, Loaded, Options, RunError, RunMode, load};
 pub(crate) use selections::Selections;
 
 use crate::chunks::StoreChunks;
 use crate::event::{Event, Summary};
 use crate::export::exports;
 use crate::history::{self, History, RunRecord};
+use crate::remote::finish_remote;
 use display::Emit;
 use finish::Finished;
 use run::Run;
@@ -111,6 +114,9 @@ fn run(options: &mut Options, started: Instant, emit: &mut (dyn FnMut(Event) + S
         finish_run(options, &loaded, &chunks, &mut finished, Ending { id, started, seen })?;
     } else {
         let _ = options.store.keep_index();
+    }
+    if let Some(report) = finish_remote(&options.store) {
+        finished.emit.send(Event::RemoteFinished(report));
     }
     finished.summary.wall_ms = started.elapsed().as_secs_f64() * 1000.0;
     let summary = finished.summary.clone();
@@ -192,6 +198,7 @@ mod tests {
             memory: u64::MAX,
             fail_fast: false,
             mode: RunMode::Run,
+            executor: Executor::Local,
             cancel: Cancel::default(),
         };
         options.cancel.cancel();

@@ -21,6 +21,21 @@ pub enum RunMode {
     Plan,
 }
 
+/// Where tasks are computed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Executor {
+    /// In this process.
+    #[default]
+    Local,
+    /// Each in a process of its own.
+    Process {
+        /// The program, which is called as `PROGRAM exec KEY --store DIR`.
+        program: PathBuf,
+        /// Further arguments, such as those that name the remote store.
+        arguments: Vec<String>,
+    },
+}
+
 /// What a run is given.
 #[derive(Clone)]
 pub struct Options {
@@ -38,6 +53,8 @@ pub struct Options {
     pub fail_fast: bool,
     /// Whether to run.
     pub mode: RunMode,
+    /// Where tasks are computed.
+    pub executor: Executor,
     /// The request to stop.
     pub cancel: Cancel,
 }

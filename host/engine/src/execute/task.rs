@@ -5,7 +5,7 @@ use std::sync::mpsc::Sender;
 
 use millrace_types::{ActionKey, ByteSize, KeyParts, Phase, TaskSpec};
 
-use super::job::{Job, PreparedTask};
+use super::job::{Job, PreparedTask, Work};
 use super::key::PortTable;
 use super::ledger::TaskName;
 use super::schedule::{TaskId, Urgency};
@@ -59,15 +59,15 @@ impl Task {
         let progress = Arc::new(move |done, total| {
             let _ = events.send(Event::TaskProgressed { step: step.clone(), part, done, total });
         });
-        let prepared = PreparedTask {
+        let work = Work {
             key: self.key,
             parts,
             spec,
-            used: node.used.clone(),
             granted: node.granted.clone(),
             progress: Some(progress),
             may_hit: node.cache == CachePolicy::On,
         };
+        let prepared = PreparedTask { work, used: node.used.clone() };
         let started = Some(Event::TaskStarted { step: node.label.clone(), part: self.part });
         Some(Job { task: id, urgency: Urgency::new(self.part, node.rank, id), started, prepared })
     }

@@ -233,7 +233,7 @@ impl LookedAt {
 impl Used {
     /// Whether the store has all of it.
     fn is_stored(&self, store: &Store, threads: usize) -> bool {
-        let has_all = |objects: &[ObjectRef]| objects.iter().all(|object| store.has(object));
+        let has_all = |objects: &[ObjectRef]| store.has_all(objects);
         self.selections.iter().all(|blob| store.is_blob_intact(blob))
             && self.unread.iter().all(|source| store.has_record(Kind::Columns, &source.record_name()))
             && in_chunks(&self.objects, threads, MIN_CHUNK, has_all).into_iter().all(|has| has)

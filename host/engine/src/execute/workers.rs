@@ -7,9 +7,9 @@ use std::thread::Scope;
 use millrace_threads::{Slots, spawn_helper};
 
 use super::display::{Display, Emit};
-use super::executor::{LocalExecutor, TaskExecutor};
+use super::executor::{Compute, LocalExecutor, ProcessExecutor, TaskExecutor};
 use super::job::{Job, JobResult};
-use super::options::Options;
+use super::options::{Executor, Options};
 use super::pool::{Scheduler, WorkerPool};
 use super::run::Run;
 use super::schedule::{TaskId, Urgency};
@@ -85,15 +85,22 @@ pub(super) fn run_tasks(run: &mut Run<'_>, chunks: &Arc<StoreChunks>) {
     // Where every task is cached there is nothing for threads to do.
     if let Some(job) = run.next(None, &events) {
         let (options, components) = (run.options, &run.loaded.components);
-        let executor = LocalExecutor {
-            store: &options.store,
-            chunks: chunks.clone(),
-            components,
-            cancel: &options.cancel,
-            slots: Slots::new(options.jobs),
+        let (store, cancel) = (&options.store, &options.cancel);
+        let executor: Box<dyn TaskExecutor> = match &options.executor {
+            Executor::Local => {
+                let slots = Slots::new(options.jobs);
+                Box::new(LocalExecutor {
+                    compute: Compute { store, chunks: chunks.clone(), cancel, slots },
+                    components,
+                })
+            }
+            Executor::Process { program, arguments } => {
+                let (program, arguments) = (program.clone(), arguments.clone());
+                Box::new(ProcessExecutor { store, components, cancel, program, arguments })
+            }
         };
         let display = Display::new(std::mem::replace(&mut run.ledger.emit, Emit::Later(Vec::new())));
-        with_workers(run, job, &executor, &display, events, progress);
+        with_workers(run, job, &*executor, &display, events, progress);
         display.put(run.ledger.emit.take());
         display.render();
         run.ledger.emit = display.into_emit();

@@ -1,6 +1,5 @@
 //! Finds a source, and reads it.
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,14 +7,14 @@ use std::time::Instant;
 use millrace_store::Store;
 use millrace_tables::read::{self as reader, Format, Peek, ReadOptions};
 use millrace_threads::Threads;
-use millrace_types::{ObjectRef, SourceKey, Table};
+use millrace_types::{SourceKey, Table};
 
 use super::error::SourceError;
 use super::files::{Digested, Inputs, Pattern, changed, digests};
 use super::key::source_key;
 use super::need::Need;
 use super::read::Files;
-use super::record::{SourceRecord, SourceTable};
+use super::record::{SourceRecord, SourceTable, packs};
 use super::sink::{ReadTable, SourceStore, read_table};
 use crate::diagnostic::Diagnostic;
 use crate::pipeline::Source;
@@ -114,7 +113,7 @@ pub(crate) fn read(
         None => {
             // The files differ: they were read as one before, or are now.
             let stored = to.store.record::<SourceTable>(key).map(|SourceTable(table)| table);
-            match stored.filter(|table| packs(table).iter().all(|pack| to.store.has(pack))) {
+            match stored.filter(|table| to.store.has_all(&packs(table).into_iter().collect::<Vec<_>>())) {
                 Some(table) => (table, true),
                 None => (read_as_one(to, found, threads).map_err(explain)?, false),
             }
@@ -140,17 +139,6 @@ fn read_as_one(to: &SourceStore<'_>, found: &Found, threads: &Threads) -> Result
     let table = SourceTable(table);
     to.store.put_record(key, &table)?;
     Ok(table.0)
-}
-
-/// The packs of a table, each once.
-pub(crate) fn packs(table: &Table) -> HashSet<ObjectRef> {
-    let mut packs = HashSet::new();
-    for column in table.parts.iter().flat_map(|part| &part.columns) {
-        column.visit_stored(&mut |chunk| {
-            packs.insert(chunk.object());
-        });
-    }
-    packs
 }
 
 #[cfg(test)]

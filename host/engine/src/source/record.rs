@@ -4,15 +4,16 @@
 //! A table follows from the files and the columns that are needed, never from what earlier runs
 //! have stored.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use millrace_store::Store;
+use millrace_store::{Presence, Store};
 use millrace_tables::read::{PartId, ReadOptions};
 use millrace_types::wire::Kind;
 use millrace_types::{
-    Chunk, ColumnName, Field, PackDigest, Part, Record, Reference, Schema, SourceDigest, SourceKey, StoredChunk, Table,
+    Chunk, ColumnName, Field, ObjectRef, PackDigest, Part, Record, Reference, Schema, SourceDigest, SourceKey,
+    StoredChunk, Table,
 };
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +40,11 @@ const MAX_PATHS: usize = 16;
 impl Record for SourceRecord {
     const KIND: Kind = Kind::Columns;
     type Name = SourceKey;
+
+    fn portable(&self) -> Option<Self> {
+        // Paths are those of this machine: another adds its own when it has the files.
+        Some(Self { paths: Vec::new(), ..self.clone() })
+    }
 
     fn references(&self) -> Vec<Reference> {
         // Unread columns refer to this very record.
@@ -87,11 +93,10 @@ impl SourceRecord {
 
     /// Whether each column is in the store.
     pub(super) fn stored(&self, store: &Store) -> Vec<bool> {
-        let mut packs = HashMap::new();
-        let mut is_there = |chunk: &StoredChunk| {
-            let pack = chunk.object();
-            *packs.entry(pack).or_insert_with(|| store.has(&pack))
-        };
+        let all: Vec<ObjectRef> = packs(&self.table).into_iter().collect();
+        let present = store.presence(&all).into_iter().map(|presence| presence != Presence::Missing);
+        let packs: HashMap<ObjectRef, bool> = all.iter().copied().zip(present).collect();
+        let is_there = |chunk: &StoredChunk| packs.get(&chunk.object()).is_some_and(|is_there| *is_there);
         let mut stored = vec![true; self.table.schema.fields.len()];
         for part in &self.table.parts {
             for (stored, chunk) in stored.iter_mut().zip(&part.columns) {
@@ -162,4 +167,15 @@ pub(super) fn unread_table(key: &SourceKey, schema: Schema, parts: &[Arc<Part>])
     };
     let parts = (0..).zip(parts).map(part).collect();
     Table { schema, parts }
+}
+
+/// The packs of a table, each once.
+pub(crate) fn packs(table: &Table) -> HashSet<ObjectRef> {
+    let mut packs = HashSet::new();
+    for column in table.parts.iter().flat_map(|part| &part.columns) {
+        column.visit_stored(&mut |chunk| {
+            packs.insert(chunk.object());
+        });
+    }
+    packs
 }

@@ -175,6 +175,7 @@ fn changed_paths(record: &SourceRecord) -> String {
         paths.join(", ")
     };
     match record.paths.as_slice() {
+        [] => "its files are on another machine".to_owned(),
         [one] if one.len() == 1 => format!("{} is missing or has changed", listed(one)),
         [one] => format!("one of {} is missing or has changed", listed(one)),
         paths => {
