@@ -1,5 +1,5 @@
-//! Puts the standard steps that `cargo xtask` built into the host. Without them
-//! the host builds all the same, and says so when one is asked for.
+//! Bundles the standard steps that `cargo xtask` built into the host. Without them the host
+//! still builds, and reports a missing step when one is used.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};

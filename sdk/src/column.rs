@@ -6,7 +6,7 @@ use arrow_schema::DataType;
 
 use crate::Column;
 
-/// Calls a macro with the type of the values of a number.
+/// Calls a macro with the Rust type of the values of a numeric column type.
 macro_rules! with_number {
     ($data_type:expr, $call:ident, $otherwise:expr) => {
         match $data_type {
@@ -40,7 +40,7 @@ pub(crate) fn f64_array(column: &Column) -> Option<Float64Array> {
     Float64Array::try_new(floats, column.nulls().cloned()).ok()
 }
 
-/// A column of integers or booleans as 64-bit ones; `None` for anything else.
+/// A column of integers or booleans as 64-bit integers; `None` for anything else.
 pub(crate) fn i64_array(column: &Column) -> Option<Int64Array> {
     macro_rules! integers {
         ($ty:ty) => {
@@ -50,7 +50,7 @@ pub(crate) fn i64_array(column: &Column) -> Option<Int64Array> {
     let integers: ScalarBuffer<i64> = match column.data_type() {
         DataType::Int64 => column.scalars()?,
         DataType::Boolean => bits(&column.boolean()?, i64::from),
-        // They do not all fit, or are no integers.
+        // Not all values fit, or they are not integers.
         DataType::UInt64 | DataType::Float32 | DataType::Float64 => return None,
         other => with_number!(other, integers, return None),
     };

@@ -7,7 +7,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// A problem with a use of the step (in `plan`), or with the data (in a run).
 ///
-/// Anything that is an error becomes one by `?`.
+/// Every type that implements [`std::error::Error`] converts into it with `?`.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Error {
     /// What went wrong, without a full stop.
@@ -16,9 +16,9 @@ pub struct Error {
     pub param: Option<String>,
     /// The name that was not found.
     pub missing: Option<String>,
-    /// The names there are.
+    /// The names that exist.
     pub candidates: Vec<String>,
-    /// Where in the param's text, in bytes.
+    /// The span in the param's text, in bytes.
     pub span: Option<(u32, u32)>,
     /// The column whose data it is about.
     pub column: Option<String>,
@@ -32,21 +32,21 @@ impl Error {
         Self { message: message.into(), ..Self::default() }
     }
 
-    /// Says which param it is about.
+    /// Sets the param that the error is about.
     #[must_use]
     pub fn in_param(mut self, path: impl Into<String>) -> Self {
         self.param = Some(path.into());
         self
     }
 
-    /// Says which column it is about.
+    /// Sets the column that the error is about.
     #[must_use]
     pub fn in_column(mut self, column: impl Into<String>) -> Self {
         self.column = Some(column.into());
         self
     }
 
-    /// Says which row it is about, counted from 0 in the part.
+    /// Sets the row that the error is about, counted from 0 in the part.
     #[must_use]
     pub fn at_row(mut self, row: usize) -> Self {
         self.row = Some(row as u64);
@@ -66,7 +66,7 @@ impl<E: std::error::Error> From<E> for Error {
     }
 }
 
-/// An expression's error, with its place in the param that holds it.
+/// Converts the error of an expression, with its span in the param that contains it.
 pub(crate) fn from_expr(error: millrace_expr::ExprError) -> Error {
     Error {
         message: error.message,
@@ -79,7 +79,7 @@ pub(crate) fn from_expr(error: millrace_expr::ExprError) -> Error {
 }
 
 impl Error {
-    /// An error of an expression that stands in a param.
+    /// Creates an error from that of an expression in a param.
     pub fn expression(error: millrace_expr::ExprError, param: impl Into<String>) -> Self {
         from_expr(error).in_param(param)
     }

@@ -1,5 +1,5 @@
-//! Functions of numbers: the same bits natively, in a guest, and in
-//! an expression. Those of `std` are the system's and differ.
+//! Numeric functions that give the same bits natively, in a guest and in an expression. Those
+//! of `std` come from the system and differ.
 
 pub use libm::{expm1, fmod, log2, log10, pow, sqrt};
 pub use millrace_expr::math::{exp, ln, ln_normal, log1p};

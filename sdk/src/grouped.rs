@@ -1,16 +1,16 @@
-//! What groups of rows come to: counts, sums, extremes.
+//! Aggregates of groups of rows: counts, sums, extremes.
 //!
-//! Each row has the number of its group, as [`Numbering`](crate::keys::Numbering) gives it.
-//! Sums are made in the order of rows. Every loop is a function of its own: in one function
-//! with others a compiler of guests keeps on the stack what it has no register for. All are
-//! generic, so that they are compiled as the step is, and not as the SDK.
+//! Each row has the number of its group, as [`Numbering`](crate::keys::Numbering) assigns it.
+//! Sums are computed in the order of rows. Every loop is a separate function: in one function
+//! with others, the guest compiler spills to the stack what does not fit in registers. All are
+//! generic, so that they are compiled as the step is, not as the SDK.
 
 use std::ops::AddAssign;
 
 use crate::pair::Pair;
 
-/// Does something for each row, four in a turn of the loop: in a guest each turn pays for
-/// its fuel.
+/// Calls `row` for each row, four per iteration of the loop: in a guest each iteration pays for
+/// fuel.
 #[inline(always)]
 fn each<V: Copy>(groups: &[u32], values: &[V], mut row: impl FnMut(usize, V)) {
     let ((groups4, groups_rest), (values4, values_rest)) = (groups.as_chunks::<4>(), values.as_chunks::<4>());
@@ -23,7 +23,8 @@ fn each<V: Copy>(groups: &[u32], values: &[V], mut row: impl FnMut(usize, V)) {
 /// Adds one to the count of the group of each row.
 ///
 /// # Panics
-/// When a group is beyond the counts, as all of these. There are as many values as rows.
+/// When a group is beyond the counts, as in all functions here. There must be as many values as
+/// rows.
 #[inline(never)]
 pub fn count<C: AddAssign + From<u8>>(counts: &mut [C], groups: &[u32]) {
     each(groups, groups, |group, _| counts[group] += C::from(1));
@@ -35,18 +36,20 @@ pub fn add<V: Copy + Into<f64>>(sums: &mut [f64], groups: &[u32], values: &[V]) 
     each(groups, values, |group, value| sums[group] += value.into());
 }
 
-/// The least value of each group; NaN where it has none so far. A NaN is no value.
+/// Updates the least value of each group; NaN for a group that has none so far. NaN values are
+/// ignored.
 pub fn least<V: Copy + Into<f64>>(known: &mut [f64], groups: &[u32], values: &[V]) {
     extreme(known, groups, values, f64::INFINITY, |known, value| known.at_most(value));
 }
 
-/// The greatest value of each group; NaN where it has none so far. A NaN is no value.
+/// Updates the greatest value of each group; NaN for a group that has none so far. NaN values
+/// are ignored.
 pub fn greatest<V: Copy + Into<f64>>(known: &mut [f64], groups: &[u32], values: &[V]) {
     extreme(known, groups, values, f64::NEG_INFINITY, |known, value| known.at_least(value));
 }
 
-/// `of` gives one of two, the first where the second is NaN; every value is as good as
-/// `worst` or better.
+/// `of` returns one of two values, the first where the second is NaN; no value is worse than
+/// `worst`.
 #[inline(never)]
 fn extreme<V: Copy + Into<f64>>(
     known: &mut [f64],
@@ -55,7 +58,7 @@ fn extreme<V: Copy + Into<f64>>(
     worst: f64,
     of: impl Fn(Pair, Pair) -> Pair,
 ) {
-    // Without a branch in the loop: groups without a value begin with the worst one.
+    // Without a branch in the loop: groups without a value start with the worst one.
     let empty: Vec<bool> = known.iter().map(|known| known.is_nan()).collect();
     known.iter_mut().filter(|known| known.is_nan()).for_each(|known| *known = worst);
     each(groups, values, |group, value| {
@@ -66,7 +69,7 @@ fn extreme<V: Copy + Into<f64>>(
     if !known.iter().zip(&empty).any(is_open) {
         return;
     }
-    // The worst value may have been one.
+    // The worst value may have been an actual value.
     let mut open = empty;
     each(groups, values, |group, value| open[group] &= value.into().is_nan());
     known.iter_mut().zip(open).filter(|(_, open)| *open).for_each(|(known, _)| *known = f64::NAN);
@@ -77,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn groups_come_to_what_their_rows_come_to() {
+    fn counts_and_sums_are_those_of_the_rows_of_each_group() {
         let groups = [0, 2, 0, 1, 2, 2, 4];
         let values = [1.5, f64::NAN, -2.0, f64::INFINITY, 3.0, 0.25, f64::NAN];
         let mut counts = [0u64; 5];
@@ -91,9 +94,10 @@ mod tests {
         assert_eq!(sums[3], 7.0);
     }
 
-    /// Held against the rule itself, batch by batch, with infinities, zeroes of both signs and NaNs.
+    /// Compared with the definition itself, batch by batch, with infinities, zeroes of both
+    /// signs and NaNs.
     #[test]
-    fn extremes_are_those_of_values_that_are_numbers() {
+    fn extremes_ignore_nan() {
         let pool = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.0, -0.0, 1.0, -1.0, 2.5];
         let mut state = 7u64;
         let mut next = |below: usize| {

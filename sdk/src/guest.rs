@@ -1,5 +1,4 @@
-//! The component side: from the world in `wit/` to the types of the SDK. An
-//! author never sees it.
+//! The component side: maps the world in `wit/` to the types of the SDK. Step authors never see it.
 
 use core::arch::wasm32::{i32x4_splat, i32x4_sub, u64x2, u64x2_extract_lane};
 use std::borrow::Cow;
@@ -32,7 +31,7 @@ use bindings::exports::millrace::step::step::Guest;
 use bindings::millrace::step::host;
 use bindings::millrace::step::types as wit;
 
-/// Begins with the heap that the linker laid out; the one of std lets memory grow first.
+/// Starts with the heap that the linker laid out; the allocator of std grows the memory first.
 #[global_allocator]
 static HEAP: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
@@ -129,7 +128,7 @@ fn to_wit_output(field: &OutputField) -> Result<wit::OutputField> {
     })
 }
 
-/// Bits from the first of a byte.
+/// The bits, starting at a byte boundary.
 fn packed(bits: &BooleanBuffer) -> Cow<'_, [u8]> {
     let bytes = bits.len().div_ceil(8);
     if bits.offset() == 0 {
@@ -139,7 +138,7 @@ fn packed(bits: &BooleanBuffer) -> Cow<'_, [u8]> {
     }
 }
 
-/// Lends a column to the host for the time of a call.
+/// Lends a column to the host for the duration of a call.
 fn lend<R>(column: &Column, call: impl FnOnce(host::NewColumn<'_>) -> R) -> R {
     let validity = column.nulls().map(|nulls| packed(nulls.inner()));
     let (offsets, values) = match column.values() {
@@ -164,13 +163,13 @@ fn lend<R>(column: &Column, call: impl FnOnce(host::NewColumn<'_>) -> R) -> R {
     })
 }
 
-/// Offsets come as they lie among those of all rows.
+/// Rebases offsets to 0: they arrive as they are in the full column.
 fn count_from_zero(offsets: &mut [u8]) {
     let first = offsets.first_chunk().map_or(0, |first| i32::from_le_bytes(*first));
     if first == 0 {
         return;
     }
-    // This crate is compiled for size, so that no loop of it vectorises by itself.
+    // This crate is compiled for size, so its loops are not vectorised automatically.
     let (fours, rest) = offsets.as_chunks_mut::<16>();
     for four in fours {
         let ([low, high], _) = four.as_chunks_mut::<8>() else { continue };
@@ -183,9 +182,9 @@ fn count_from_zero(offsets: &mut [u8]) {
     }
 }
 
-/// A column that the host checked.
+/// Receives a column that the host has checked.
 fn receive(data_type: DataType, data: wit::ColumnData) -> Result<Column> {
-    let misfit = || Error::new("a buffer has another size than its column");
+    let misfit = || Error::new("a buffer does not have the size that its column needs");
     let wit::ColumnData { len, null_count, validity, offsets, values } = data;
     let len = len as usize;
     let bits = |bytes: Vec<u8>| {
@@ -201,7 +200,7 @@ fn receive(data_type: DataType, data: wit::ColumnData) -> Result<Column> {
             if bytes.len() != (len + 1) * size_of::<i32>() {
                 return Err(misfit());
             }
-            // Allocators align to 8 bytes or more; what would not be is copied.
+            // Allocators align to 8 bytes or more; an unaligned buffer is copied.
             let aligned = bytes.as_ptr().align_offset(align_of::<i32>()) == 0;
             let bytes = if aligned { bytes } else { Buffer::from(bytes.as_slice()) };
             Values::Variable(OffsetBuffer::new(ScalarBuffer::new(bytes, 0, len + 1)), Buffer::from_vec(values))
@@ -225,7 +224,7 @@ fn mode(mode: Mode) -> wit::Mode {
 }
 
 /// A panic becomes a trap; its message goes to the host first.
-fn tell_of_panics() {
+fn report_panics() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| std::panic::set_hook(Box::new(|info| host::panicked(&info.to_string()))));
 }
@@ -239,7 +238,7 @@ fn read_params<S: Entry>(text: &str) -> Result<S, Vec<Error>> {
 
 impl<S: Entry + 'static> Guest for Component<S> {
     fn describe() -> wit::Manifest {
-        tell_of_panics();
+        report_panics();
         let kind = |blob| if blob { wit::PortKind::Blob } else { wit::PortKind::Table };
         let ports = S::ports();
         wit::Manifest {
@@ -274,7 +273,7 @@ impl<S: Entry + 'static> Guest for Component<S> {
     }
 
     fn plan(params: String, inputs: Vec<wit::PortSchema>) -> Result<wit::StepPlan, Vec<wit::Problem>> {
-        tell_of_panics();
+        report_panics();
         let problems = |errors: Vec<Error>| errors.into_iter().map(problem).collect::<Vec<_>>();
         let step: S = read_params(&params).map_err(problems)?;
         let inputs = inputs.into_iter().map(|input| {
@@ -301,7 +300,7 @@ impl<S: Entry + 'static> Guest for Component<S> {
     }
 
     fn run(task: &host::Task) -> Result<(), wit::Failure> {
-        tell_of_panics();
+        report_panics();
         let step: Result<S> = read_params(&task.params()).map_err(|mut errors| errors.remove(0));
         let backend = HostTask(task);
         let result = step.and_then(|step| step.run(&Task { backend: &backend }));

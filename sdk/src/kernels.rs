@@ -1,18 +1,18 @@
-//! Loops that steps share, with the same bits natively and in a guest: sums run
-//! in a fixed order over lanes, and a product with its sum is rounded once where it says
-//! so, and twice elsewhere.
+//! Loops shared by steps, with the same bits natively and in a guest: sums run in a fixed order
+//! over lanes, and a product and its sum are rounded once where this is documented, and twice
+//! elsewhere.
 
 use crate::pair::{Pair, edges_up_to};
 use millrace_expr::math::EXP_TERMS;
 
-/// Each value by `1 / (1 + e^-x)`, within 3 units in the last place; 0 below -708.
+/// Replaces each value by `1 / (1 + e^-x)`, within 3 units in the last place; 0 below -708.
 #[inline]
 pub fn sigmoids(values: &mut [f64]) {
     let (fours, rest) = values.as_chunks_mut::<4>();
     for four in fours {
         *four = Pair::join(Pair::of(four).map(sigmoid));
     }
-    // As if there were more: where a value stands must not change it.
+    // Padded to four: the result for a value must not depend on its index.
     let mut four = [0.0; 4];
     four[..rest.len()].copy_from_slice(rest);
     four = Pair::join(Pair::of(&four).map(sigmoid));
@@ -29,12 +29,12 @@ fn sigmoid(x: Pair) -> Pair {
 }
 
 /// `e^t` for `t` from -708 to 0: reduction and series as in [`crate::expr_math::exp`], by
-/// Estrin's scheme, so that its terms do not wait for each other.
+/// Estrin's scheme, so that its terms do not depend on each other.
 #[inline(always)]
 fn exp(t: Pair) -> Pair {
     const LN2_HIGH: f64 = 6.931_471_803_691_238e-1;
     const LN2_LOW: f64 = 1.908_214_929_270_587_7e-10;
-    // 1.5 * 2^52: added to a small integer it leaves that in the lower bits.
+    // 1.5 * 2^52: adding it to a small integer leaves that integer in the lower bits.
     let round = Pair::both(6_755_399_441_055_744.0);
     let shifted = t.fused(Pair::both(std::f64::consts::LOG2_E), round);
     let k = shifted.minus(round);
@@ -54,12 +54,12 @@ pub fn sum(a: &[f64]) -> f64 {
     sum_of(a, |value| value)
 }
 
-/// The sum of what is made of each item, in eight lanes: that of a column of them, which
-/// need not be there.
+/// The sum of `of` over all items, in eight lanes: the same as the sum of a column of its
+/// results, which need not be materialized.
 #[inline]
 pub fn sum_of<T: Copy>(items: &[T], of: impl Fn(T) -> f64) -> f64 {
     let (eights, rest) = items.as_chunks::<8>();
-    // In pairs by hand: left to itself the compiler shuffles lanes for the sum of them below.
+    // Paired by hand: otherwise the compiler shuffles lanes for their sum below.
     let mut lanes = [Pair::both(0.0); 4];
     for eight in eights {
         let [a, b, c, d, e, f, g, h] = eight.map(&of);
@@ -72,14 +72,14 @@ pub fn sum_of<T: Copy>(items: &[T], of: impl Fn(T) -> f64) -> f64 {
     lanes + rest.iter().map(|item| of(*item)).sum::<f64>()
 }
 
-/// Whether one of the values is so. All of them are looked at, many at a time: faster than
-/// to stop at the first one, where there is seldom any.
+/// Whether `is_so` holds for any value. All values are checked, many at a time: faster than
+/// stopping at the first match when matches are rare.
 #[inline]
 pub fn any(values: &[f64], is_so: impl Fn(f64) -> bool) -> bool {
     values.iter().fold(false, |found, value| found | is_so(*value))
 }
 
-/// For each value how many of the sorted edges are at most as large; none for NaN.
+/// For each value the number of sorted edges that are not greater; 0 for NaN.
 #[inline]
 pub fn bins(values: &[f64], edges: &[f64]) -> Vec<i32> {
     if edges.len() > 32 {
@@ -95,8 +95,8 @@ pub fn bins(values: &[f64], edges: &[f64]) -> Vec<i32> {
     bins
 }
 
-/// To each of `y` the products of its row with the weights: `y[i] += w[0] * x[0][i] +
-/// w[1] * x[1][i] + …`, added in this order, each product and its sum rounded once.
+/// Adds to each of `y` the products of its row with the weights, in this order:
+/// `y[i] += w[0] * x[0][i] + w[1] * x[1][i] + …`, each product and its sum rounded once.
 ///
 /// # Panics
 /// When a column is shorter than `y`, or there are not as many weights as columns.
@@ -109,8 +109,8 @@ pub fn add_products(y: &mut [f64], weights: &[f64], columns: &[&[f64]]) {
     rest.iter().zip(weights_rest).for_each(|(column, weight)| add_some(y, [*weight], [*column]));
 }
 
-/// Reads a word of each 64 bytes, so that what is computed with them finds them in the
-/// cache: many reads wait at the same time here, and one after the other behind sums.
+/// Reads one word of every 64 bytes, so that the computation that follows finds the columns in the
+/// cache: here many reads wait at the same time, between sums they would wait one after the other.
 #[inline]
 pub fn fetch(columns: &[&[f64]]) {
     let mut all = 0;
@@ -121,7 +121,7 @@ pub fn fetch(columns: &[&[f64]]) {
     std::hint::black_box(all);
 }
 
-/// Columns that are looked at together: `y` is read and written once for all of them.
+/// Processes several columns together: `y` is read and written once for all of them.
 #[inline]
 fn add_some<const N: usize>(y: &mut [f64], weights: [f64; N], columns: [&[f64]; N]) {
     let columns = columns.map(|column| column[..y.len()].as_chunks::<4>());
@@ -143,8 +143,8 @@ fn add_some<const N: usize>(y: &mut [f64], weights: [f64; N], columns: [&[f64]; 
     }
 }
 
-/// To each of `sums` the product of its column with `b`, in four lanes, each product and
-/// its sum rounded once.
+/// Adds to each of `sums` the dot product of its column and `b`, in four lanes, each product
+/// and its sum rounded once.
 ///
 /// # Panics
 /// When a column is shorter than `b`, or there are not as many sums as columns.
@@ -194,14 +194,14 @@ pub fn hash(seed: u64, bytes: &[u8]) -> u64 {
     mix(state)
 }
 
-/// Bits of a digit by which integers are sorted.
+/// Bits per digit of the radix sort.
 const DIGIT: u32 = 11;
-/// Digits that are looked at together: nearly all integers that differ are told apart by so many.
+/// Digits that are sorted together: they distinguish nearly all integers that differ.
 const DIGITS: usize = 3;
 
-/// Sorts integers by their digits, 11 bits at a time: a pass over the data for each of the
-/// first three in which they differ. What these do not tell apart, which is seldom much, is
-/// put in order where it stands; where it is much, all digits are looked at.
+/// Radix sort of integers, 11 bits at a time: one pass over the data for each of the first
+/// three digits in which they differ. Integers that these do not distinguish, which are usually
+/// few, are sorted in place; if they are many, all digits are used.
 #[inline]
 pub fn sort(values: &mut Vec<u64>) {
     if values.len() < 4096 {
@@ -218,16 +218,16 @@ pub fn sort(values: &mut Vec<u64>) {
     }
 }
 
-/// Sorts by so many digits from this bit on; what they do not tell apart stays as it stood.
-// Generic, as the next: so it is compiled as the step is that has it.
+/// Sorts by `DIGITS` digits, starting at bit `from`; integers with equal digits keep their order.
+// Generic, as is the next function, so that it is compiled as the step is.
 #[inline(never)]
 fn sort_by_digits<const DIGITS: usize>(values: &mut Vec<u64>, spare: &mut Vec<u64>, from: u32) {
-    let digit = |value: u64, place: usize| (value >> (from + place as u32 * DIGIT)) as usize & ((1 << DIGIT) - 1);
+    let digit = |value: u64, index: usize| (value >> (from + index as u32 * DIGIT)) as usize & ((1 << DIGIT) - 1);
     let mut counts = Box::new([[0u32; 1 << DIGIT]; DIGITS]);
     for value in values.iter() {
-        (0..DIGITS).for_each(|place| counts[place][digit(*value, place)] += 1);
+        (0..DIGITS).for_each(|index| counts[index][digit(*value, index)] += 1);
     }
-    for (place, counts) in counts.iter_mut().enumerate() {
+    for (index, counts) in counts.iter_mut().enumerate() {
         if counts.iter().any(|count| *count as usize == values.len()) {
             continue;
         }
@@ -236,9 +236,9 @@ fn sort_by_digits<const DIGITS: usize>(values: &mut Vec<u64>, spare: &mut Vec<u6
             start += std::mem::replace(count, start);
         }
         let mut put = |value: u64| {
-            let place = &mut counts[digit(value, place)];
-            spare[*place as usize] = value;
-            *place += 1;
+            let next = &mut counts[digit(value, index)];
+            spare[*next as usize] = value;
+            *next += 1;
         };
         let (fours, rest) = values.as_chunks::<4>();
         fours.iter().for_each(|four| four.iter().for_each(|value| put(*value)));
@@ -247,20 +247,20 @@ fn sort_by_digits<const DIGITS: usize>(values: &mut Vec<u64>, spare: &mut Vec<u6
     }
 }
 
-/// Puts what is nearly sorted in order. Gives up, and says so, when it is not.
+/// Sorts nearly sorted values. Gives up and returns false when they are not nearly sorted.
 #[inline(never)]
 fn put_in_order<T: Copy + PartialOrd>(values: &mut [T]) -> bool {
     let mut moves = values.len();
     let Some(mut greatest) = values.first().copied() else { return true };
-    for place in 1..values.len() {
-        let value = values[place];
+    for index in 1..values.len() {
+        let value = values[index];
         if value >= greatest {
             greatest = value;
             continue;
         }
-        let to = values[..place].iter().rposition(|before| *before <= value).map_or(0, |before| before + 1);
-        values[to..=place].rotate_right(1);
-        moves = moves.saturating_sub(place - to);
+        let to = values[..index].iter().rposition(|before| *before <= value).map_or(0, |before| before + 1);
+        values[to..=index].rotate_right(1);
+        moves = moves.saturating_sub(index - to);
         if moves == 0 {
             return false;
         }
@@ -268,16 +268,16 @@ fn put_in_order<T: Copy + PartialOrd>(values: &mut [T]) -> bool {
     true
 }
 
-/// A hash of an integer with a seed: the output of splitmix64 number `key` in the
-/// stream that begins at `seed * 2^32`.
+/// A hash of an integer with a seed: output number `key` of splitmix64, in the stream that
+/// starts at `seed * 2^32`.
 #[inline]
 pub fn hash_int(seed: u64, key: i64) -> u64 {
-    let place = (key as u64).wrapping_add(1).wrapping_add(seed << 32);
-    mix(place.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    let index = (key as u64).wrapping_add(1).wrapping_add(seed << 32);
+    mix(index.wrapping_mul(0x9e37_79b9_7f4a_7c15))
 }
 
-/// Hashes keys of maps, the same on every machine. Not for keys that an attacker
-/// chooses: a guest that is slow harms itself only.
+/// Hashes keys of maps, the same on every machine. Not for keys chosen by an attacker: a slow
+/// guest harms only itself.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct KeyHasher(u64);
 
@@ -289,12 +289,12 @@ impl std::hash::Hasher for KeyHasher {
     fn write(&mut self, bytes: &[u8]) {
         let (words, rest) = bytes.as_chunks::<8>();
         words.iter().for_each(|word| self.write_u64(u64::from_le_bytes(*word)));
-        // Fewer than eight, and how many.
+        // The remaining bytes, fewer than eight, and their number.
         self.write_u64(rest.iter().fold(rest.len() as u64, |word, byte| word << 8 | u64::from(*byte)));
     }
 
     fn write_u8(&mut self, value: u8) {
-        // The end of a text.
+        // The terminator of a text.
         self.0 = self.0.wrapping_add(u64::from(value));
     }
 
@@ -321,7 +321,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bins_are_those_of_a_search() {
+    fn bins_agree_with_a_binary_search() {
         let values: Vec<f64> = (0..203).map(|i| f64::from(i * 37 % 101) / 7.0 - 3.0).collect();
         for rows in [0, 1, 7, 8, 9, 203] {
             for count in [0, 1, 9, 32, 33, 70] {
@@ -336,23 +336,23 @@ mod tests {
     }
 
     #[test]
-    fn a_nan_is_found_wherever_it_stands() {
-        for place in 0..40 {
+    fn a_nan_is_found_at_any_index() {
+        for index in 0..40 {
             let mut values = [f64::INFINITY; 40];
             assert!(!any(&values, f64::is_nan));
-            values[place] = -f64::NAN;
+            values[index] = -f64::NAN;
             assert!(any(&values, f64::is_nan));
         }
     }
 
     #[test]
-    fn lanes_sum_to_what_a_loop_sums_to() {
+    fn lanes_give_the_sum_of_a_plain_loop() {
         let a: Vec<f64> = (0..1003).map(|i| f64::from(i) * 0.5).collect();
         assert_eq!(sum(&a), a.iter().sum::<f64>());
     }
 
     #[test]
-    fn sigmoids_are_exact_to_the_last_places() {
+    fn sigmoids_are_within_three_units_in_the_last_place() {
         let mut known = [0.0, 1000.0, -1000.0, f64::INFINITY, f64::NEG_INFINITY, f64::NAN, -0.0];
         sigmoids(&mut known);
         assert_eq!(known[..5], [0.5, 1.0, 0.0, 1.0, 0.0]);
@@ -361,12 +361,12 @@ mod tests {
         let mut found = all.clone();
         sigmoids(&mut found);
         for (x, found) in all.iter().zip(&found) {
-            // Where the other form would lose digits, this one does not.
+            // For each sign, the form that does not lose digits.
             let expected = if *x >= 0.0 { 1.0 / (1.0 + (-x).exp()) } else { x.exp() / (1.0 + x.exp()) };
             let ulp = f64::from_bits(expected.to_bits() + 1) - expected;
             assert!((found - expected).abs() <= 3.0 * ulp, "{x}: {found} {expected}");
         }
-        // Alone as among others.
+        // The same alone as among other values.
         for (x, found) in all.iter().zip(&found).step_by(997) {
             let mut alone = [*x];
             sigmoids(&mut alone);
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn products_of_any_number_of_columns_are_those_of_one_after_the_other() {
+    fn products_do_not_depend_on_how_columns_are_grouped() {
         let column = |seed: u64| -> Vec<f64> { (0..103).map(|i| hash_int(seed, i) as f64 / 1e19 - 0.7).collect() };
         let columns: Vec<Vec<f64>> = (0..11).map(column).collect();
         let columns: Vec<&[f64]> = columns.iter().map(Vec::as_slice).collect();
@@ -401,8 +401,9 @@ mod tests {
     }
 
     #[test]
-    fn digits_sort_as_comparisons_do() {
-        // The last ones are told apart by low digits only, behind a bit or many that differ.
+    fn radix_sort_agrees_with_comparison_sort() {
+        // With the last masks, values differ only in low digits, after one or many higher bits
+        // that differ.
         for mask in [u64::MAX, 0xffff_0000, 0xff << 56, 0, 1 << 63 | 0xffff, 0x7ff << 50 | 0x3ff] {
             let mut values: Vec<u64> = (0..10_000u64).map(|i| hash(3, &i.to_le_bytes()) & mask).collect();
             let mut expected = values.clone();

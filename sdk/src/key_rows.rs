@@ -1,27 +1,27 @@
-//! Keys of one column or several. The values of each column are numbered, then the rows of
-//! these numbers, so that no row has a key of its own in memory.
+//! Keys of one or more columns. The values of each column are numbered, then the rows of these
+//! numbers, so that no row needs a materialized key.
 
 use crate::keys::Numbering;
 use crate::texts::{NONE, Texts};
 use crate::{Part, Result};
 
-/// The values that a column of keys has, as codes: 0 is none, else it is the number of the
-/// value among those known and 1.
+/// The values of a key column, as codes: 0 for a missing value, else the number of the value
+/// among the known values, plus 1.
 #[derive(Debug)]
 pub enum KeyValues {
-    /// Of integers, and booleans as 0 and 1.
+    /// Integers, and booleans as 0 and 1.
     Ints(Numbering),
-    /// Of texts.
+    /// Texts.
     Texts(Texts),
 }
 
 impl KeyValues {
-    /// Of a column of texts, or of integers or booleans.
+    /// Creates an empty set of values for a column of texts, or of integers or booleans.
     pub fn new(is_text: bool) -> Self {
         if is_text { Self::Texts(Texts::default()) } else { Self::Ints(Numbering::default()) }
     }
 
-    /// How many there are.
+    /// The number of known values.
     pub fn len(&self) -> usize {
         match self {
             Self::Ints(ints) => ints.keys().len(),
@@ -29,15 +29,15 @@ impl KeyValues {
         }
     }
 
-    /// Whether there are none.
+    /// Whether no value is known.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The code of each row of a column, whose values may be new.
+    /// Returns the code of each row of a column; new values are added.
     ///
     /// # Errors
-    /// When it has another type.
+    /// When the column has another type.
     #[inline]
     pub fn codes(&mut self, part: &Part, name: &str) -> Result<Vec<u32>> {
         let mut codes = Vec::with_capacity(part.rows());
@@ -54,16 +54,16 @@ impl KeyValues {
         Ok(codes)
     }
 
-    /// The code of each row of a column; 0 also where its value is not known.
+    /// Returns the code of each row of a column; 0 also where the value is not known.
     ///
     /// # Errors
-    /// When it has another type.
+    /// When the column has another type.
     #[inline]
     pub fn find(&self, part: &Part, name: &str) -> Result<Vec<u32>> {
         let mut codes = Vec::with_capacity(part.rows());
         for block in part.blocks() {
             match self {
-                // One more than `NONE` is 0.
+                // Wrapping: this adds 1, and turns `NONE` into 0.
                 Self::Texts(texts) => {
                     codes.extend(texts.find_all(&block.text(name)?).iter().map(|number| number.wrapping_sub(NONE)));
                 }
@@ -77,24 +77,25 @@ impl KeyValues {
     }
 }
 
-/// Rows of codes, numbered in the order in which they come.
+/// Rows of codes, numbered from 0 in the order of their first occurrence.
 #[derive(Debug, Default)]
 pub struct KeyRows {
-    /// Of the only column: by code its number and 1, and by number its code.
+    /// For a single column: by code the number plus 1, and by number the code.
     only: (Vec<u32>, Vec<u32>),
-    /// Of several: for each but the first the pairs of what is before it, by its number, and its code.
+    /// For several columns: for each but the first, the pairs of the number of the columns
+    /// before it and its own code.
     pairs: Vec<Pairs>,
 }
 
 #[derive(Debug)]
 struct Pairs {
-    /// More than each code.
+    /// Greater than every code.
     radix: u64,
     known: Numbering,
 }
 
 impl Pairs {
-    /// Of a number and a code of 32 bits each.
+    /// The key of a number and a code, 32 bits each.
     #[inline]
     fn key(&self, before: u32, code: u32) -> i64 {
         (u64::from(before) * self.radix + u64::from(code)) as i64
@@ -102,32 +103,33 @@ impl Pairs {
 }
 
 impl KeyRows {
-    /// For columns whose codes are less than these, and so many rows at a time.
+    /// Creates an empty numbering for columns whose codes are less than `radices`, for `rows`
+    /// rows at a time.
     pub fn new(radices: &[u64], rows: usize) -> Self {
-        let mut places = radices.first().copied().unwrap_or(1);
+        let mut count = radices.first().copied().unwrap_or(1);
         let pairs = radices.iter().skip(1).map(|radix| {
-            let greatest = places.saturating_mul(*radix).saturating_sub(1);
-            places = (rows as u64).min(greatest.saturating_add(1));
-            // What is too far for a table is found by its hash.
+            let greatest = count.saturating_mul(*radix).saturating_sub(1);
+            count = (rows as u64).min(greatest.saturating_add(1));
+            // A range too wide for a table is looked up by hash.
             let bounds = Some((0, i64::try_from(greatest).unwrap_or(i64::MAX)));
             Pairs { radix: *radix, known: Numbering::new(bounds, rows) }
         });
         Self { pairs: pairs.collect(), ..Self::default() }
     }
 
-    /// How many there are.
+    /// The number of rows that have been numbered.
     #[inline]
     pub fn len(&self) -> usize {
         self.pairs.last().map_or(self.only.1.len(), |pairs| pairs.known.keys().len())
     }
 
-    /// Whether there are none.
+    /// Whether no row has been numbered.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The number of each row, which may be new, from the codes of its columns, of which there
-    /// are as many as were expected.
+    /// Returns the number of each row from the codes of its columns, of which there must be as
+    /// many as were expected; new rows are added.
     #[inline]
     pub fn numbers(&mut self, columns: &[Vec<u32>]) -> Vec<u32> {
         let [first, rest @ ..] = columns else { return Vec::new() };
@@ -145,22 +147,23 @@ impl KeyRows {
     #[inline]
     fn of_one(&mut self, codes: &[u32]) -> Vec<u32> {
         let (numbers, known) = &mut self.only;
-        let places = codes.iter().max().map_or(0, |code| *code as usize + 1);
-        if numbers.len() < places {
-            numbers.resize(places, 0);
+        let length = codes.iter().max().map_or(0, |code| *code as usize + 1);
+        if numbers.len() < length {
+            numbers.resize(length, 0);
         }
         let number = |code: &u32| {
-            let place = &mut numbers[*code as usize];
-            if *place == 0 {
+            let entry = &mut numbers[*code as usize];
+            if *entry == 0 {
                 known.push(*code);
-                *place = known.len() as u32;
+                *entry = known.len() as u32;
             }
-            *place - 1
+            *entry - 1
         };
         codes.iter().map(number).collect()
     }
 
-    /// The number of each row from the codes of its columns; none where no such row was numbered.
+    /// Returns the number of each row from the codes of its columns; `None` where no such row
+    /// was numbered.
     ///
     /// # Panics
     /// When columns differ in length.
@@ -178,7 +181,7 @@ impl KeyRows {
         (0..rows).map(find).collect()
     }
 
-    /// The code of each column, by number.
+    /// Returns the codes of each column, by number.
     #[inline]
     pub fn codes(self) -> Vec<Vec<u32>> {
         let (mut numbers, mut columns) = (self.only.1, Vec::with_capacity(self.pairs.len() + 1));

@@ -1,4 +1,4 @@
-//! Keys of groups and joins, and numbers on their way from `partial` to `merge`.
+//! Keys of groups and joins, and the encoding of numbers that go from `partial` to `merge`.
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -10,42 +10,42 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::kernels::mix;
 
-/// Numbers integers from 0, in the order in which they come.
+/// Numbers integers from 0, in the order of their first occurrence.
 ///
-/// Integers that lie close together, as keys of rows usually do, are looked up by
-/// their place in a table; others by their hash.
+/// Integers that are close together, as keys of rows usually are, are looked up by their offset
+/// in a table; others by their hash.
 #[derive(Debug, Default)]
 pub struct Numbering {
     least: i64,
-    /// By distance from `least`: the number and 1; 0 where there is none.
+    /// The dense table, by offset from `least`: the number plus 1; 0 where there is none.
     dense: Vec<u32>,
-    /// Of the others the number and 1, where the hash says or in a place behind; 0 where there is
-    /// none. At most half of them are taken.
+    /// The hash table of the other keys: the number plus 1, in the slot of the hash or a later
+    /// one; 0 for an empty slot. At most half of the slots are taken.
     sparse: Vec<u32>,
-    /// How many the others are.
+    /// The number of keys in the hash table.
     far: usize,
     keys: Vec<i64>,
     missing: Option<u32>,
-    /// The least and the greatest that were expected.
+    /// The least and the greatest key that were expected.
     bounds: Option<(i64, i64)>,
-    /// How many there were to be when the table was last looked at.
-    looked: usize,
+    /// The number of keys that were expected when the dense table was last reconsidered.
+    considered: usize,
 }
 
-/// Places of the table for each key that is expected.
+/// Entries of the dense table for each expected key.
 const SPREAD: u64 = 8;
 
 impl Numbering {
-    /// For keys between two bounds, of which so many are expected.
+    /// Creates an empty numbering for `expected` keys, all between two bounds.
     pub fn new(bounds: Option<(i64, i64)>, expected: usize) -> Self {
         let (least, greatest) = bounds.unwrap_or((0, 0));
-        let places = (greatest as u64).wrapping_sub(least as u64).saturating_add(1);
-        let is_dense = places <= (expected as u64).saturating_mul(SPREAD).max(1024);
-        let dense = if is_dense { vec![0; places as usize] } else { Vec::new() };
-        Self { least, dense, bounds, looked: expected, ..Self::default() }
+        let length = (greatest as u64).wrapping_sub(least as u64).saturating_add(1);
+        let is_dense = length <= (expected as u64).saturating_mul(SPREAD).max(1024);
+        let dense = if is_dense { vec![0; length as usize] } else { Vec::new() };
+        Self { least, dense, bounds, considered: expected, ..Self::default() }
     }
 
-    /// For the keys of these columns.
+    /// Creates an empty numbering for the keys of these columns.
     pub fn of<'a>(columns: impl IntoIterator<Item = &'a Int64Array>) -> Self {
         let (mut least, mut greatest, mut rows) = (i64::MAX, i64::MIN, 0);
         for column in columns {
@@ -58,20 +58,20 @@ impl Numbering {
         Self::new((rows > 0).then_some((least, greatest)), rows)
     }
 
-    /// Makes the table one for these keys, too, if they lie close enough to all others. However often
-    /// it is asked, that takes no longer than to number the keys.
+    /// Extends the dense table to these keys, if they are close enough to all others. However
+    /// often it is called, that takes no longer than numbering the keys.
     #[inline]
     pub fn expect(&mut self, keys: &[i64]) {
         let Some((least, greatest)) = keys.iter().min().zip(keys.iter().max()) else { return };
         let (before, count) = (self.bounds.unwrap_or((*least, *greatest)), self.keys.len() + keys.len());
         let (least, greatest) = (before.0.min(*least), before.1.max(*greatest));
         self.bounds = Some((least, greatest));
-        let is_in_table = |key: i64| self.place(key) < self.dense.len();
-        if (is_in_table(least) && is_in_table(greatest)) || count < 2 * self.looked {
+        let is_in_table = |key: i64| self.offset(key) < self.dense.len();
+        if (is_in_table(least) && is_in_table(greatest)) || count < 2 * self.considered {
             return;
         }
-        self.looked = count;
-        // On the side where they grow there is room for as many again.
+        self.considered = count;
+        // On the side that grows, room is left for the same range again.
         let apart = greatest.saturating_sub(least);
         let (below, above) = (least.saturating_sub(apart), greatest.saturating_add(apart));
         let wide = (if least < before.0 { below } else { least }, if greatest > before.1 { above } else { greatest });
@@ -79,8 +79,8 @@ impl Numbering {
         let Some(table) = table.into_iter().find(|table| !table.dense.is_empty()) else { return };
         (self.least, self.dense) = (table.least, table.dense);
         for number in 0..self.keys.len() as u32 {
-            let place = self.place(self.keys[number as usize]);
-            if let Some(entry) = self.dense.get_mut(place)
+            let offset = self.offset(self.keys[number as usize]);
+            if let Some(entry) = self.dense.get_mut(offset)
                 && self.missing != Some(number)
             {
                 *entry = number + 1;
@@ -89,42 +89,42 @@ impl Numbering {
         self.hash_others(0);
     }
 
-    /// Makes the other table anew, of the keys that are not in the first, with room for so many
-    /// places at least.
+    /// Rebuilds the hash table with the keys that are not in the dense table, with at least
+    /// `slots` slots.
     #[inline]
-    fn hash_others(&mut self, places: usize) {
+    fn hash_others(&mut self, slots: usize) {
         let is_other = |(number, key): (u32, &i64)| {
-            (self.missing != Some(number) && self.place(*key) >= self.dense.len()).then_some(number)
+            (self.missing != Some(number) && self.offset(*key) >= self.dense.len()).then_some(number)
         };
         let others: Vec<u32> = (0..).zip(&self.keys).filter_map(is_other).collect();
         self.far = others.len();
-        self.sparse = match places.max(4 * self.far) {
+        self.sparse = match slots.max(4 * self.far) {
             0 => Vec::new(),
-            places => vec![0; places.next_power_of_two()],
+            slots => vec![0; slots.next_power_of_two()],
         };
         for number in others {
-            if let Err(place) = self.look(self.keys[number as usize]) {
-                self.sparse[place] = number + 1;
+            if let Err(slot) = self.probe(self.keys[number as usize]) {
+                self.sparse[slot] = number + 1;
             }
         }
     }
 
-    /// The number of a key that is not in the first table, or the place for it in the other, which
-    /// has some.
+    /// Returns the number of a key that is not in the dense table, or the free slot for it in
+    /// the hash table, which must have slots.
     #[inline]
-    fn look(&self, key: i64) -> Result<u32, usize> {
+    fn probe(&self, key: i64) -> Result<u32, usize> {
         let mask = self.sparse.len() - 1;
-        let mut place = mix(key as u64) as usize & mask;
+        let mut slot = mix(key as u64) as usize & mask;
         loop {
-            let Some(number) = self.sparse[place].checked_sub(1) else { return Err(place) };
+            let Some(number) = self.sparse[slot].checked_sub(1) else { return Err(slot) };
             if self.keys[number as usize] == key {
                 return Ok(number);
             }
-            place = (place + 1) & mask;
+            slot = (slot + 1) & mask;
         }
     }
 
-    /// The number of what has no key, which is one of all numbers.
+    /// Returns the number of the missing key, which is one of the numbers.
     #[inline]
     pub fn missing(&mut self) -> u32 {
         let next = self.keys.len() as u32;
@@ -135,16 +135,16 @@ impl Numbering {
     }
 
     #[inline]
-    fn place(&self, key: i64) -> usize {
+    fn offset(&self, key: i64) -> usize {
         (key as u64).wrapping_sub(self.least as u64).try_into().unwrap_or(usize::MAX)
     }
 
-    /// The number of a key, which may be new.
+    /// Returns the number of a key; a new key is added.
     #[inline]
     pub fn number(&mut self, key: i64) -> u32 {
         let next = self.keys.len() as u32;
-        let place = self.place(key);
-        if let Some(known) = self.dense.get_mut(place) {
+        let offset = self.offset(key);
+        if let Some(known) = self.dense.get_mut(offset) {
             if *known == 0 {
                 *known = next + 1;
                 self.keys.push(key);
@@ -154,29 +154,30 @@ impl Numbering {
         if self.sparse.len() <= 2 * self.far {
             self.hash_others(64);
         }
-        self.look(key).unwrap_or_else(|place| {
-            self.sparse[place] = next + 1;
+        self.probe(key).unwrap_or_else(|slot| {
+            self.sparse[slot] = next + 1;
             self.far += 1;
             self.keys.push(key);
             next
         })
     }
 
-    /// The numbers of keys, which may be new.
-    // A function of its own, and compiled as the step is: in a long one a loop loses its registers.
+    /// Returns the numbers of keys; new keys are added.
+    // A separate function, since in a long one the loop would lose its registers; generic, so
+    // that it is compiled as the step is.
     #[inline(never)]
     pub fn numbers<K: Copy + Into<i64>>(&mut self, keys: &[K]) -> Vec<u32> {
         let mut found = vec![0; keys.len()];
         let least = self.least as u64;
         let mut one = |key: K| {
             let key = key.into();
-            let place = usize::try_from((key as u64).wrapping_sub(least)).unwrap_or(usize::MAX);
-            match self.dense.get(place) {
+            let offset = usize::try_from((key as u64).wrapping_sub(least)).unwrap_or(usize::MAX);
+            match self.dense.get(offset) {
                 Some(known) if *known > 0 => known - 1,
                 _ => self.number(key),
             }
         };
-        // Four in a turn, which pays for its fuel.
+        // Four per iteration: each iteration pays for fuel.
         let ((keys4, keys_rest), (found4, found_rest)) = (keys.as_chunks::<4>(), found.as_chunks_mut::<4>());
         for (keys, found) in keys4.iter().zip(found4) {
             *found = keys.map(&mut one);
@@ -185,7 +186,7 @@ impl Numbering {
         found
     }
 
-    /// All numbers in the order of their keys; that of what has no key comes first.
+    /// Returns all numbers in the order of their keys; the missing key comes first.
     pub fn sorted(&self) -> Vec<u32> {
         let of_keys = |number: &u32| self.missing != Some(*number);
         let mut order: Vec<u32> = self.missing.into_iter().collect();
@@ -199,28 +200,28 @@ impl Numbering {
         order
     }
 
-    /// The number of a key, if it has one.
+    /// Returns the number of a key, if it is known.
     #[inline]
     pub fn find(&self, key: i64) -> Option<u32> {
-        match self.dense.get(self.place(key)) {
+        match self.dense.get(self.offset(key)) {
             Some(known) => known.checked_sub(1),
             None if self.far == 0 => None,
-            None => self.look(key).ok(),
+            None => self.probe(key).ok(),
         }
     }
 
-    /// The keys, by number; in the place of what has no key there is any.
+    /// The keys, by number; the entry of the missing key is arbitrary.
     pub fn keys(&self) -> &[i64] {
         &self.keys
     }
 
-    /// The keys, and the number of what has no key, if it has one.
+    /// Returns the keys, and the number of the missing key, if there is one.
     pub fn into_keys(self) -> (Vec<i64>, Option<u32>) {
         (self.keys, self.missing)
     }
 }
 
-/// Numbers that are written as their bytes, and not one by one.
+/// Numbers that are serialized as raw bytes, not one by one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Packed<T>(pub Vec<T>);
 
@@ -248,9 +249,9 @@ impl<'de, T: Pod> Deserialize<'de> for Packed<T> {
 
             fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<Packed<T>, E> {
                 if !bytes.len().is_multiple_of(size_of::<T>()) {
-                    return Err(E::custom("half a number"));
+                    return Err(E::custom("the bytes end within a number"));
                 }
-                // A copy, so that they lie as numbers must, into memory that nobody has set to zeroes before.
+                // A copy, so that the numbers are aligned, into memory that was not zeroed first.
                 Ok(Packed(bytes.chunks_exact(size_of::<T>()).map(bytemuck::pod_read_unaligned).collect()))
             }
         }
@@ -258,46 +259,47 @@ impl<'de, T: Pod> Deserialize<'de> for Packed<T> {
     }
 }
 
-/// [`Packed`] numbers where they lie: nothing is copied, and they need not lie as numbers must.
+/// [`Packed`] numbers, read in place: nothing is copied, and they need not be aligned.
 #[derive(Debug, Clone, Copy)]
 pub struct PackedRef<'k, T>(&'k [u8], PhantomData<T>);
 
 impl<'k, T: Pod> PackedRef<'k, T> {
-    /// How many there are.
+    /// The number of numbers.
     pub fn len(&self) -> usize {
         self.0.len() / size_of::<T>()
     }
 
-    /// Whether there are none.
+    /// Whether there are no numbers.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The one at a place.
+    /// Returns the number at an index.
     ///
     /// # Panics
-    /// When there are not as many.
+    /// When the index is out of range.
     #[inline]
-    pub fn get(&self, place: usize) -> T {
-        bytemuck::pod_read_unaligned(&self.0[place * size_of::<T>()..(place + 1) * size_of::<T>()])
+    pub fn get(&self, index: usize) -> T {
+        bytemuck::pod_read_unaligned(&self.0[index * size_of::<T>()..(index + 1) * size_of::<T>()])
     }
 
-    /// Those in a range of places.
+    /// Returns the numbers in a range of indices.
     ///
     /// # Panics
-    /// When there are not as many.
+    /// When the range is out of bounds.
     #[must_use]
-    pub fn slice(&self, places: Range<usize>) -> Self {
-        Self(&self.0[places.start * size_of::<T>()..places.end * size_of::<T>()], PhantomData)
+    pub fn slice(&self, range: Range<usize>) -> Self {
+        Self(&self.0[range.start * size_of::<T>()..range.end * size_of::<T>()], PhantomData)
     }
 
-    /// All of them.
+    /// Iterates over all numbers.
     #[inline]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = T> + use<'k, T> {
         self.0.chunks_exact(size_of::<T>()).map(bytemuck::pod_read_unaligned)
     }
 
-    /// How many there are for which something holds, if it does so for the first and for no more.
+    /// Returns the length of the prefix for which `holds` is true; it must be false for all
+    /// later numbers.
     #[inline]
     pub fn partition_point(&self, holds: impl Fn(T) -> bool) -> usize {
         let (mut from, mut to) = (0, self.len());
@@ -314,7 +316,7 @@ impl<'de, T: Pod> Deserialize<'de> for PackedRef<'de, T> {
         let bytes = <&[u8]>::deserialize(deserializer)?;
         match bytes.len().is_multiple_of(size_of::<T>()) {
             true => Ok(Self(bytes, PhantomData)),
-            false => Err(D::Error::custom("half a number")),
+            false => Err(D::Error::custom("the bytes end within a number")),
         }
     }
 }
@@ -324,7 +326,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_numbered_as_they_come_whether_close_or_far() {
+    fn keys_are_numbered_in_order_whether_close_or_far() {
         for keys in [vec![5, 7, 5, 6], vec![i64::MIN, i64::MAX, i64::MIN, 0], vec![-3]] {
             let column = Int64Array::from(keys.clone());
             let mut numbering = Numbering::of([&column]);
@@ -348,7 +350,7 @@ mod tests {
             assert_eq!(numbering.find(1000), None);
             assert_eq!(numbering.find(i64::MIN + 1), None);
         }
-        // Whatever comes to be expected, numbers stay.
+        // Whatever is expected later, numbers do not change.
         let mut numbering = Numbering::default();
         let batches = [vec![7, 9], vec![3, 2000], vec![i64::MIN, i64::MAX, 9], vec![-5, 8]];
         let numbers: Vec<u32> = batches
@@ -361,15 +363,15 @@ mod tests {
             .collect();
         assert_eq!(numbers, [1, 2, 0, 3, 4, 0, 5, 6, 2, 0, 7, 8, 0]);
         assert_eq!([7, 2000, i64::MIN, -5, 8].map(|key| numbering.find(key)), [1, 4, 5, 7, 8].map(Some));
-        assert_eq!(numbering.find(0), None, "the place of the missing one is no key");
+        assert_eq!(numbering.find(0), None, "the entry of the missing key is not a key");
         assert_eq!(numbering.sorted(), [0, 5, 7, 3, 1, 8, 2, 4, 6]);
-        // Keys outside of what was expected are found all the same.
+        // Keys outside the expected range are found, too.
         let mut numbering = Numbering::new(Some((0, 3)), 4);
         assert_eq!((numbering.number(2), numbering.number(-9), numbering.number(2)), (0, 1, 0));
         assert_eq!(numbering.find(-9), Some(1));
     }
 
-    /// Close or far, in which order and whatever is expected when: the numbers of a map.
+    /// Keys close together or far apart, in any order, and whatever is expected when.
     #[test]
     fn numbers_are_those_of_a_map() {
         use std::collections::BTreeMap;
@@ -418,28 +420,28 @@ mod tests {
         }
     }
 
-    /// Blocks that each go on where the last one ended, or lie anywhere: what is done for them
-    /// grows as they do.
+    /// Blocks that each continue where the last one ended, or are anywhere: the work grows in
+    /// proportion to the keys.
     #[test]
-    fn what_is_expected_again_and_again_is_not_made_anew_each_time() {
+    fn the_table_is_not_rebuilt_for_every_block() {
         for step in [1, 1000, 0x0123_4567_89ab_cdef] {
             let mut numbering = Numbering::default();
-            let mut looked = 0;
+            let mut considered = 0;
             for block in 0..1000i64 {
                 let keys: Vec<i64> = (0..100).map(|i| (block * 100 + i).wrapping_mul(step)).collect();
-                let before = numbering.looked;
+                let before = numbering.considered;
                 numbering.expect(&keys);
-                looked += usize::from(numbering.looked != before);
+                considered += usize::from(numbering.considered != before);
                 numbering.numbers(&keys);
             }
-            assert!(numbering.keys().len() == 100_000 && looked < 20, "{looked}");
-            // Those that lie close are in the table.
+            assert!(numbering.keys().len() == 100_000 && considered < 20, "{considered}");
+            // Keys that are close together are in the dense table.
             assert_eq!(numbering.far == 0, step == 1);
         }
     }
 
     #[test]
-    fn packed_numbers_come_back() {
+    fn packed_numbers_round_trip() {
         let packed = Packed(vec![1.5, f64::NAN, -0.0]);
         let bytes = postcard::to_allocvec(&(7u8, &packed)).unwrap();
         let (seven, back): (u8, Packed<f64>) = postcard::from_bytes(&bytes).unwrap();
@@ -453,18 +455,18 @@ mod tests {
     }
 
     #[test]
-    fn packed_numbers_can_stay_where_they_lie() {
+    fn packed_numbers_can_be_read_in_place() {
         let numbers: Vec<u64> = (0..50).map(|i| i / 3 * 7).collect();
-        // Wherever that is.
+        // At any alignment.
         for before in 0..9usize {
             let bytes = postcard::to_allocvec(&(vec![1u8; before], Packed(numbers.clone()))).unwrap();
-            let (_, there): (Vec<u8>, PackedRef<u64>) = postcard::from_bytes(&bytes).unwrap();
-            assert_eq!((there.len(), there.is_empty(), there.get(49)), (50, false, 112));
-            assert!(there.iter().eq(numbers.iter().copied()));
-            assert!(there.slice(3..7).iter().eq([7, 7, 7, 14]));
+            let (_, found): (Vec<u8>, PackedRef<u64>) = postcard::from_bytes(&bytes).unwrap();
+            assert_eq!((found.len(), found.is_empty(), found.get(49)), (50, false, 112));
+            assert!(found.iter().eq(numbers.iter().copied()));
+            assert!(found.slice(3..7).iter().eq([7, 7, 7, 14]));
             for bound in 0..120 {
                 let holds = |number: u64| number <= bound;
-                assert_eq!(there.partition_point(holds), numbers.partition_point(|number| holds(*number)));
+                assert_eq!(found.partition_point(holds), numbers.partition_point(|number| holds(*number)));
             }
         }
         let none = postcard::to_allocvec(&Packed::<u64>::default()).unwrap();

@@ -1,12 +1,12 @@
 //! Write a Millrace step as a page of Rust.
 //!
-//! A step is a struct of params, a `plan` that says what it reads and what
-//! comes out, and a function for its mode:
+//! A step is a struct of params, a `plan` that declares its reads and its outputs, and a
+//! function for its mode:
 //!
 //! ```
 //! use millrace_sdk::prelude::*;
 //!
-//! /// Adds a greeting for everybody in a column.
+//! /// Adds a greeting for each name in a column.
 //! #[derive(Params)]
 //! struct Greet {
 //!     /// The column with the names.
@@ -16,7 +16,7 @@
 //!
 //! impl Step for Greet {
 //!     fn ports() -> Ports {
-//!         Ports::new().mapped("input", "the people").table("output", "the same, with `greeting`")
+//!         Ports::new().mapped("input", "the people").table("output", "the people, with `greeting`")
 //!     }
 //!
 //!     fn plan(&self, plan: &mut Plan) -> Result<()> {
@@ -44,23 +44,23 @@
 //! assert_eq!(out.text("output", "greeting"), [Some("Hello, Ada!".to_owned())]);
 //! ```
 //!
-//! How the work may be cut is the mode that `register!` names:
+//! The mode named in `register!` decides how the work may be divided:
 //!
 //! | mode | a task sees | for |
 //! | --- | --- | --- |
-//! | `map` ([`Map`]) | one part | what is done row by row |
-//! | `fold` ([`Fold`]) | one part, then all that was kept of parts | sums, fits, metrics |
-//! | `whole` ([`Whole`]) | all parts, in one guest | joins, orders, what cannot be cut |
-//! | `rounds` ([`Rounds`]) | all parts, in guests that meet | training: the same rows again and again |
+//! | `map` ([`Map`]) | one part | work done row by row |
+//! | `fold` ([`Fold`]) | one part, then the partials of all parts | sums, fits, metrics |
+//! | `whole` ([`Whole`]) | all parts, in one guest | joins, sorts, work that cannot be divided |
+//! | `rounds` ([`Rounds`]) | all parts, in guests that exchange numbers | training: repeated passes over the same rows |
 //!
-//! Columns are fetched when they are asked for, of a whole part or, faster and in less memory, of a
+//! Columns are fetched on request, for a whole part or, faster and with less memory, for one
 //! block of its rows at a time: see [`Part::blocks`], and [`Part::computed`] for expressions.
 //!
-//! The crate is a `cdylib`; `host plugin build`, `uses = "path:…"` in a pipeline
-//! and `cargo xtask` make a component of it. Its name, version and description
-//! are those in `Cargo.toml`.
+//! The crate is a `cdylib`; `host plugin build`, `uses = "path:…"` in a pipeline and
+//! `cargo xtask` build a component from it. The component's name, version and description are
+//! those in `Cargo.toml`.
 
-// The derives name the crate as its users do, also in here.
+// The derives refer to the crate by the name that its users see, also in this crate.
 extern crate self as millrace_sdk;
 
 mod column;
@@ -117,8 +117,8 @@ pub mod prelude {
 pub mod private {
     pub use postcard;
 
-    /// The crates of the standard steps are called `millrace-…`, for crates have
-    /// one name space; the steps are not.
+    /// The crates of the standard steps are named `millrace-…`, since crates share one
+    /// namespace; the steps themselves are named without it.
     pub const fn short_name(name: &'static str) -> &'static str {
         match name.as_bytes() {
             [b'm', b'i', b'l', b'l', b'r', b'a', b'c', b'e', b'-', ..] => name.split_at(9).1,

@@ -1,7 +1,6 @@
-//! Two floats that one instruction works on, with a fused multiplication and addition:
-//! in a guest that is one instruction, too (`f64x2.relaxed_madd`, which the host runs in
-//! its deterministic form: rounded once, as IEEE 754 has it). A product and a sum apart
-//! would be two.
+//! Two floats that one instruction processes, with a fused multiply-add: in a guest that is one
+//! instruction, too (`f64x2.relaxed_madd`, which the host runs in its deterministic form:
+//! rounded once, as in IEEE 754). A separate product and sum would be two.
 
 #[cfg(target_arch = "wasm32")]
 mod imp {
@@ -14,7 +13,7 @@ mod imp {
     #[derive(Clone, Copy)]
     pub(crate) struct Pair(v128);
 
-    /// For each of eight values how many of the edges are at most as large; none for NaN.
+    /// For each of eight values the number of edges that are not greater; 0 for NaN.
     #[inline(always)]
     pub(crate) fn edges_up_to(values: &[f64; 8], edges: &[f64]) -> [i32; 8] {
         let [a, b, c, d, e, f, g, h] = *values;
@@ -22,7 +21,7 @@ mod imp {
         let mut counts = [i64x2_splat(0); 4];
         for edge in edges {
             let edge = f64x2_splat(*edge);
-            // What is so is -1.
+            // True is -1.
             counts = std::array::from_fn(|i| i64x2_sub(counts[i], f64x2_le(edge, values[i])));
         }
         let [a, b, c, d] = counts;
@@ -89,13 +88,13 @@ mod imp {
             Self(f64x2_neg(f64x2_abs(self.0)))
         }
 
-        /// `least` where that is greater; NaN stays.
+        /// `least` where that is greater; NaN is retained.
         #[inline(always)]
         pub(crate) fn at_least(self, least: Self) -> Self {
             Self(f64x2_pmax(self.0, least.0))
         }
 
-        /// `most` where that is less; NaN stays.
+        /// `most` where that is less; NaN is retained.
         #[inline(always)]
         pub(crate) fn at_most(self, most: Self) -> Self {
             Self(f64x2_pmin(self.0, most.0))
@@ -107,7 +106,7 @@ mod imp {
             Self(v128_andnot(self.0, f64x2_lt(value.0, bound.0)))
         }
 
-        /// `other` where `value` has a minus.
+        /// `other` where the sign bit of `value` is set.
         #[inline(always)]
         pub(crate) fn or_where_negative(self, other: Self, value: Self) -> Self {
             Self(v128_bitselect(other.0, self.0, i64x2_shr(value.0, 63)))
@@ -126,7 +125,7 @@ mod imp {
     #[derive(Clone, Copy)]
     pub(crate) struct Pair([f64; 2]);
 
-    /// For each of eight values how many of the edges are at most as large; none for NaN.
+    /// For each of eight values the number of edges that are not greater; 0 for NaN.
     #[inline(always)]
     pub(crate) fn edges_up_to(values: &[f64; 8], edges: &[f64]) -> [i32; 8] {
         let mut counts = [0i64; 8];
@@ -193,13 +192,13 @@ mod imp {
             Self(self.0.map(|value| -value.abs()))
         }
 
-        /// `least` where that is greater; NaN stays.
+        /// `least` where that is greater; NaN is retained.
         #[inline(always)]
         pub(crate) fn at_least(self, least: Self) -> Self {
             self.with(least, |a, b| if a < b { b } else { a })
         }
 
-        /// `most` where that is less; NaN stays.
+        /// `most` where that is less; NaN is retained.
         #[inline(always)]
         pub(crate) fn at_most(self, most: Self) -> Self {
             self.with(most, |a, b| if b < a { b } else { a })
@@ -212,7 +211,7 @@ mod imp {
             self.with(is_less, |a, is_less| if is_less == 1.0 { 0.0 } else { a })
         }
 
-        /// `other` where `value` has a minus.
+        /// `other` where the sign bit of `value` is set.
         #[inline(always)]
         pub(crate) fn or_where_negative(self, other: Self, value: Self) -> Self {
             let chosen = |lane: usize| if value.0[lane].is_sign_negative() { other.0[lane] } else { self.0[lane] };

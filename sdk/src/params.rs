@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use crate::Error;
 
-/// A struct of params. Derived: `#[derive(Params)]`.
+/// A struct of params, derived with `#[derive(Params)]`.
 pub trait Params: Sized {
     /// JSON Schema of the params, an object.
     fn schema() -> Value;
@@ -14,16 +14,16 @@ pub trait Params: Sized {
     #[doc(hidden)]
     fn read(reader: &mut Reader<'_>) -> Option<Self>;
 
-    /// Reads params; all that is wrong with them comes together.
+    /// Reads params from JSON, and reports all errors together.
     ///
     /// # Errors
-    /// Unknown and missing params, values of a wrong type or out of range.
+    /// When params are unknown or missing, or values have a wrong type or are out of range.
     fn from_json(value: &Value) -> Result<Self, Vec<Error>> {
         let empty = Map::new();
         let object = match value {
             Value::Object(object) => object,
             Value::Null => &empty,
-            _ => return Err(vec![Error::new("params are a table of names and values")]),
+            _ => return Err(vec![Error::new("params must be a table of names and values")]),
         };
         let mut reader = Reader { object, known: Vec::new(), errors: Vec::new() };
         let params = Self::read(&mut reader);
@@ -44,24 +44,24 @@ pub trait Params: Sized {
     }
 }
 
-/// A value that a param can have.
+/// A type that a param can have.
 pub trait Param: Sized {
-    /// Its JSON Schema.
+    /// The JSON Schema of the type.
     fn schema() -> Value;
-    /// Reads it.
+    /// Reads a value.
     ///
     /// # Errors
     /// When the value has another type.
     fn read(value: &Value) -> Result<Self, Error>;
-    /// The value, as a default is shown.
+    /// The value as JSON, to show a default.
     fn to_json(&self) -> Value;
-    /// The value as a number, to hold against `min` and `max`.
+    /// The value as a number, to compare with `min` and `max`.
     fn number(&self) -> Option<f64> {
         None
     }
 }
 
-/// Reads the fields of a params struct. For the derive.
+/// Reads the fields of a params struct. Used by the derive.
 pub struct Reader<'a> {
     object: &'a Map<String, Value>,
     known: Vec<&'static str>,
@@ -69,7 +69,7 @@ pub struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// One field: its value, its default, or an error that is kept.
+    /// Reads one field: its value or its default. Errors are collected.
     pub fn field<T: Param>(
         &mut self,
         name: &'static str,
@@ -105,10 +105,10 @@ impl Reader<'_> {
     }
 }
 
-/// A number as a person writes it: the shortest digits that are no other number.
+/// A number as a person writes it: the fewest digits that identify it.
 ///
-/// `format!("{value}")` says the same, and adds 16 KB to a component: std brings three
-/// ways to print a float, JSON a fourth that is there anyway.
+/// `format!("{value}")` gives the same text, but adds 16 KB to a component: std brings three
+/// ways to print a float, and JSON a fourth that is linked anyway.
 pub fn float_text(value: f64) -> String {
     match serde_json::Number::from_f64(value) {
         Some(number) => {
@@ -135,7 +135,7 @@ fn out_of_range<T: Param>(value: &T, min: Option<f64>, max: Option<f64>) -> Opti
     })
 }
 
-/// Describes the fields of a params struct. For the derive.
+/// Describes the fields of a params struct. Used by the derive.
 #[derive(Default)]
 pub struct SchemaWriter {
     properties: Map<String, Value>,
@@ -143,7 +143,7 @@ pub struct SchemaWriter {
 }
 
 impl SchemaWriter {
-    /// One field.
+    /// Adds one field.
     pub fn field<T: Param>(&mut self, name: &str, doc: &str, missing: Option<T>, min: Option<f64>, max: Option<f64>) {
         let mut schema = T::schema();
         if let Value::Object(schema) = &mut schema {
@@ -166,7 +166,7 @@ impl SchemaWriter {
         self.properties.insert(name.to_owned(), schema);
     }
 
-    /// The schema of the struct.
+    /// Returns the schema of the struct.
     pub fn finish(self) -> Value {
         let mut schema = json!({ "type": "object", "properties": self.properties, "additionalProperties": false });
         if !self.required.is_empty() {
@@ -184,10 +184,10 @@ fn wrong(value: &Value, expected: &str) -> Error {
         Value::Object(_) => "a table".to_owned(),
         other => other.to_string(),
     };
-    Error::new(format!("{expected} is needed here, and this is {found}"))
+    Error::new(format!("expected {expected}, found {found}"))
 }
 
-/// For the derive of `Choice`.
+/// The error for a value that is not one of the words of a `Choice`. Used by its derive.
 pub fn not_a_choice(found: Option<&str>, value: &Value, words: &[&str]) -> Error {
     match found {
         None => wrong(value, "a word"),
@@ -259,7 +259,7 @@ impl Param for String {
         json!({ "type": "string" })
     }
     fn read(value: &Value) -> Result<Self, Error> {
-        value.as_str().map(str::to_owned).ok_or_else(|| wrong(value, "a text"))
+        value.as_str().map(str::to_owned).ok_or_else(|| wrong(value, "text"))
     }
     fn to_json(&self) -> Value {
         self.as_str().into()
@@ -351,14 +351,14 @@ mod tests {
     }
 
     #[test]
-    fn defaults_fill_what_is_not_given() {
+    fn missing_params_take_their_defaults() {
         let read = Sample::from_json(&json!({ "label": "y", "rate": 1 })).unwrap();
         let expected = Sample { rate: 1.0, label: "y".into(), columns: vec![], method: Method::Codes, limit: None };
         assert_eq!(read, expected);
     }
 
     #[test]
-    fn all_that_is_wrong_comes_together_with_its_path() {
+    fn all_errors_are_reported_together_with_their_paths() {
         let params = json!({ "rate": 2, "columns": ["a", 1], "method": "one_hot", "lable": "y", "limit": -1 });
         let errors = Sample::from_json(&params).unwrap_err();
         let text: Vec<String> =
@@ -368,9 +368,9 @@ mod tests {
             [
                 "rate: 2 is not between 0 and 1",
                 "-: the param `label` is missing",
-                "columns[1]: a text is needed here, and this is 1",
+                "columns[1]: expected text, found 1",
                 "method: `one_hot` is not one of one-hot, codes",
-                "limit: an integer from 0 to 4294967295 is needed here, and this is -1",
+                "limit: expected an integer from 0 to 4294967295, found -1",
                 "lable: there is no param `lable`",
             ]
         );

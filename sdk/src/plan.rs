@@ -1,4 +1,4 @@
-//! What a step says of one use of it, before anything runs.
+//! What a step declares about one use of it, before anything runs.
 
 use arrow_schema::{DataType, Field, Schema};
 
@@ -15,14 +15,14 @@ pub enum Kind {
     Any,
 }
 
-/// A column of an output: where it comes from, if it is passed through.
+/// A column of an output, and its source if it is passed through.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct OutputField {
     pub(crate) field: Field,
     pub(crate) source: Option<(String, String)>,
 }
 
-/// The schema of an output table, being put together.
+/// The schema of an output table, under construction.
 #[derive(Debug, Clone)]
 pub struct Output {
     pub(crate) port: String,
@@ -31,7 +31,7 @@ pub struct Output {
     inputs: Vec<(String, Option<Schema>)>,
 }
 
-/// A use of a step: what it is connected to, what it reads, what comes out.
+/// A use of a step: its connected inputs, its reads and its outputs.
 #[derive(Debug, Clone, Default)]
 pub struct Plan {
     pub(crate) inputs: Vec<(String, Option<Schema>)>,
@@ -64,12 +64,12 @@ impl Plan {
     /// The schema of the table on a port.
     ///
     /// # Errors
-    /// When there is no table.
+    /// When there is no table on the port.
     pub fn schema(&self, port: &str) -> Result<Schema> {
         schema(&self.inputs, port).cloned()
     }
 
-    /// Looks at a column without reading it.
+    /// Returns the field of a column without reading the column.
     ///
     /// # Errors
     /// When there is no such column; the error names the param.
@@ -79,7 +79,7 @@ impl Plan {
         field.cloned().map_err(|_| unknown(port, column, schema).in_param(param))
     }
 
-    /// Says that the step reads a column. It can see no other.
+    /// Declares that the step reads a column. It can see no others.
     ///
     /// # Errors
     /// When there is no such column, or it is of another kind; the error names
@@ -93,7 +93,7 @@ impl Plan {
             Kind::Number => (found.is_numeric() || *found == DataType::Boolean, "a number"),
         };
         if !fits {
-            let message = format!("column `{column}` is {}, and {needed} is needed", type_name(found));
+            let message = format!("column `{column}` is {}, but {needed} is needed", type_name(found));
             return Err(Error::new(message).in_param(param));
         }
         let index = match self.reads.iter().position(|(name, _)| name == port) {
@@ -110,20 +110,20 @@ impl Plan {
         Ok(field)
     }
 
-    /// Begins the schema of an output table.
+    /// Starts the schema of an output table.
     pub fn output(&mut self, port: &str) -> &mut Output {
         self.outputs.push(Output { port: port.to_owned(), fields: Some(Vec::new()), inputs: self.inputs.clone() });
         let last = self.outputs.len() - 1;
         &mut self.outputs[last]
     }
 
-    /// Says that an output's schema is known only at run time: the step calls
+    /// Declares that an output's schema is known only at run time: the step calls
     /// [`crate::Task::declare_replacing`].
     pub fn output_at_run_time(&mut self, port: &str) {
         self.outputs.push(Output { port: port.to_owned(), fields: None, inputs: Vec::new() });
     }
 
-    /// Reads the columns that a param lists; all that is wrong with them is kept.
+    /// Reads the columns that a param lists, and collects all errors.
     pub fn read_all(&mut self, port: &str, columns: &[String], kind: Kind, param: &str) {
         self.unique(param, columns);
         for (i, name) in columns.iter().enumerate() {
@@ -132,7 +132,7 @@ impl Plan {
         }
     }
 
-    /// Refuses a list that names a column twice.
+    /// Reports an error for each column that a list names twice.
     pub fn unique(&mut self, param: &str, names: &[String]) {
         for (i, name) in names.iter().enumerate() {
             if names[..i].contains(name) {
@@ -142,18 +142,18 @@ impl Plan {
         }
     }
 
-    /// Chooses a mode other than the usual one.
+    /// Chooses a mode other than the default.
     pub fn set_mode(&mut self, mode: Mode) {
         self.mode = Some(mode);
     }
 
-    /// Keeps an error and goes on, so that all of them are shown together.
+    /// Collects an error and continues, so that all of them are reported together.
     pub fn keep<T>(&mut self, result: Result<T>) -> Option<T> {
         result.map_err(|error| self.errors.push(error)).ok()
     }
 }
 
-/// The name of a type as a pipeline file writes it.
+/// The name of a type as it is written in a pipeline file.
 pub fn type_name(data_type: &DataType) -> &'static str {
     match data_type {
         DataType::Boolean => "boolean",
@@ -180,7 +180,7 @@ impl Output {
         self.fields.get_or_insert_default().push(OutputField { field, source });
     }
 
-    /// All columns of an input, passed through.
+    /// Passes all columns of an input through.
     ///
     /// # Errors
     /// When there is no such table.
@@ -192,7 +192,7 @@ impl Output {
         Ok(self)
     }
 
-    /// A column of an input, passed through, under this name.
+    /// Passes a column of an input through, under this name.
     ///
     /// # Errors
     /// When there is no such column.
@@ -210,7 +210,7 @@ impl Output {
         self
     }
 
-    /// A computed column; one of this name is replaced, in its place.
+    /// Adds a computed column; an existing column of this name is replaced at its index.
     pub fn add(&mut self, name: &str, data_type: DataType) -> &mut Self {
         let field = OutputField { field: Field::new(name, data_type, true), source: None };
         let fields = self.fields.get_or_insert_default();

@@ -1,34 +1,34 @@
-//! What a step is: its ports, its mode, and how it enters a component.
+//! The definition of a step: its ports, its mode, and its entry point in a component.
 
 use crate::{Params, Partials, Plan, Result, Task};
 
-/// How the host may cut the work.
+/// How the host may divide the work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// Each part by itself.
+    /// Each part on its own.
     Map,
     /// `partial` for each part, then one `merge`.
     Fold,
     /// All parts in order.
     Whole,
-    /// All parts at once, in guests that meet.
+    /// All parts at once, in guests that exchange numbers.
     Rounds,
 }
 
 /// A named input or output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Port {
-    /// Its name.
+    /// The name.
     pub name: &'static str,
-    /// What it carries, for people.
+    /// What it carries, as documentation.
     pub doc: &'static str,
-    /// A blob rather than a table.
+    /// Whether it carries a blob rather than a table.
     pub blob: bool,
-    /// An input that may be left out.
+    /// Whether the input may be left out.
     pub optional: bool,
-    /// An input that takes all instances of a matrix step.
+    /// Whether the input takes all instances of a matrix step.
     pub many: bool,
-    /// The input that is cut into parts.
+    /// Whether the input is divided into parts.
     pub mapped: bool,
 }
 
@@ -44,50 +44,50 @@ fn port(name: &'static str, doc: &'static str) -> Port {
 }
 
 impl Ports {
-    /// None yet.
+    /// Creates an empty set of ports.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// An input table that `map` and `fold` cut into parts.
+    /// Adds an input table that `map` and `fold` divide into parts.
     #[must_use]
     pub fn mapped(self, name: &'static str, doc: &'static str) -> Self {
         self.input(Port { mapped: true, ..port(name, doc) })
     }
 
-    /// An input table that is seen as a whole.
+    /// Adds an input table that every task sees as a whole.
     #[must_use]
     pub fn input_table(self, name: &'static str, doc: &'static str) -> Self {
         self.input(port(name, doc))
     }
 
-    /// An input blob.
+    /// Adds an input blob.
     #[must_use]
     pub fn input_blob(self, name: &'static str, doc: &'static str) -> Self {
         self.input(Port { blob: true, ..port(name, doc) })
     }
 
-    /// An input that takes the blobs of all instances of a matrix step.
+    /// Adds an input that takes the blobs of all instances of a matrix step.
     #[must_use]
     pub fn many_blobs(self, name: &'static str, doc: &'static str) -> Self {
         self.input(Port { blob: true, many: true, ..port(name, doc) })
     }
 
-    /// An input of any shape.
+    /// Adds any input.
     #[must_use]
     pub fn input(mut self, port: Port) -> Self {
         self.inputs.push(port);
         self
     }
 
-    /// An output table.
+    /// Adds an output table.
     #[must_use]
     pub fn table(mut self, name: &'static str, doc: &'static str) -> Self {
         self.outputs.push(port(name, doc));
         self
     }
 
-    /// An output blob.
+    /// Adds an output blob.
     #[must_use]
     pub fn blob(mut self, name: &'static str, doc: &'static str) -> Self {
         self.outputs.push(Port { blob: true, ..port(name, doc) });
@@ -98,70 +98,69 @@ impl Ports {
 /// A step: params, ports and a plan. Its work is in [`Map`], [`Fold`], [`Whole`] or
 /// [`Rounds`].
 pub trait Step: Params {
-    /// Its inputs and outputs.
+    /// The inputs and outputs.
     fn ports() -> Ports;
 
-    /// Says what this use of the step reads and what comes out. Pure and quick.
+    /// Declares the reads and the outputs of this use of the step. Must be pure and fast.
     ///
     /// # Errors
-    /// What is wrong with this use: shown before anything runs.
+    /// When this use is invalid; reported before anything runs.
     fn plan(&self, plan: &mut Plan) -> Result<()>;
 }
 
-/// Work on each part by itself.
+/// Work on each part on its own.
 pub trait Map: Step {
-    /// Works on the one part that [`Task::part`] gives.
+    /// Processes the one part that [`Task::part`] returns.
     ///
     /// # Errors
-    /// What is wrong with the data.
+    /// When the data are invalid.
     fn map(&self, task: &Task<'_>) -> Result<()>;
 }
 
 /// Work on each part, and then on the results.
 pub trait Fold: Step {
-    /// What is kept of a part.
+    /// The partial result of a part.
     type Partial: serde::Serialize + serde::de::DeserializeOwned;
 
-    /// Works on the one part that [`Task::part`] gives.
+    /// Processes the one part that [`Task::part`] returns.
     ///
     /// # Errors
-    /// What is wrong with the data.
+    /// When the data are invalid.
     fn partial(&self, task: &Task<'_>) -> Result<Self::Partial>;
 
-    /// Brings the results together, which come in the order of parts, and emits.
+    /// Merges the partial results, which come in the order of parts, and emits the outputs.
     ///
     /// # Errors
-    /// What is wrong with the data.
+    /// When the data are invalid.
     fn merge(&self, partials: Partials<'_, Self::Partial>, task: &Task<'_>) -> Result<()>;
 }
 
 /// Work on all parts at once.
 pub trait Whole: Step {
-    /// Reads whatever it wants, as often as it wants, and emits.
+    /// Reads its inputs, as often as it needs, and emits the outputs.
     ///
     /// # Errors
-    /// What is wrong with the data.
+    /// When the data are invalid.
     fn whole(&self, task: &Task<'_>) -> Result<()>;
 }
 
-/// Work on all parts at once, again and again, as training does: each guest has some of
-/// the parts, keeps what it wants of them, and meets the others in
-/// [`Task::all_reduce`], where they make one of their numbers.
+/// Repeated work on all parts at once, such as training: each guest has some of the parts,
+/// holds what it needs of them, and meets the others in [`Task::all_reduce`], which reduces
+/// their numbers.
 ///
-/// All guests run the same function and must come to the same end: the same blobs and
-/// metrics, of which the host keeps one. Blobs may be left to the guest with the first
-/// rows. Which parts a guest has follows from their number
-/// alone, so that what comes out does not depend on the machine. The memory limit is one
-/// for all of them together.
+/// All guests run the same function and must produce the same blobs and metrics, of which the
+/// host stores one copy. Blobs may be left to the guest with the first rows. Which parts a
+/// guest has depends only on the number of parts, so that the result does not depend on the
+/// machine. All guests of a task share one memory limit.
 pub trait Rounds: Step {
-    /// Works on the parts of the mapped port that it sees, which are not all there are.
+    /// Processes the parts of the mapped port that this guest sees, which are not all of them.
     ///
     /// # Errors
-    /// What is wrong with the data.
+    /// When the data are invalid.
     fn rounds(&self, task: &Task<'_>) -> Result<()>;
 }
 
-/// What a component says of itself.
+/// The manifest of a component.
 #[derive(Debug, Clone)]
 pub struct Manifest {
     /// Name of the crate, without `millrace-`.
@@ -170,24 +169,24 @@ pub struct Manifest {
     pub version: &'static str,
     /// Description of the crate.
     pub doc: &'static str,
-    /// The mode, unless a plan says otherwise.
+    /// The mode, unless a plan chooses another.
     pub mode: Mode,
 }
 
-/// What [`crate::register!`] makes of a step.
+/// The entry point that [`crate::register!`] implements for a step.
 pub trait Entry: Step {
-    /// What the component says of itself.
+    /// The manifest of the component.
     const MANIFEST: Manifest;
 
     /// Runs the phase that the task is in.
     ///
     /// # Errors
-    /// What is wrong with the data.
+    /// When the data are invalid.
     fn run(&self, task: &Task<'_>) -> Result<()>;
 }
 
-/// Makes a step the component of its crate: `register!(Greet: map)`. With
-/// several modes the first is the usual one, and a plan can choose another.
+/// Registers a step as the component of its crate: `register!(Greet: map)`. With several modes
+/// the first is the default, and a plan can choose another.
 #[macro_export]
 macro_rules! register {
     ($step:ty : $first:ident $(, $more:ident)*) => {

@@ -23,11 +23,11 @@ pub enum Phase {
     Partial,
     /// The end of a fold.
     Merge,
-    /// Some of the parts, beside guests with the others.
+    /// Some of the parts, alongside guests with the others.
     Rounds,
 }
 
-/// How the numbers of all guests of a task become one, in the order of their parts.
+/// How the numbers of all guests of a task are reduced to one, in the order of their parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reduction {
     /// Their sum.
@@ -36,8 +36,8 @@ pub enum Reduction {
     Min,
     /// The greatest of them.
     Max,
-    /// The sum of those of the guests before this one: where its rows begin, if each
-    /// gives how many it has.
+    /// The sum over the guests before this one: the index of its first row, if each guest
+    /// passes its number of rows.
     Before,
 }
 
@@ -46,15 +46,15 @@ pub enum Reduction {
 pub enum Level {
     /// For the author of the step.
     Debug,
-    /// For whoever wants to follow.
+    /// For following the run.
     Info,
-    /// Something to look at.
+    /// Something to check.
     Warn,
     /// Something went wrong.
     Error,
 }
 
-/// What the rows of an emitted part are.
+/// The rows of an emitted part.
 pub(crate) enum Rows<'a> {
     Same(&'a str),
     Mask(&'a str, &'a BooleanArray),
@@ -62,15 +62,15 @@ pub(crate) enum Rows<'a> {
     New(u64),
 }
 
-/// What was kept of the parts, in their order. Each is fetched when it is asked for, so
-/// that `merge` needs memory for what it makes of them, and not for all of them.
+/// The partials of all parts, in the order of parts. Each is fetched on request, so that
+/// `merge` needs memory for what it computes from them, not for all of them.
 pub struct Partials<'t, P> {
     backend: &'t dyn Backend,
     kept: PhantomData<P>,
 }
 
 impl<P: serde::de::DeserializeOwned> Partials<'_, P> {
-    /// How many there are: as many as the mapped input has parts.
+    /// The number of partials: as many as the mapped input has parts.
     pub fn len(&self) -> usize {
         self.backend.partials()
     }
@@ -80,32 +80,32 @@ impl<P: serde::de::DeserializeOwned> Partials<'_, P> {
         self.len() == 0
     }
 
-    /// All of them, one after the other. Whoever needs to see them twice asks twice.
+    /// Iterates over all partials, one after the other. A second pass needs a second call.
     pub fn iter(&self) -> impl Iterator<Item = Result<P>> {
         self.kept().map(|kept| kept.read())
     }
 
-    /// The same as they were kept, for somebody who reads them where they lie.
+    /// Iterates over the serialized partials, for callers that read them in place.
     pub fn kept(&self) -> impl Iterator<Item = Kept> {
         (0..self.len()).map(|index| Kept(self.backend.partial(index)))
     }
 }
 
-/// A partial as it was kept.
+/// A serialized partial.
 pub struct Kept(Vec<u8>);
 
 impl Kept {
-    /// What was kept, or that in a form which borrows: [`PackedRef`](crate::keys::PackedRef) where
-    /// there was a [`Packed`](crate::keys::Packed).
+    /// Deserializes the partial, or a form of it that borrows:
+    /// [`PackedRef`](crate::keys::PackedRef) in place of [`Packed`](crate::keys::Packed).
     ///
     /// # Errors
-    /// When something else was kept.
+    /// When the partial has another type.
     pub fn read<'k, Q: serde::Deserialize<'k>>(&'k self) -> Result<Q> {
         Ok(postcard::from_bytes(&self.0)?)
     }
 }
 
-/// Where a task comes from: a host behind WebAssembly, or a test.
+/// The source of a task: a host behind WebAssembly, or a test.
 pub(crate) trait Backend {
     fn phase(&self) -> Phase;
     fn tables(&self, port: &str) -> Vec<Box<dyn TableBackend + '_>>;
@@ -171,7 +171,7 @@ impl Task<'_> {
     /// The blobs on a port, with the matrix values of their instances.
     ///
     /// # Errors
-    /// When an instance is not JSON, which is the host's mistake.
+    /// When an instance is not JSON, which is a bug in the host.
     pub fn blobs(&self, port: &str) -> Result<Vec<(Value, Vec<u8>)>> {
         let blob = |(instance, bytes): (String, Vec<u8>)| Ok((serde_json::from_str(&instance)?, bytes));
         self.backend.blobs(port).into_iter().map(blob).collect()
@@ -185,12 +185,12 @@ impl Task<'_> {
         self.backend.blobs(port).into_iter().next().map(|(_, bytes)| bytes).ok_or_else(|| absent(port))
     }
 
-    /// The blob on a port, which is JSON.
+    /// The blob on a port, parsed as JSON.
     ///
     /// # Errors
     /// When nothing is connected, or it is not JSON.
     pub fn json(&self, port: &str) -> Result<Value> {
-        // As text: there is one JSON reader in a component, and it reads text.
+        // As text: a component has one JSON reader, and that reads text.
         let not = |what: String| Error::new(format!("the blob on `{port}` is not JSON: {what}"));
         let text = String::from_utf8(self.blob(port)?).map_err(|error| not(error.to_string()))?;
         serde_json::from_str(&text).map_err(|error| not(error.to_string()))
@@ -204,12 +204,12 @@ impl Task<'_> {
         self.emit(port, Rows::Same(input), columns)
     }
 
-    /// As [`same_rows`](Self::same_rows), with columns that are made one after the other: each
-    /// has gone before the next is begun, so that a guest needs the memory of one, and what
-    /// it works on stays in the cache.
+    /// As [`same_rows`](Self::same_rows), with columns that are computed one after the other:
+    /// each is handed over before the next is computed, so that a guest needs the memory of
+    /// one, and its working set stays in the cache.
     ///
     /// # Errors
-    /// When a column cannot be handed over, and the first of the columns' own.
+    /// When a column cannot be handed over, and the first error of a column itself.
     pub fn same_rows_each<N: AsRef<str>>(
         &self,
         port: &str,
@@ -224,14 +224,14 @@ impl Task<'_> {
         self.backend.end()
     }
 
-    /// Emits a part with the rows of the input part that a mask keeps, and these
-    /// new columns, which have the kept rows only.
+    /// Emits a part with the rows of the input part that a mask selects, and these new columns,
+    /// which have only the selected rows.
     ///
     /// # Errors
     /// When a column cannot be handed over, or the mask has nulls.
     pub fn mask(&self, port: &str, input: &str, mask: &BooleanArray, columns: Vec<(&str, Column)>) -> Result<()> {
         if mask.null_count() > 0 {
-            return Err(Error::new("a mask has no nulls"));
+            return Err(Error::new("a mask must not have nulls"));
         }
         self.emit(port, Rows::Mask(input, mask), columns)
     }
@@ -261,11 +261,11 @@ impl Task<'_> {
         self.backend.end()
     }
 
-    /// Gives the schema of an output that the plan left open, before its first
-    /// part: the columns of `input` except for `without`, then `added` ones.
+    /// Declares the schema of an output that the plan left open, before its first part: the
+    /// columns of `input` except for `without`, then the `added` ones.
     ///
     /// # Errors
-    /// None as yet: the host stops a task that declares what cannot be.
+    /// None so far: the host stops a task that declares an impossible schema.
     pub fn declare_replacing(&self, port: &str, input: &str, without: &[String], added: &[Field]) -> Result<()> {
         self.backend.declare(port, Some((input, without)), added)
     }
@@ -280,7 +280,7 @@ impl Task<'_> {
 
     #[doc(hidden)]
     pub fn emit_partial<P: serde::Serialize>(&self, partial: &P) -> Result<()> {
-        // All of its memory at once: one that grows copies what it has, again and again.
+        // Allocated at its final size: a growing buffer copies its contents again and again.
         let size = postcard::experimental::serialized_size(partial)?;
         let bytes = postcard::to_extend(partial, Vec::with_capacity(size))?;
         self.backend.emit_partial(&bytes)
@@ -291,17 +291,17 @@ impl Task<'_> {
         Partials { backend: self.backend, kept: PhantomData }
     }
 
-    /// Makes one of the numbers of all guests of the task, place by place and where they
-    /// are, and waits for them. All must ask for the same, with as many numbers; a NaN anywhere gives NaN.
-    /// For [`Rounds`](crate::Rounds) only.
+    /// Reduces the numbers of all guests of the task in place, index by index, and waits for
+    /// all guests. All must ask for the same reduction, of equally many numbers; a NaN in any
+    /// guest gives NaN. For [`Rounds`](crate::Rounds) only.
     ///
     /// # Errors
-    /// None as yet: the host stops guests that do not ask for the same.
+    /// None so far: the host stops guests that ask for different reductions.
     pub fn all_reduce(&self, how: Reduction, values: &mut [f64]) -> Result<()> {
         self.backend.all_reduce(how, values)
     }
 
-    /// Emits a named number. Those of the parts of a step are added up.
+    /// Emits a named number. The numbers of the parts of a step are summed.
     pub fn metric(&self, name: &str, value: f64) {
         self.backend.metric(name, value);
     }
@@ -311,13 +311,13 @@ impl Task<'_> {
         self.backend.log(level, message);
     }
 
-    /// Says how far the work is.
+    /// Reports the progress of the work.
     pub fn progress(&self, done: u64, total: u64) {
         self.backend.progress(done, total);
     }
 }
 
-/// A table on an input port, cut down to the columns of the plan.
+/// A table on an input port, restricted to the columns of the plan.
 #[derive(Clone)]
 pub struct Table<'a> {
     inner: Arc<dyn TableBackend + 'a>,
@@ -333,7 +333,7 @@ impl<'a> Table<'a> {
     /// The matrix values of the instance it comes from.
     ///
     /// # Errors
-    /// When they are not JSON, which is the host's mistake.
+    /// When they are not JSON, which is a bug in the host.
     pub fn instance(&self) -> Result<Value> {
         Ok(serde_json::from_str(&self.inner.instance())?)
     }
@@ -343,12 +343,12 @@ impl<'a> Table<'a> {
         &self.fields
     }
 
-    /// Rows of each part.
+    /// The number of rows of each part.
     pub fn part_rows(&self) -> &[u64] {
         &self.rows
     }
 
-    /// Rows of all parts.
+    /// The number of rows of all parts.
     pub fn rows(&self) -> u64 {
         self.rows.iter().sum()
     }
@@ -374,37 +374,37 @@ impl<'a> Table<'a> {
     }
 }
 
-/// Rows of a block: 128 KiB of a column of numbers, so that those which are computed with
-/// each other, and what is made of them, stay in the cache of a processor.
+/// Rows per block: 128 KiB of a column of numbers, so that the columns of a computation, and
+/// its result, stay in the cache of a processor.
 const BLOCK: usize = 16_384;
 
-/// One part of a table, or a block of it. A column is fetched when it is asked for.
+/// One part of a table, or a block of it. A column is fetched on request.
 #[derive(Clone)]
 pub struct Part<'a> {
     table: Table<'a>,
     index: usize,
-    /// Which of its rows.
+    /// The range of its rows.
     rows: Range<usize>,
 }
 
 impl<'a> Part<'a> {
-    /// Rows in it.
+    /// The number of rows.
     pub fn rows(&self) -> usize {
         self.rows.len()
     }
 
-    /// The same rows in blocks, one behind the other: at least one, which has no rows if there
-    /// are none. Where blocks end follows from the number of rows alone.
+    /// The same rows in consecutive blocks: at least one, which is empty if there are no rows.
+    /// Where blocks end depends only on the number of rows.
     ///
-    /// What a step makes of a row, or sums up row by row, it makes faster of one block after
-    /// the other: a column that is copied in as a whole has left the cache before it is read.
+    /// Computing a row, or summing row by row, is faster on one block after the other: a column
+    /// that is copied in as a whole has left the cache before it is read.
     pub fn blocks(&self) -> impl Iterator<Item = Part<'a>> + '_ {
         let Range { start, end } = self.rows;
         let block = move |i: usize| Part { rows: start + i * BLOCK..end.min(start + (i + 1) * BLOCK), ..self.clone() };
         (0..self.rows.len().div_ceil(BLOCK).max(1)).map(block)
     }
 
-    /// Of a row of this block, which of its part it is.
+    /// The index in its part of a row of this block.
     pub fn row(&self, row: usize) -> usize {
         self.rows.start + row
     }
@@ -414,7 +414,7 @@ impl<'a> Part<'a> {
         &self.table.fields
     }
 
-    /// A column as it is.
+    /// A column, unchanged.
     ///
     /// # Errors
     /// When the plan does not read it.
@@ -425,18 +425,18 @@ impl<'a> Part<'a> {
         self.table.inner.column(self.index, index, self.rows.clone())
     }
 
-    /// The column that an expression makes of the rows, block by block.
+    /// Computes an expression over the rows, block by block.
     ///
     /// # Errors
-    /// When the plan does not read one of its columns, or a value has no result: that error says
-    /// its row, and its place in the param that the expression comes from.
+    /// When the plan does not read one of its columns, or a value has no result: that error has
+    /// the row, and the span in the param that contains the expression.
     pub fn computed(&self, expression: &Checked, param: &str) -> Result<Column> {
         let mut made = expression.pieces(self.rows());
         self.each_block(expression, param, |inputs, rows| made.push(expression.column(inputs, rows)?))?;
         made.finish().map_err(|error| Error::expression(error, param))
     }
 
-    /// The rows for which a condition holds, block by block; null counts as false.
+    /// Returns the rows for which a condition holds, block by block; null counts as false.
     ///
     /// # Errors
     /// As [`Self::computed`], and when the expression is not boolean.
@@ -444,7 +444,7 @@ impl<'a> Part<'a> {
         let mut kept = condition.pieces(self.rows());
         self.each_block(condition, param, |inputs, rows| kept.push(condition.mask(inputs, rows)?.into()))?;
         let kept = kept.finish().map_err(|error| Error::expression(error, param))?;
-        kept.boolean().ok_or_else(|| Error::new("a condition came to something else"))
+        kept.boolean().ok_or_else(|| Error::new("a condition did not produce booleans"))
     }
 
     fn each_block(
@@ -466,7 +466,7 @@ impl<'a> Part<'a> {
     /// A column of numbers or booleans as floats.
     ///
     /// # Errors
-    /// When the column is not there or something else.
+    /// When the plan does not read the column, or it has another type.
     pub fn f64(&self, name: &str) -> Result<Float64Array> {
         let column = self.column(name)?;
         f64_array(&column).ok_or_else(|| not(name, &column, "a number"))
@@ -475,7 +475,7 @@ impl<'a> Part<'a> {
     /// A column of integers, signed and up to 64 bits, or booleans.
     ///
     /// # Errors
-    /// When the column is not there or something else.
+    /// When the plan does not read the column, or it has another type.
     pub fn i64(&self, name: &str) -> Result<Int64Array> {
         let column = self.column(name)?;
         i64_array(&column).ok_or_else(|| not(name, &column, "an integer"))
@@ -484,7 +484,7 @@ impl<'a> Part<'a> {
     /// A column of text.
     ///
     /// # Errors
-    /// When the column is not there or something else.
+    /// When the plan does not read the column, or it has another type.
     pub fn text(&self, name: &str) -> Result<StringArray> {
         let column = self.column(name)?;
         column.text().ok_or_else(|| not(name, &column, "text"))
@@ -493,7 +493,7 @@ impl<'a> Part<'a> {
     /// A column of booleans.
     ///
     /// # Errors
-    /// When the column is not there or something else.
+    /// When the plan does not read the column, or it has another type.
     pub fn bool(&self, name: &str) -> Result<BooleanArray> {
         let column = self.column(name)?;
         column.boolean().ok_or_else(|| not(name, &column, "boolean"))
@@ -502,5 +502,5 @@ impl<'a> Part<'a> {
 
 fn not(name: &str, found: &Column, needed: &str) -> Error {
     let found = crate::plan::type_name(found.data_type());
-    Error::new(format!("column `{name}` is {found}, and {needed} is needed")).in_column(name)
+    Error::new(format!("column `{name}` is {found}, but {needed} is needed")).in_column(name)
 }

@@ -1,5 +1,5 @@
-//! Runs a step in a plain `cargo test`: the same plan, the same phases, the same
-//! tables cut down to what the plan reads, without WebAssembly.
+//! Runs a step in a plain `cargo test`: the same plan, the same phases, the same tables
+//! restricted to what the plan reads, without WebAssembly.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -23,7 +23,7 @@ use crate::{Column, Entry, Error, Level, Mode, Phase, Plan, Reduction, Result, T
 /// A table of columns of equal length.
 ///
 /// # Panics
-/// When they differ in length.
+/// When the columns differ in length.
 pub fn table(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
     let fields: Vec<Field> =
         columns.iter().map(|(name, array)| Field::new(*name, array.data_type().clone(), true)).collect();
@@ -48,16 +48,16 @@ pub struct Harness<S> {
 pub struct Outcome {
     tables: BTreeMap<String, Vec<RecordBatch>>,
     blobs: BTreeMap<String, Vec<u8>>,
-    /// What a fold kept of each part, as it was kept.
+    /// The partials of a fold, serialized, one for each part.
     pub partials: Vec<Vec<u8>>,
-    /// The named numbers, added up over parts.
+    /// The metrics, summed over parts.
     pub metrics: BTreeMap<String, f64>,
-    /// The log.
+    /// The lines of the log.
     pub log: Vec<String>,
 }
 
 impl<S: Entry> Harness<S> {
-    /// A use of the step with these params.
+    /// Creates a harness for the step with these params.
     pub fn new(params: Value) -> Self {
         Self { params, inputs: Vec::new(), step: PhantomData }
     }
@@ -89,7 +89,7 @@ impl<S: Entry> Harness<S> {
         self
     }
 
-    /// What is wrong with this use, as `plan` finds it; empty when nothing is.
+    /// The problems that `plan` reports for this use; empty when there are none.
     pub fn problems(&self) -> Vec<Error> {
         self.plan().err().unwrap_or_default()
     }
@@ -109,10 +109,10 @@ impl<S: Entry> Harness<S> {
         if plan.errors.is_empty() { Ok((step, plan)) } else { Err(plan.errors) }
     }
 
-    /// Plans and runs, part by part as the mode says.
+    /// Plans and runs the step, part by part as its mode requires.
     ///
     /// # Errors
-    /// The first problem of the plan, or what the step returned.
+    /// When the plan has problems (the first one is returned), or the step fails.
     pub fn run(&self) -> Result<Outcome> {
         let (step, plan) = self.plan().map_err(|mut errors| errors.remove(0))?;
         let mapped = S::ports().inputs.iter().find(|port| port.mapped).map(|port| port.name);
@@ -159,7 +159,7 @@ impl<S: Entry> Harness<S> {
         Ok(state.into_inner())
     }
 
-    /// A guest for each part, on a thread of its own.
+    /// Runs one guest for each part, each on its own thread.
     fn rounds(&self, plan: &Plan, mapped: Option<&str>, parts: usize) -> Result<Outcome> {
         let meeting = Meeting::new(parts.max(1));
         let params = &self.params;
@@ -196,18 +196,18 @@ impl<S: Entry> Harness<S> {
         }
         let mut outcomes = outcomes.into_iter().collect::<Result<Vec<_>>>()?.into_iter();
         let first = outcomes.next().unwrap_or_default();
-        // What a guest leaves to the first is the first one's; what it has must be the same.
+        // Blobs may be left to the first guest; those that another guest emits must be the same.
         let agrees = |other: Outcome| {
             let same = |(port, blob): (&String, &Vec<u8>)| first.blobs.get(port) == Some(blob);
             other.blobs.iter().all(same) && other.metrics == first.metrics
         };
         match outcomes.all(agrees) {
             true => Ok(first),
-            false => Err(Error::new("the guests came to different blobs or metrics")),
+            false => Err(Error::new("the guests produced different blobs or metrics")),
         }
     }
 
-    /// The inputs as a task sees them: the mapped port as one part.
+    /// The inputs as a task sees them: only one part of the mapped port.
     fn view(&self, plan: &Plan, mapped: Option<&str>, part: Option<usize>) -> Vec<(String, View)> {
         let view = |(port, input): &(String, Input)| {
             let view = match input {
@@ -231,7 +231,7 @@ impl Outcome {
     /// An output table as one batch.
     ///
     /// # Panics
-    /// When the step emitted no part of it.
+    /// When the step emitted no part of the table.
     pub fn table(&self, port: &str) -> RecordBatch {
         let parts = self.tables.get(port).unwrap_or_else(|| panic!("no part of `{port}` was emitted"));
         concat_batches(&parts[0].schema(), parts).expect("parts of one schema")
@@ -250,7 +250,7 @@ impl Outcome {
     /// A column of an output table.
     ///
     /// # Panics
-    /// When there is none.
+    /// When there is no such column.
     pub fn column(&self, port: &str, name: &str) -> ArrayRef {
         let table = self.table(port);
         table.column_by_name(name).unwrap_or_else(|| panic!("`{port}` has no column `{name}`")).clone()
@@ -259,7 +259,7 @@ impl Outcome {
     /// A numeric column of an output table.
     ///
     /// # Panics
-    /// When there is none, or none of numbers.
+    /// When there is no such column, or it is not numeric.
     pub fn numbers(&self, port: &str, name: &str) -> Vec<Option<f64>> {
         let column = Column::try_from(&*self.column(port, name)).ok();
         let array = column.as_ref().and_then(f64_array).expect("a column of numbers");
@@ -269,7 +269,7 @@ impl Outcome {
     /// A text column of an output table.
     ///
     /// # Panics
-    /// When there is none, or none of text.
+    /// When there is no such column, or it is not text.
     pub fn text(&self, port: &str, name: &str) -> Vec<Option<String>> {
         self.column(port, name).as_string::<i32>().iter().map(|text| text.map(str::to_owned)).collect()
     }
@@ -277,16 +277,16 @@ impl Outcome {
     /// An output blob.
     ///
     /// # Panics
-    /// When the step emitted none.
+    /// When the step emitted no such blob.
     pub fn blob(&self, port: &str) -> &[u8] {
         self.blobs.get(port).unwrap_or_else(|| panic!("no blob `{port}` was emitted"))
     }
 }
 
-/// Said to whoever waits for a guest that will not come.
+/// The error of a guest that waits for one that has exited.
 const LEFT: &str = "another guest has ended";
 
-/// Where the guests of a task in rounds meet.
+/// The meeting point of the guests of a task in `rounds`.
 struct Meeting {
     round: Mutex<Round>,
     changed: Condvar,
@@ -297,7 +297,7 @@ struct Round {
     number: usize,
     asked: Option<(Reduction, usize)>,
     values: Vec<Option<Vec<f64>>>,
-    /// What each of the guests is given.
+    /// The result for each guest.
     made: Vec<Vec<f64>>,
     ended: bool,
 }
@@ -314,7 +314,7 @@ impl Meeting {
     fn meet(&self, guest: usize, how: Reduction, values: &[f64]) -> Result<Vec<f64>> {
         let mut round = self.round();
         if *round.asked.get_or_insert((how, values.len())) != (how, values.len()) {
-            return Err(Error::new("the guests do not ask for the same"));
+            return Err(Error::new("the guests ask for different reductions"));
         }
         round.values[guest] = Some(values.to_vec());
         let number = round.number;
@@ -380,7 +380,7 @@ struct TestTask<'a> {
     state: &'a RefCell<Outcome>,
     open: RefCell<(Option<OpenPart>, BTreeMap<String, Vec<OutputField>>, BTreeMap<String, usize>)>,
     partial: RefCell<Option<Vec<u8>>>,
-    /// Where it meets others, and which guest it is.
+    /// The meeting point of the guests, and the index of this one.
     seat: Option<(&'a Meeting, usize)>,
 }
 
@@ -405,7 +405,7 @@ impl TestTask<'_> {
         };
         match rows {
             OpenRows::Same(from) | OpenRows::Mask(from, _) if from != port => {
-                Err(Error::new(format!("`{column}` comes from `{port}`, and the rows are those of `{from}`")))
+                Err(Error::new(format!("`{column}` comes from `{port}`, but the rows are those of `{from}`")))
             }
             OpenRows::Same(_) => of(&parts[index]),
             OpenRows::Mask(_, mask) => of(&filter_record_batch(&parts[index], mask)?),
@@ -451,7 +451,7 @@ impl Backend for TestTask<'_> {
     fn emit_partial(&self, bytes: &[u8]) -> Result<()> {
         match self.partial.replace(Some(bytes.to_vec())) {
             None => Ok(()),
-            Some(_) => Err(Error::new("a second partial")),
+            Some(_) => Err(Error::new("a second partial was emitted")),
         }
     }
 
@@ -495,7 +495,7 @@ impl Backend for TestTask<'_> {
         let array = ArrayRef::try_from(column).map_err(Error::new)?;
         match &mut self.open.borrow_mut().0 {
             Some(open) => open.columns.push((name.to_owned(), array)),
-            None => return Err(Error::new("a column outside of a part")),
+            None => return Err(Error::new("a column was emitted outside of a part")),
         }
         Ok(())
     }
@@ -520,7 +520,7 @@ impl Backend for TestTask<'_> {
             };
             if array.data_type() != field.data_type() {
                 let message =
-                    format!("column `{}` is {}, planned was {}", field.name(), array.data_type(), field.data_type());
+                    format!("column `{}` is {}, planned as {}", field.name(), array.data_type(), field.data_type());
                 return Err(Error::new(message));
             }
             arrays.push(array);
@@ -547,7 +547,7 @@ impl Backend for TestTask<'_> {
     fn emit_blob(&self, port: &str, bytes: &[u8]) -> Result<()> {
         match self.state.borrow_mut().blobs.insert(port.to_owned(), bytes.to_vec()) {
             None => Ok(()),
-            Some(_) => Err(Error::new(format!("a second blob on `{port}`"))),
+            Some(_) => Err(Error::new(format!("a second blob was emitted on `{port}`"))),
         }
     }
 

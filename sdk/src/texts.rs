@@ -1,27 +1,27 @@
-//! Texts by number: the dictionary of a column, the same on every machine.
+//! Numbered texts: the dictionary of a column, the same on every machine.
 
 use arrow_array::{Array, StringArray};
 
 use crate::kernels::mix;
 
-/// Numbers texts from 0, in the order in which they come. Made for categories, which are
-/// short and come again and again: up to eight bytes are compared as one number.
+/// Numbers texts from 0, in the order of their first occurrence. Made for categories, which are
+/// short and repeat often: up to eight bytes are compared as one number.
 #[derive(Debug, Default)]
 pub struct Texts {
-    /// The number of a text and 1, where its hash says or in a place behind; 0 where there
-    /// is none. At most half of them are taken.
-    places: Vec<u32>,
-    /// By number: the first eight bytes, and how many there are.
+    /// The hash table: the number of a text plus 1, in the slot of its hash or a later one; 0
+    /// for an empty slot. At most half of the slots are taken.
+    slots: Vec<u32>,
+    /// By number: the first eight bytes, and the length.
     heads: Vec<(u64, usize)>,
-    /// Where each ends in `bytes`.
+    /// By number: the end offset in `bytes`.
     ends: Vec<usize>,
     bytes: Vec<u8>,
 }
 
-/// In the place of a number.
+/// Stands for the number of a text that is not known.
 pub const NONE: u32 = u32::MAX;
 
-/// The bytes of all rows, null ones too.
+/// The bytes of all rows, including null ones.
 #[inline]
 fn rows(column: &StringArray) -> impl Iterator<Item = &[u8]> {
     let bytes = column.value_data();
@@ -33,15 +33,15 @@ fn word(bytes: &[u8]) -> u64 {
     bytes.first_chunk().map_or(0, |word| u64::from_le_bytes(*word))
 }
 
-/// The first eight bytes, without those that are not there.
+/// The first eight bytes as a little-endian word, padded with zeros.
 #[inline]
 fn head(text: &[u8]) -> u64 {
     let half = |bytes: &[u8]| bytes.first_chunk().map_or(0, |half| u64::from(u32::from_le_bytes(*half)));
     match text.len() {
         0 => 0,
-        // Middle and last may be the first once more, in its place.
+        // The middle and last bytes may be the first one again, at the same index.
         n @ 1..=3 => {
-            let byte = |place: usize| u64::from(text[place]) << (8 * place);
+            let byte = |index: usize| u64::from(text[index]) << (8 * index);
             byte(0) | byte(n / 2) | byte(n - 1)
         }
         n @ 4..=7 => half(text) | half(&text[n - 4..]) << (8 * (n - 4)),
@@ -54,7 +54,7 @@ fn hash(head: u64, text: &[u8]) -> u64 {
     let mut hash = mix(head ^ (text.len() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     if text.len() > 8 {
         for rest in text[8..].chunks(8) {
-            // The last eight, of which some were looked at before.
+            // The last eight bytes, some of which were hashed already.
             let rest = if rest.len() < 8 { &text[text.len() - 8..] } else { rest };
             hash = mix(hash ^ word(rest));
         }
@@ -63,19 +63,19 @@ fn hash(head: u64, text: &[u8]) -> u64 {
 }
 
 impl Texts {
-    /// How many there are.
+    /// The number of texts.
     pub fn len(&self) -> usize {
         self.heads.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no texts.
     pub fn is_empty(&self) -> bool {
         self.heads.is_empty()
     }
 
-    /// All of them, by number.
+    /// Iterates over all texts, by number.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
-        // What went in was text.
+        // Only valid UTF-8 was stored.
         (0..self.len()).map(|number| std::str::from_utf8(self.bytes_of(number)).unwrap_or_default())
     }
 
@@ -85,51 +85,51 @@ impl Texts {
         &self.bytes[start..self.ends[number]]
     }
 
-    /// The number of a text, or the place for it.
+    /// Returns the number of a text, or the free slot for it.
     #[inline]
-    fn look(&self, head: u64, text: &[u8]) -> Result<u32, usize> {
-        let mask = self.places.len() - 1;
-        let mut place = hash(head, text) as usize & mask;
+    fn probe(&self, head: u64, text: &[u8]) -> Result<u32, usize> {
+        let mask = self.slots.len() - 1;
+        let mut slot = hash(head, text) as usize & mask;
         loop {
-            let Some(number) = self.places[place].checked_sub(1) else { return Err(place) };
+            let Some(number) = self.slots[slot].checked_sub(1) else { return Err(slot) };
             let is_it = self.heads[number as usize] == (head, text.len());
             if is_it && (text.len() <= 8 || self.bytes_of(number as usize) == text) {
                 return Ok(number);
             }
-            place = (place + 1) & mask;
+            slot = (slot + 1) & mask;
         }
     }
 
-    /// The number of a text, if it has one.
+    /// Returns the number of a text, if it is known.
     #[inline]
     pub fn find(&self, text: &str) -> Option<u32> {
         if self.is_empty() {
             return None;
         }
-        self.look(head(text.as_bytes()), text.as_bytes()).ok()
+        self.probe(head(text.as_bytes()), text.as_bytes()).ok()
     }
 
-    /// The number of a text, which may be new.
+    /// Returns the number of a text; a new text is added.
     #[inline]
     pub fn number(&mut self, text: &str) -> u32 {
         self.number_of(text.as_bytes())
     }
 
-    /// Numbers the texts of a column, until there are more than `most`.
+    /// Numbers the texts of a column, until there are more than `max`.
     #[inline]
-    pub fn number_all(&mut self, column: &StringArray, most: usize) {
+    pub fn number_all(&mut self, column: &StringArray, max: usize) {
         for (row, text) in rows(column).enumerate() {
             if column.is_valid(row) {
                 self.number_of(text);
             }
-            if self.len() > most {
+            if self.len() > max {
                 return;
             }
         }
     }
 
-    /// Numbers the texts of a column, and adds to `codes` for each row the number and 1, or 0
-    /// where there is none.
+    /// Numbers the texts of a column, and appends to `codes` for each row the number plus 1, or
+    /// 0 where the row is null.
     #[inline]
     pub fn codes(&mut self, column: &StringArray, codes: &mut Vec<u32>) {
         match column.nulls() {
@@ -142,13 +142,13 @@ impl Texts {
 
     #[inline]
     fn number_of(&mut self, text: &[u8]) -> u32 {
-        if self.places.len() <= 2 * self.len() {
+        if self.slots.len() <= 2 * self.len() {
             self.grow();
         }
         let head = head(text);
-        self.look(head, text).unwrap_or_else(|place| {
+        self.probe(head, text).unwrap_or_else(|slot| {
             let number = self.len() as u32;
-            self.places[place] = number + 1;
+            self.slots[slot] = number + 1;
             self.heads.push((head, text.len()));
             self.bytes.extend_from_slice(text);
             self.ends.push(self.bytes.len());
@@ -156,13 +156,14 @@ impl Texts {
         })
     }
 
-    /// The number of each row of a column; [`NONE`] where a text has none, or there is no text.
+    /// Returns the number of each row of a column; [`NONE`] where the text is not known or the
+    /// row is null.
     #[inline]
     pub fn find_all(&self, column: &StringArray) -> Vec<u32> {
         if self.is_empty() {
             return vec![NONE; column.len()];
         }
-        let find = |text: &[u8]| self.look(head(text), text).unwrap_or(NONE);
+        let find = |text: &[u8]| self.probe(head(text), text).unwrap_or(NONE);
         let mut found: Vec<u32> = rows(column).map(find).collect();
         if let Some(nulls) = column.nulls() {
             found.iter_mut().zip(nulls).filter(|(_, is)| !is).for_each(|(number, _)| *number = NONE);
@@ -172,10 +173,10 @@ impl Texts {
 
     #[inline]
     fn grow(&mut self) {
-        self.places = vec![0; (self.places.len() * 4).max(64)];
+        self.slots = vec![0; (self.slots.len() * 4).max(64)];
         for number in 0..self.len() {
-            if let Err(place) = self.look(self.heads[number].0, self.bytes_of(number)) {
-                self.places[place] = number as u32 + 1;
+            if let Err(slot) = self.probe(self.heads[number].0, self.bytes_of(number)) {
+                self.slots[slot] = number as u32 + 1;
             }
         }
     }
@@ -187,9 +188,9 @@ mod tests {
 
     use super::*;
 
-    /// Of all lengths, equal but for one byte, with zeros at the end, and many.
+    /// Texts of all lengths, equal except for one byte, with trailing zeros, and many of them.
     #[test]
-    fn each_text_has_the_number_of_its_first_time() {
+    fn each_text_keeps_its_first_number() {
         let mut all: Vec<String> = (0..40).flat_map(|n| ["x".repeat(n), "\0".repeat(n)]).collect();
         for n in 1..30 {
             for at in 0..n {
@@ -226,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_says_which_text_or_that_there_is_none() {
+    fn a_code_is_the_number_plus_one_or_zero_for_null() {
         let (mut texts, mut codes) = (Texts::default(), vec![7]);
         texts.codes(&StringArray::from(vec![Some("b"), None, Some("a"), Some("b"), Some("")]), &mut codes);
         texts.codes(&StringArray::from(vec!["x", "a", ""]).slice(1, 2), &mut codes);

@@ -222,7 +222,7 @@ fn types_that_cannot_fit_are_told_of_before_the_source_is_read() {
     sandbox.write("in.csv", "name,n,none\nAda,1,\n1\n");
     sandbox.write("pipeline.toml", pipeline(&needs("name"), "in.csv"));
     let text = sandbox.refused();
-    assert!(text.contains("column `name` is utf8, and a number is needed") && !text.contains("fields"), "{text}");
+    assert!(text.contains("column `name` is utf8, but a number is needed") && !text.contains("fields"), "{text}");
     // A column of numbers may turn out to be text, and one without values anything.
     let upper = |column: &str| format!("uses = \"std:derive\"\nparams = {{ columns = {{ y = \"upper({column})\" }} }}");
     for step in [needs("n"), upper("n"), needs("none"), upper("none")] {

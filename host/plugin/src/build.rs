@@ -11,7 +11,7 @@ pub enum BuildError {
     /// There is no compiler.
     #[error(transparent)]
     Toolchain(#[from] ToolchainError),
-    /// The folder is no crate of a step.
+    /// The folder is not the crate of a step.
     #[error("`{}` is not the crate of a step: {reason}", path.display())]
     NotAPlugin {
         /// The folder.
@@ -19,37 +19,37 @@ pub enum BuildError {
         /// What is missing.
         reason: String,
     },
-    /// The compiler refused.
+    /// The compiler failed.
     #[error("building `{}` failed\n{output}", path.display())]
     Compile {
         /// The folder.
         path: PathBuf,
-        /// The last lines of the compiler.
+        /// The last lines of the compiler's output.
         output: String,
     },
-    /// What was built is no step.
-    #[error("what was built from `{}` cannot become a component: {reason}", path.display())]
+    /// The result of the build is not a step.
+    #[error("the build of `{}` cannot be made into a component: {reason}", path.display())]
     Encode {
         /// The folder.
         path: PathBuf,
         /// What is wrong.
         reason: String,
     },
-    /// The system refused.
+    /// The system reported an error.
     #[error("cannot use `{}`: {source}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         #[source]
         source: std::io::Error,
     },
 }
 
-/// A core module with the world in it, as a component.
+/// Encodes a core module that contains the world as a component.
 ///
 /// # Errors
-/// When it is no such module.
+/// When the bytes are not such a module.
 pub fn component_of(module: &[u8]) -> Result<Vec<u8>, String> {
     let module = crate::names::shorten(module).map_err(|error| error.to_string())?;
     let encode =
@@ -70,7 +70,7 @@ fn metadata(folder: &Path) -> Result<serde_json::Value, BuildError> {
         .map_err(|error| BuildError::NotAPlugin { path: folder.to_owned(), reason: error.to_string() })
 }
 
-/// What was built, and from what.
+/// The result of a build, and the files that it was built from.
 pub struct Built {
     /// The component.
     pub component: Vec<u8>,
@@ -81,7 +81,7 @@ pub struct Built {
 /// Builds the crate in a folder and returns the component.
 ///
 /// # Errors
-/// When there is no compiler, or the crate is no step.
+/// When there is no compiler, or the crate is not a step.
 pub fn build(folder: &Path) -> Result<Built, BuildError> {
     let not = |reason: &str| BuildError::NotAPlugin { path: folder.to_owned(), reason: reason.to_owned() };
     let toolchain = Toolchain::find(Wanted::Any)?;
@@ -96,7 +96,7 @@ pub fn build(folder: &Path) -> Result<Built, BuildError> {
     };
     let library = package["targets"].as_array().and_then(|targets| targets.iter().find(is_cdylib));
     let library = library
-        .ok_or_else(|| not("its library is no `cdylib`; add `crate-type = [\"cdylib\", \"rlib\"]` under `[lib]`"))?;
+        .ok_or_else(|| not("its library is not a `cdylib`; add `crate-type = [\"cdylib\", \"rlib\"]` under `[lib]`"))?;
     let name = package["name"].as_str().unwrap_or_default();
     let file = library["name"].as_str().unwrap_or_default().replace('-', "_");
     let root = metadata["workspace_root"].as_str().map_or_else(|| absolute.clone(), PathBuf::from);
@@ -117,17 +117,17 @@ pub fn build(folder: &Path) -> Result<Built, BuildError> {
         return Err(BuildError::Compile { path: folder.to_owned(), output });
     }
     let module = target.join("wasm32-unknown-unknown/component").join(format!("{file}.wasm"));
-    // Beside it cargo says what it was made from.
-    let said = std::fs::read_to_string(module.with_extension("d")).unwrap_or_default();
+    // Next to it, cargo writes a list of the files that it was made from.
+    let list = std::fs::read_to_string(module.with_extension("d")).unwrap_or_default();
     let bytes = std::fs::read(&module).map_err(|source| BuildError::Io { path: module, source })?;
     let component = component_of(&bytes).map_err(|reason| BuildError::Encode { path: folder.to_owned(), reason })?;
-    Ok(Built { component, read: read_by_compiler(&said) })
+    Ok(Built { component, read: read_by_compiler(&list) })
 }
 
-/// The files behind the colon of a line as `make` has it, where a space in a name has a
+/// The files after the colon of a line in the syntax of `make`, where a space in a name has a
 /// backslash before it.
-fn read_by_compiler(said: &str) -> Vec<PathBuf> {
-    let Some((_, files)) = said.lines().next().and_then(|line| line.split_once(": ")) else { return Vec::new() };
+fn read_by_compiler(list: &str) -> Vec<PathBuf> {
+    let Some((_, files)) = list.lines().next().and_then(|line| line.split_once(": ")) else { return Vec::new() };
     let marked = files.replace("\\ ", "\0");
     marked.split(' ').filter(|file| !file.is_empty()).map(|file| PathBuf::from(file.replace('\0', " "))).collect()
 }
@@ -137,14 +137,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_compiler_read_is_behind_the_colon() {
-        let said = "/t/x.wasm: /a/src/lib.rs /b\\ c/words.txt /d.rs\n\nother: /e\n";
-        assert_eq!(read_by_compiler(said), ["/a/src/lib.rs", "/b c/words.txt", "/d.rs"].map(PathBuf::from));
+    fn the_files_that_the_compiler_read_come_after_the_colon() {
+        let list = "/t/x.wasm: /a/src/lib.rs /b\\ c/words.txt /d.rs\n\nother: /e\n";
+        assert_eq!(read_by_compiler(list), ["/a/src/lib.rs", "/b c/words.txt", "/d.rs"].map(PathBuf::from));
         assert!(read_by_compiler("").is_empty());
     }
 
     #[test]
-    fn a_stamp_knows_files_outside_of_the_crate() {
+    fn a_stamp_covers_files_outside_the_crate() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         std::fs::create_dir_all(path("step/src")).unwrap();
@@ -164,9 +164,10 @@ mod tests {
         assert!(!third.is_current(&path("step")));
     }
 
-    /// Neither its size nor the time that anybody can set tells whether a source was written.
+    /// Neither the size nor the modification time, which can be set, shows whether a source was
+    /// written.
     #[test]
-    fn a_source_with_its_old_size_and_time_was_written_all_the_same() {
+    fn a_written_source_is_detected_even_with_its_old_size_and_time() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("lib.rs");
         std::fs::write(&file, "one").unwrap();
@@ -178,9 +179,9 @@ mod tests {
         assert!(!before.is_current(folder.path()));
     }
 
-    /// What is written after a build began, the build may have read or not.
+    /// A build may or may not have read what is written after it began.
     #[test]
-    fn sources_that_are_newer_than_a_build_are_known() {
+    fn sources_newer_than_a_build_are_detected() {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str| std::fs::write(folder.path().join(name), "x").unwrap();
         let stamp = || crate::stamp(folder.path()).unwrap();
@@ -188,7 +189,7 @@ mod tests {
         std::thread::sleep(std::time::Duration::from_millis(60));
         let began = std::time::SystemTime::now();
         assert!(!stamp().is_newer_than(began));
-        // Cargo's own.
+        // Cargo writes this file itself.
         write("Cargo.lock");
         assert!(!stamp().is_newer_than(began));
         write("lib.rs");

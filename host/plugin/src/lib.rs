@@ -1,9 +1,8 @@
 //! From the source of a step to a component.
 //!
-//! A Rust step is built for `wasm32-unknown-unknown`, where there is nothing to
-//! import but the step world. Two toolchains give it: rustup's, or Debian's own
-//! packages with `build-std`. Which one, decides [`Toolchain::find`] by what is
-//! there.
+//! A Rust step is built for `wasm32-unknown-unknown`, where there is nothing to import but the
+//! step world. Two toolchains can do that: rustup's, or Debian's own packages with `build-std`.
+//! [`Toolchain::find`] chooses by what is installed.
 
 mod build;
 mod names;

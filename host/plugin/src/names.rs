@@ -1,19 +1,19 @@
 //! Shorter names for the functions of a module.
 //!
-//! A failure says where the guest was, so names stay. As the compiler writes
-//! them they are a sixth of a component: mangled, with every generic argument.
+//! A failure reports where the guest was, so names are retained. As the compiler writes them,
+//! mangled and with every generic argument, they are a sixth of a component.
 
 use std::borrow::Cow;
 
 use wasm_encoder::{CustomSection, Module, NameMap, NameSection, RawSection};
 use wasmparser::{KnownCustom, Name, Parser, Payload};
 
-/// Crates that are in every step. Where in them it was, nobody looks for.
+/// Crates that are linked into every step. Where in them a guest failed is of no interest.
 const LINKED: [&str; 9] =
     ["alloc", "arrow_array", "arrow_buffer", "arrow_schema", "core", "dlmalloc", "serde_core", "serde_json", "std"];
 
-/// `<a::B<T> as c::D>::e::h0123…` is `a::B::e`; of a long path the crate and the
-/// last three parts are left, and of what every step links the last alone.
+/// `<a::B<T> as c::D>::e::h0123…` becomes `a::B::e`; of a long path the crate and the last three
+/// parts remain, and of the crates that every step links only the crate and the last part.
 fn short(name: &str) -> String {
     let name = format!("{:#}", rustc_demangle::demangle(name));
     let mut plain = String::with_capacity(name.len());
@@ -26,7 +26,7 @@ fn short(name: &str) -> String {
     }
 }
 
-/// Where the `>` is that ends the `<` at the beginning.
+/// The index of the `>` that closes the `<` at the start.
 fn closing(text: &str) -> Option<usize> {
     let mut depth = 0usize;
     let mut before = ' ';
@@ -46,7 +46,7 @@ fn closing(text: &str) -> Option<usize> {
     None
 }
 
-/// A name without generic arguments; of `<A as B>` the `A`.
+/// Appends a name without its generic arguments, and of `<A as B>` only the `A`.
 fn push_plain(name: &str, out: &mut String) {
     let mut rest = name;
     while let Some(at) = rest.find('<') {
@@ -56,7 +56,7 @@ fn push_plain(name: &str, out: &mut String) {
             out.push_str(from);
             return;
         };
-        // A qualified path begins a name; after a name there are arguments.
+        // At the start of a name there is a qualified path; after a name there are arguments.
         if before.is_empty() && out.is_empty() {
             let inner = &from[1..end];
             let of = top_level_as(inner).map_or(inner, |at| &inner[..at]);
@@ -70,7 +70,7 @@ fn push_plain(name: &str, out: &mut String) {
     out.push_str(rest);
 }
 
-/// Where ` as ` stands outside of any `<…>`.
+/// The index of ` as ` outside of any `<…>`.
 fn top_level_as(text: &str) -> Option<usize> {
     let mut depth = 0usize;
     text.char_indices().find_map(|(at, c)| {
@@ -88,7 +88,7 @@ fn span(range: &std::ops::Range<u64>) -> std::ops::Range<usize> {
     range.start as usize..range.end as usize
 }
 
-/// The module with short names, and without what only a debugger would use.
+/// Returns the module with short names, and without what only a debugger would use.
 ///
 /// # Errors
 /// When the bytes are not a module.
@@ -112,7 +112,7 @@ pub(crate) fn shorten(module: &[u8]) -> Result<Vec<u8>, wasmparser::BinaryReader
                     }
                     out.section(&section);
                 }
-                // `target_features` and the like say what validation finds out.
+                // `target_features` and the like state what validation determines itself.
                 _ if section.name() == "producers" || section.name() == "target_features" => {}
                 _ => {
                     let data = Cow::Borrowed(section.data());

@@ -1,4 +1,4 @@
-//! Whether a crate has changed, by a stat of its sources.
+//! Detects whether a crate has changed, by a `stat` of its sources.
 
 use std::fs;
 use std::io;
@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-/// What a stat says of a file: size, when it was written, and when anything of it changed,
-/// which nobody can set, and what file it is.
+/// The `stat` of a file: its size, when it was modified, when its inode changed, which cannot
+/// be set, and which file it is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 struct FileStamp {
     path: PathBuf,
@@ -18,17 +18,17 @@ struct FileStamp {
     inode: u64,
 }
 
-/// What a stat says of every source file of a crate, in the order of paths.
+/// The `stat` of every source file of a crate, in the order of paths.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceStamp {
     files: Vec<FileStamp>,
 }
 
 impl SourceStamp {
-    /// The stamp with these files in it, too: those that the compiler said it read.
+    /// Adds to the stamp the files that the compiler reported as read.
     ///
     /// # Errors
-    /// When one of them is not there.
+    /// When one of them does not exist.
     pub fn with(mut self, read: &[PathBuf]) -> io::Result<Self> {
         for path in read {
             self.files.push(of_file(path, &fs::metadata(path)?)?);
@@ -38,15 +38,15 @@ impl SourceStamp {
         Ok(self)
     }
 
-    /// Whether a source may have been written since: then nobody knows what a build that
-    /// began at that time has read. Cargo writes its lock file itself.
+    /// Whether a source may have been written since `began`: then it is unknown what a build
+    /// that began at that time has read. `Cargo.lock` does not count: Cargo writes it itself.
     pub fn is_newer_than(&self, began: SystemTime) -> bool {
         let began = (began.duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(TICK)).as_nanos();
         let sources = self.files.iter().filter(|file| !file.path.ends_with("Cargo.lock"));
         sources.into_iter().any(|file| file.modified_ns >= began || file.changed_ns >= began.cast_signed())
     }
 
-    /// Whether the same files are as they were.
+    /// Whether the same files are unchanged.
     pub fn is_current(&self, folder: &Path) -> bool {
         let read: Vec<PathBuf> = self.files.iter().map(|file| file.path.clone()).collect();
         stamp(folder).and_then(|stamp| stamp.with(&read)).is_ok_and(|stamp| stamp == *self)
@@ -70,15 +70,15 @@ fn identity(_: &fs::Metadata) -> (u64, i128) {
     (0, 0)
 }
 
-/// Ticks of the clock by which files are stamped are no longer than this.
+/// File timestamps are at least this precise.
 const TICK: Duration = Duration::from_millis(20);
 
-/// More files than this are no step.
-const FILES: usize = 20_000;
+/// The maximum number of files of a step.
+const MAX_FILES: usize = 20_000;
 
-/// The stamp of the files in the folder of a crate, and of what its workspace decides. What
-/// else the compiler read, of other crates or by `include_str!`, is known after a build:
-/// [`SourceStamp::with`].
+/// The stamp of the files in the folder of a crate, and of the files of its workspace that
+/// affect it. The other files that the compiler reads, of other crates or by `include_str!`,
+/// are known after a build: [`SourceStamp::with`].
 ///
 /// # Errors
 /// When a folder cannot be read, or has too many files.
@@ -98,13 +98,13 @@ pub fn stamp(folder: &Path) -> io::Result<SourceStamp> {
                 folders.push(entry.path());
                 continue;
             }
-            if files.len() >= FILES {
-                return Err(io::Error::other(format!("more than {FILES} files")));
+            if files.len() >= MAX_FILES {
+                return Err(io::Error::other(format!("more than {MAX_FILES} files")));
             }
             files.push(of_file(&entry.path(), &meta)?);
         }
     }
-    // What the workspace decides for the crate.
+    // The files of the workspace that affect the crate.
     for above in folder.ancestors().skip(1).take(8) {
         for name in ["Cargo.lock", "Cargo.toml"] {
             if let Ok(meta) = fs::metadata(above.join(name)) {

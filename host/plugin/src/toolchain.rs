@@ -25,7 +25,7 @@ pub enum Toolchain {
 /// Which toolchain to use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Wanted {
-    /// The one that works, rustup's first.
+    /// Whichever works, rustup's first.
     #[default]
     Any,
     /// rustup's.
@@ -34,21 +34,22 @@ pub enum Wanted {
     Debian,
 }
 
-/// No toolchain: what is missing, exactly.
+/// No toolchain was found: what exactly is missing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("no compiler for WebAssembly steps was found\n{}", missing.join("\n"))]
 pub struct ToolchainError {
-    /// A line for each way.
+    /// One line for each kind of toolchain.
     pub missing: Vec<String>,
 }
 
-/// Bytes of heap that a guest begins with. To let memory grow, and to take it away again
-/// before the next guest, changes what may be touched page by page, for which all threads
-/// wait; most tasks get by with this. What is not touched is not there, but counts as used.
+/// The initial heap of a guest, in bytes. Growing the memory, and taking it away again before
+/// the next guest, changes the protection of its pages, for which all threads wait; most tasks
+/// get by with this. Untouched memory is not resident, but counts as used.
 const HEAP: u32 = 4 << 20;
 
-/// Each turn of a loop pays for its fuel, whatever it does, so a turn does more: vectors four abreast, and small loops unrolled, where LLVM would not for
-/// this target. Sums of floats keep their order.
+/// Each iteration of a loop pays for fuel, whatever it does, so an iteration does more: vector
+/// loops are interleaved by four, and small loops unrolled, where LLVM would not for this
+/// target. Sums of floats keep their order.
 const LOOPS: &str = "-force-vector-interleave=4 -unroll-partial-threshold=150";
 
 const TARGET: &str = "wasm32-unknown-unknown";
@@ -68,11 +69,10 @@ fn is_recent(version: &str) -> bool {
 }
 
 impl Toolchain {
-    /// Looks for a toolchain that is there. `MILLRACE_TOOLCHAIN=rustup|debian`
-    /// chooses.
+    /// Finds an installed toolchain. `MILLRACE_TOOLCHAIN=rustup|debian` chooses one.
     ///
     /// # Errors
-    /// What is missing, for each way.
+    /// When there is none: what is missing, for each kind of toolchain.
     pub fn find(wanted: Wanted) -> Result<Self, ToolchainError> {
         let wanted = match std::env::var("MILLRACE_TOOLCHAIN").as_deref() {
             Ok("rustup") => Wanted::Rustup,
@@ -106,13 +106,13 @@ impl Toolchain {
         Ok(Self::Rustup { cargo })
     }
 
-    /// The packages put their programs into `/usr/bin`, behind rustup's on most
-    /// paths, so they are named with their folder.
+    /// The packages put their programs into `/usr/bin`, which comes after rustup's folder in
+    /// most `PATH`s, so they are called with their folder.
     fn debian() -> Result<Self, String> {
-        let there = |path: &str| Some(PathBuf::from(path)).filter(|path| path.is_file());
-        let cargo = there("/usr/bin/cargo");
-        let rustc = there("/usr/bin/rustc");
-        let linker = ["/usr/bin/wasm-ld-22", "/usr/bin/wasm-ld-19"].into_iter().find_map(there);
+        let existing = |path: &str| Some(PathBuf::from(path)).filter(|path| path.is_file());
+        let cargo = existing("/usr/bin/cargo");
+        let rustc = existing("/usr/bin/rustc");
+        let linker = ["/usr/bin/wasm-ld-22", "/usr/bin/wasm-ld-19"].into_iter().find_map(existing);
         let ask = |flag: &[&str]| rustc.as_ref().and_then(|rustc| output(Command::new(rustc).args(flag)));
         let source = ask(&["--print", "sysroot"])
             .map(|sysroot| Path::new(&sysroot).join("lib/rustlib/src/rust/library/std/Cargo.toml"));
@@ -128,7 +128,7 @@ impl Toolchain {
         if let Some(version) = ask(&["--version"])
             && !is_recent(&version)
         {
-            return Err(format!("`/usr/bin/rustc` is {version}, and 1.{OLDEST} is needed; {install}"));
+            return Err(format!("`/usr/bin/rustc` is {version}, but 1.{OLDEST} is needed; {install}"));
         }
         match (cargo, rustc, linker) {
             (Some(cargo), Some(rustc), Some(linker)) if missing.is_empty() => Ok(Self::Debian { cargo, rustc, linker }),
@@ -136,9 +136,8 @@ impl Toolchain {
         }
     }
 
-    /// A `cargo build` for guests, up to the choice of packages. `remap` are
-    /// folders whose names must not get into a component, lest its bytes depend
-    /// on where it was built.
+    /// A `cargo build` for guests, without the choice of packages. `remap` are folders whose names
+    /// must not get into a component, so that its bytes do not depend on where it was built.
     pub fn command(&self, remap: &[(PathBuf, &str)]) -> Command {
         let mut flags = vec![
             "-Ctarget-feature=+simd128,+relaxed-simd".to_owned(),
@@ -151,7 +150,7 @@ impl Toolchain {
             Self::Debian { cargo, rustc, linker } => {
                 let mut command = Command::new(cargo);
                 command.env("RUSTC", rustc).env("RUSTC_BOOTSTRAP", "1");
-                // What rustup's cargo sets for its own compiler.
+                // Set by rustup's cargo for its own compiler.
                 command.env_remove("LD_LIBRARY_PATH").env_remove("RUSTUP_TOOLCHAIN");
                 (command, Some(linker))
             }
@@ -162,7 +161,7 @@ impl Toolchain {
             command.args(["--config", &format!("target.{TARGET}.linker={:?}", linker.display().to_string())]);
         }
         command.args(["--config", &format!("target.{TARGET}.rustflags={flags:?}")]);
-        // A step's own workspace need not know the profile.
+        // The workspace of a step need not define the profile.
         for setting in [
             "inherits=\"release\"",
             "opt-level=3",
@@ -174,15 +173,15 @@ impl Toolchain {
             command.args(["--config", &format!("profile.component.{setting}")]);
         }
         command.args(["--config", "profile.component.package.\"*\".opt-level=\"s\""]);
-        // What this process was built with must not leak into the guest.
+        // The settings that this process was built with must not leak into the guest.
         for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET", "RUSTC_WRAPPER"] {
             command.env_remove(name);
         }
         command
     }
 
-    /// Where this toolchain puts what it builds, below the target folder: the
-    /// two must not overwrite each other's.
+    /// The folder below the target folder for the output of this toolchain: the two must not
+    /// overwrite each other's output.
     pub fn folder(&self) -> &'static str {
         match self {
             Self::Rustup { .. } => "guest",
@@ -201,9 +200,10 @@ mod tests {
         assert!(!is_recent("rustc 1.63.0"));
     }
 
-    /// Each way on its own: where it is there it works, else it says what is missing.
+    /// Each kind of toolchain on its own: it works where it is installed, else the error
+    /// reports what is missing.
     #[test]
-    fn each_way_is_found_or_says_what_is_missing() {
+    fn each_toolchain_is_found_or_reports_what_is_missing() {
         for (wanted, word) in [(Toolchain::rustup(), "rustup target add"), (Toolchain::debian(), "apt-get install")] {
             match wanted {
                 Ok(found) => {

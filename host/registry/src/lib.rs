@@ -1,13 +1,13 @@
-//! Where components come from. For now: the standard steps inside the host.
+//! The sources of components. For now: the standard steps inside the host.
 
 use millrace_types::ComponentDigest;
 
 /// A component that ships inside the host.
 #[derive(Debug, Clone, Copy)]
 pub struct Bundled {
-    /// What stands behind `std:`.
+    /// The name after `std:`.
     pub name: &'static str,
-    /// Of its bytes.
+    /// The digest of its bytes.
     pub digest: ComponentDigest,
     /// The component.
     pub bytes: &'static [u8],

@@ -13,7 +13,7 @@
 
 use millrace_sdk::prelude::*;
 
-/// Which end is best.
+/// Which extreme is best.
 #[derive(Clone, Copy, PartialEq, Eq, Choice)]
 pub enum Order {
     /// The largest value.
@@ -27,9 +27,8 @@ pub enum Order {
 pub struct Best {
     /// Name of the metric.
     by: String,
-    /// Whether the largest (`max`) or the smallest (`min`) is best; without, the
-    /// smallest of what is called a loss or an error (`log_loss`, `rmse`), else the
-    /// largest.
+    /// Whether the largest (`max`) or the smallest (`min`) value is best. The default is the
+    /// smallest for what is called a loss or an error (`log_loss`, `rmse`), else the largest.
     order: Option<Order>,
 }
 
@@ -42,7 +41,7 @@ impl Best {
 
 impl Step for Best {
     fn ports() -> Ports {
-        Ports::new().many_blobs("candidates", "the metrics of the instances").blob("choice", "which instance is best")
+        Ports::new().many_blobs("candidates", "the metrics of the instances").blob("choice", "the best instance")
     }
 
     fn plan(&self, _: &mut Plan) -> Result<()> {
@@ -64,7 +63,7 @@ impl Whole for Best {
                     names.join(", ")
                 )));
             };
-            // Of equals the first stays.
+            // The first of equal values wins.
             let better = best.as_ref().is_none_or(|(known, _)| match self.order() {
                 Order::Max => value > *known,
                 Order::Min => value < *known,
@@ -97,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn the_best_is_chosen_and_of_equals_the_first() {
+    fn the_best_is_chosen_and_the_first_wins_ties() {
         assert_eq!(best(json!({ "by": "auc" })).unwrap()["instance"], json!({ "l2": 0.1 }));
         assert_eq!(best(json!({ "by": "auc", "order": "min" })).unwrap()["value"], 0.8);
         let order = |by: &str| Best { by: by.to_owned(), order: None }.order() == Order::Min;

@@ -1,7 +1,7 @@
-//! `std:bins-fit` finds the edges of bins with equally many values, for
-//! `std:bins`: the quantiles `1/n … (n-1)/n` of each column, by linear
-//! interpolation between the two nearest values (type 7 of Hyndman and Fan, 1996,
-//! which numpy and Polars call `linear`). Missing values and NaN do not count.
+//! `std:bins-fit` finds the edges of bins with equally many values, for `std:bins`: the
+//! quantiles `1/n … (n-1)/n` of each column, by linear interpolation between the two nearest
+//! values (type 7 of Hyndman and Fan, 1996, which numpy and Polars call `linear`). Missing
+//! values and NaN are ignored.
 //!
 //! ```toml
 //! [steps.edges]
@@ -19,16 +19,18 @@ use millrace_sdk::prelude::*;
 /// Params of `std:bins-fit`.
 #[derive(Params)]
 pub struct BinsFit {
-    /// The columns to look at, numbers.
+    /// The numeric columns to find edges for.
     columns: Vec<String>,
-    /// How many bins.
+    /// The number of bins.
     #[param(default = 10u32, min = 2, max = 100_000)]
     bins: u32,
 }
 
 impl Step for BinsFit {
     fn ports() -> Ports {
-        Ports::new().mapped("input", "the rows to look at").blob("edges", "the edges between the bins of each column")
+        Ports::new()
+            .mapped("input", "the rows to find edges for")
+            .blob("edges", "the edges between the bins of each column")
     }
 
     fn plan(&self, plan: &mut Plan) -> Result<()> {
@@ -37,8 +39,8 @@ impl Step for BinsFit {
     }
 }
 
-/// The bits of a float in an order that is that of the numbers: integers compare
-/// and sort faster.
+/// The bits of a float as an integer that is ordered as the float is: integers compare and sort
+/// faster.
 fn ordered(value: f64) -> u64 {
     let bits = value.to_bits();
     if bits >> 63 == 1 { !bits } else { bits | 1 << 63 }
@@ -48,19 +50,19 @@ fn number(ordered: u64) -> f64 {
     f64::from_bits(if ordered >> 63 == 1 { ordered & !(1 << 63) } else { !ordered })
 }
 
-/// Of each so many values of a sorted run the last one is looked at first.
+/// Of every `STRIDE` values of a sorted run, the last one is sampled in the first pass.
 const STRIDE: usize = 64;
 
-/// Sorted runs, seen once: how many values there are, and some of them.
+/// Sorted runs after one pass: how many values there are, and samples of them.
 #[derive(Default)]
 struct Sketch {
     runs: usize,
     values: usize,
-    /// Each the last of `STRIDE` values of its run.
+    /// The last of every `STRIDE` values of each run.
     samples: Vec<u64>,
 }
 
-/// Between these two lies what is looked for: more than the first, at most the second.
+/// The bounds of a value that is searched for: greater than the first, at most the second.
 type Bounds = (Option<u64>, Option<u64>);
 
 impl Sketch {
@@ -70,13 +72,13 @@ impl Sketch {
         self.samples.extend((1..=run.len() / STRIDE).map(|chunk| run.get(chunk * STRIDE - 1)));
     }
 
-    /// What is certain of the value at a place of all runs taken together. Of the values
-    /// up to a sample there are at least as many as those samples stand for, and in each
-    /// run fewer than `STRIDE` more.
-    fn bounds(&self, place: usize) -> Bounds {
+    /// The certain bounds of the value at an index of all runs merged. There are at least as
+    /// many values up to a sample as the samples up to it represent, and in each run fewer than
+    /// `STRIDE` more.
+    fn bounds(&self, index: usize) -> Bounds {
         let more = self.runs * (STRIDE - 1);
-        // Samples at equal values are equally many, wherever one of them stands.
-        let below = (place + 1).saturating_sub(more + 1) / STRIDE;
+        // Samples with equal values count the same, whichever of them is meant.
+        let below = (index + 1).saturating_sub(more + 1) / STRIDE;
         let before = |count: usize| {
             let last = *self.samples.get(count.checked_sub(1)?)?;
             let next = self.samples.get(count);
@@ -87,11 +89,11 @@ impl Sketch {
             let first = self.samples.partition_point(|sample| *sample < last);
             self.samples.get(first.checked_sub(1)?).copied()
         };
-        (before(below), self.samples.get(place / STRIDE).copied())
+        (before(below), self.samples.get(index / STRIDE).copied())
     }
 }
 
-/// Values of all runs between two bounds, with how many there are of each.
+/// Values of all runs between two bounds, with the number of occurrences of each.
 #[derive(Default)]
 struct Window {
     bounds: Bounds,
@@ -117,12 +119,12 @@ impl Window {
         }
     }
 
-    /// The value at a place of all runs taken together.
-    fn at(&self, place: usize) -> f64 {
+    /// The value at an index of all runs merged.
+    fn at(&self, index: usize) -> f64 {
         let mut seen = self.below;
         let found = self.values.iter().find(|(_, count)| {
             seen += count;
-            seen > place
+            seen > index
         });
         found.or(self.values.last()).map_or(f64::NAN, |(value, _)| number(*value))
     }
@@ -131,7 +133,7 @@ impl Window {
 impl Fold for BinsFit {
     type Partial = Vec<Packed<u64>>;
 
-    /// For each column its values, sorted.
+    /// Returns the sorted values of each column.
     fn partial(&self, task: &Task) -> Result<Self::Partial> {
         let part = task.part("input")?;
         let sorted = |name: &String| -> Result<Packed<u64>> {
@@ -151,8 +153,8 @@ impl Fold for BinsFit {
         self.columns.iter().map(sorted).collect()
     }
 
-    /// The values are looked at twice, part by part: once for where the edges lie about,
-    /// once for what lies there. So memory is needed for few of them.
+    /// Reads the values twice, part by part: first to find roughly where the edges are, then to
+    /// collect the values there. So only few of them are held in memory.
     fn merge(&self, partials: Partials<Self::Partial>, task: &Task) -> Result<()> {
         let mut sketches: Vec<Sketch> = self.columns.iter().map(|_| Sketch::default()).collect();
         for partial in partials.kept() {
@@ -162,11 +164,11 @@ impl Fold for BinsFit {
         let mut windows = Vec::with_capacity(sketches.len());
         for (name, sketch) in self.columns.iter().zip(&mut sketches) {
             if sketch.values == 0 {
-                return Err(Error::new(format!("column `{name}` has no value to look at")).in_column(name));
+                return Err(Error::new(format!("column `{name}` has no values")).in_column(name));
             }
             sort(&mut sketch.samples);
             let window = |k| {
-                let (below, _) = self.place(k, sketch.values);
+                let (below, _) = self.position(k, sketch.values);
                 let (low, high) = (sketch.bounds(below), sketch.bounds((below + 1).min(sketch.values - 1)));
                 Window::new((low.0, high.1))
             };
@@ -182,17 +184,17 @@ impl Fold for BinsFit {
         for ((name, windows), sketch) in self.columns.iter().zip(&mut windows).zip(&sketches) {
             let edge = |(k, window): (u32, &mut Window)| {
                 window.values.sort_unstable();
-                let (below, between) = self.place(k, sketch.values);
+                let (below, between) = self.position(k, sketch.values);
                 let low = window.at(below);
                 let high = window.at((below + 1).min(sketch.values - 1));
                 between_two(low, high, between)
             };
             let edges: Vec<f64> = (1..).zip(windows).map(edge).collect();
-            if let Some(place) = edges.iter().position(|edge| !edge.is_finite()) {
+            if let Some(index) = edges.iter().position(|edge| !edge.is_finite()) {
                 let message = format!(
-                    "edge {} of {} of the column `{name}` lies at an infinity, which no edge can be: \
-                     replace infinite values before, for instance with `derive`",
-                    place + 1,
+                    "edge {} of {} of the column `{name}` is infinite, which an edge cannot be: \
+                     replace infinite values first, for instance with `derive`",
+                    index + 1,
                     edges.len()
                 );
                 return Err(Error::new(message).in_column(name));
@@ -203,7 +205,7 @@ impl Fold for BinsFit {
     }
 }
 
-/// What lies between two values, so far from the first.
+/// Interpolates between two values, at the fraction `between` of the way from the first.
 fn between_two(low: f64, high: f64, between: f64) -> f64 {
     let range = high - low;
     if range.is_finite() {
@@ -216,10 +218,11 @@ fn between_two(low: f64, high: f64, between: f64) -> f64 {
 }
 
 impl BinsFit {
-    /// Where the edge `k` lies among so many sorted values: behind which, and how far.
-    fn place(&self, k: u32, values: usize) -> (usize, f64) {
-        let place = (values - 1) as f64 * f64::from(k) / f64::from(self.bins);
-        (place as usize, place - (place as usize) as f64)
+    /// The position of the edge `k` among `values` sorted values: the index before it, and the
+    /// fraction of the way to the next.
+    fn position(&self, k: u32, values: usize) -> (usize, f64) {
+        let position = (values - 1) as f64 * f64::from(k) / f64::from(self.bins);
+        (position as usize, position - (position as usize) as f64)
     }
 }
 
@@ -246,8 +249,8 @@ mod tests {
         assert_eq!(edges(&[&[1.0, 2.0, 3.0, 4.0]], 4), [1.75, 2.5, 3.25]);
     }
 
-    /// Long runs, short ones, and values of which there are many: the same edges as of one
-    /// sorted run, to the bit.
+    /// Long runs, short runs and frequent values: the same edges as those of one sorted run, to
+    /// the bit.
     #[test]
     fn edges_are_those_of_all_values_sorted() {
         let mut state = 1u64;
@@ -268,9 +271,9 @@ mod tests {
                 let mut all = parts.concat();
                 all.sort_unstable_by(f64::total_cmp);
                 let expected = (1..bins).map(|k| {
-                    let place = (all.len() - 1) as f64 * f64::from(k) / f64::from(bins);
-                    let (low, high) = (all[place as usize], all[(place as usize + 1).min(all.len() - 1)]);
-                    low + (high - low) * (place - (place as usize) as f64)
+                    let position = (all.len() - 1) as f64 * f64::from(k) / f64::from(bins);
+                    let (low, high) = (all[position as usize], all[(position as usize + 1).min(all.len() - 1)]);
+                    low + (high - low) * (position - (position as usize) as f64)
                 });
                 let parts: Vec<&[f64]> = parts.iter().map(Vec::as_slice).collect();
                 assert_eq!(edges(&parts, bins), expected.collect::<Vec<_>>(), "{distinct} {bins} {}", parts.len());
@@ -278,9 +281,9 @@ mod tests {
         }
     }
 
-    /// An infinity is a value like others, as long as no edge comes to lie there.
+    /// An infinity is a value like any other, as long as no edge is there.
     #[test]
-    fn an_edge_is_a_number() {
+    fn an_infinite_edge_is_an_error() {
         let big = f64::MAX;
         assert_eq!(edges(&[&[-big, big]], 2), [0.0]);
         assert_eq!(edges(&[&[1.0, 2.0, f64::INFINITY]], 2), [2.0]);
@@ -288,7 +291,7 @@ mod tests {
             let part = table(vec![("x", Arc::new(Float64Array::from(values)) as ArrayRef)]);
             let harness = Harness::<BinsFit>::new(json!({ "columns": ["x"], "bins": 2 }));
             let error = harness.parts("input", vec![part]).run().err().unwrap();
-            assert!(error.to_string().contains("edge 1 of 1 of the column `x` lies at an infinity"), "{error}");
+            assert!(error.to_string().contains("edge 1 of 1 of the column `x` is infinite"), "{error}");
         }
     }
 

@@ -15,7 +15,7 @@ use millrace_sdk::prelude::*;
 /// Params of `std:bins`.
 #[derive(Params)]
 pub struct Bins {
-    /// The columns to bin: all or some of those that were looked at.
+    /// The columns to bin: all or some of those that `bins-fit` found edges for.
     columns: Vec<String>,
 }
 
@@ -23,7 +23,7 @@ impl Step for Bins {
     fn ports() -> Ports {
         Ports::new()
             .mapped("input", "a table")
-            .input_blob("edges", "what `bins-fit` found")
+            .input_blob("edges", "the edges from `bins-fit`")
             .table("output", "the table with the bin of each value")
     }
 
@@ -37,7 +37,7 @@ impl Step for Bins {
     }
 }
 
-/// In the place of a bin where there is none.
+/// Stands for a missing bin.
 const NONE: i32 = -1;
 
 impl Map for Bins {
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_on_an_edge_is_above_it() {
+    fn a_value_on_an_edge_is_in_the_upper_bin() {
         let values = vec![Some(-1.0), Some(0.0), Some(0.5), Some(1.0), Some(9.0), None, Some(f64::NAN)];
         let expected = [Some(0.0), Some(1.0), Some(1.0), Some(2.0), Some(2.0), None, None];
         let bins = |values: Vec<Option<f64>>, edges: &str| {

@@ -1,5 +1,5 @@
-//! `std:derive` computes new columns from expressions. A new column may replace
-//! an old one of its name; expressions see the columns of the input only.
+//! `std:derive` computes new columns from expressions. A new column may replace an existing one
+//! of the same name; expressions see only the columns of the input.
 //!
 //! ```toml
 //! [steps.features]
@@ -31,7 +31,7 @@ fn check(name: &str, text: &str, fields: Vec<Field>) -> Result<Checked> {
 
 impl Step for Derive {
     fn ports() -> Ports {
-        Ports::new().mapped("input", "a table").table("output", "the table and the new columns")
+        Ports::new().mapped("input", "a table").table("output", "the table with the new columns")
     }
 
     fn plan(&self, plan: &mut Plan) -> Result<()> {
@@ -103,39 +103,39 @@ mod tests {
             text,
             [
                 "columns.c (0, 1) there is no column `x`",
-                "columns.d (3, 3) the expression ends where a value should stand",
+                "columns.d (3, 3) expected a value, but the expression ends",
                 "columns.e (0, 6) there is no function `lnn`",
             ]
         );
     }
 
-    /// What is computed block by block is what each row comes to.
+    /// Computing block by block gives the same as computing each row.
     #[test]
-    fn long_columns_of_all_kinds_are_made_of_their_blocks() {
+    fn long_columns_of_all_types_are_computed_block_by_block() {
         let rows = 40_000i64;
-        let there = |row: i64| (row % 7 != 3 && !(17_000..33_000).contains(&row)).then_some(row);
+        let valid = |row: i64| (row % 7 != 3 && !(17_000..33_000).contains(&row)).then_some(row);
         let input = table(vec![
-            ("a", Arc::new((0..rows).map(there).collect::<Int64Array>())),
-            ("t", Arc::new((0..rows).map(|row| there(row).map(|row| format!("t{row}"))).collect::<StringArray>())),
+            ("a", Arc::new((0..rows).map(valid).collect::<Int64Array>())),
+            ("t", Arc::new((0..rows).map(|row| valid(row).map(|row| format!("t{row}"))).collect::<StringArray>())),
         ]);
         let columns = json!({ "columns": {
             "sum": "a + 1", "half": "a / 2", "odd": "a % 2 = 1", "text": "concat(t, '!')", "any": "coalesce(a, -1)",
             "none": "nullif(1, 1)", "same": "'x'", "day": "cast(if(a > 39000, '2026-11-26', null) as date32)",
         } });
         let out = Harness::<Derive>::new(columns).table("input", input.clone()).run().unwrap();
-        let numbers = |f: fn(i64) -> f64| (0..rows).map(|row| there(row).map(f)).collect::<Vec<_>>();
+        let numbers = |f: fn(i64) -> f64| (0..rows).map(|row| valid(row).map(f)).collect::<Vec<_>>();
         assert_eq!(out.numbers("output", "sum"), numbers(|a| a as f64 + 1.0));
         assert_eq!(out.numbers("output", "half"), numbers(|a| a as f64 / 2.0));
         assert_eq!(out.numbers("output", "odd"), numbers(|a| (a % 2) as f64));
-        let texts: Vec<Option<String>> = (0..rows).map(|row| there(row).map(|row| format!("t{row}!"))).collect();
+        let texts: Vec<Option<String>> = (0..rows).map(|row| valid(row).map(|row| format!("t{row}!"))).collect();
         assert_eq!(out.text("output", "text"), texts);
         assert_eq!(
             out.numbers("output", "any"),
-            (0..rows).map(|r| Some(there(r).unwrap_or(-1) as f64)).collect::<Vec<_>>()
+            (0..rows).map(|r| Some(valid(r).unwrap_or(-1) as f64)).collect::<Vec<_>>()
         );
         assert_eq!(out.column("output", "none").null_count(), rows as usize);
         assert_eq!(out.text("output", "same")[39_999], Some("x".to_owned()));
-        let days = (39_001..rows).filter(|row| there(*row).is_some()).count();
+        let days = (39_001..rows).filter(|row| valid(*row).is_some()).count();
         assert_eq!(out.column("output", "day").null_count(), rows as usize - days);
         let wrong = json!({ "columns": { "c": "cast(if(a = 39998, 'x', '1') as int64)" } });
         let error = Harness::<Derive>::new(wrong).table("input", input).run().unwrap_err();

@@ -1,5 +1,5 @@
-//! `std:encode-fit` collects the categories of text columns, part by part, for
-//! `std:encode`. They come out sorted by their bytes, whatever the order of rows.
+//! `std:encode-fit` collects the categories of text columns, part by part, for `std:encode`.
+//! They are sorted by their bytes, whatever the order of rows.
 //!
 //! ```toml
 //! [steps.categories]
@@ -18,9 +18,9 @@ use millrace_sdk::texts::Texts;
 /// Params of `std:encode-fit`.
 #[derive(Params)]
 pub struct EncodeFit {
-    /// The columns to look at, text.
+    /// The text columns to collect categories from.
     columns: Vec<String>,
-    /// More categories than this are a mistake: a name is no category.
+    /// More categories than this are an error: a name is not a category.
     #[param(default = 1000u32, min = 1)]
     max: u32,
 }
@@ -29,7 +29,7 @@ impl EncodeFit {
     fn check(&self, name: &str, found: usize) -> Result<()> {
         if found > self.max as usize {
             let message =
-                format!("column `{name}` has more than {} categories; raise `max` if they are meant", self.max);
+                format!("column `{name}` has more than {} categories; raise `max` if that is intended", self.max);
             return Err(Error::new(message).in_column(name));
         }
         Ok(())
@@ -38,7 +38,7 @@ impl EncodeFit {
 
 impl Step for EncodeFit {
     fn ports() -> Ports {
-        Ports::new().mapped("input", "the rows to look at").blob("categories", "the categories of each column")
+        Ports::new().mapped("input", "the rows to collect from").blob("categories", "the categories of each column")
     }
 
     fn plan(&self, plan: &mut Plan) -> Result<()> {
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn too_many_are_a_mistake() {
+    fn too_many_categories_are_an_error() {
         assert!(fit(1).unwrap_err().message.contains("more than 1 categories"));
     }
 }

@@ -1,4 +1,4 @@
-//! `std:encode` turns the categories of text columns into numbers, by what
+//! `std:encode` turns the categories of text columns into numbers, using the categories that
 //! `std:encode-fit` collected.
 //!
 //! ```toml
@@ -8,15 +8,15 @@
 //! params = { columns = ["contract", "payment_method"], method = "one-hot" }
 //! ```
 //!
-//! - `codes`: the column becomes `int32`, the place of its category from 0.
-//! - `one-hot`: the column goes, and `NAME=CATEGORY` comes for each category but
-//!   the first (`drop_first = false` keeps it), 0.0 or 1.0. The names are known
-//!   when the categories are, so steps behind it are checked at run time.
+//! - `codes`: the column becomes `int32`, the index of its category from 0.
+//! - `one-hot`: the column is replaced by a column `NAME=CATEGORY` for each category but the
+//!   first (`drop_first = false` keeps it), 0.0 or 1.0. The names are known when the categories
+//!   are, so later steps are checked at run time.
 
 use millrace_sdk::prelude::*;
 use millrace_sdk::texts::{NONE, Texts};
 
-/// What becomes of a column.
+/// How a column is encoded.
 #[derive(Clone, Copy, PartialEq, Eq, Choice)]
 pub enum Method {
     /// Integers.
@@ -25,7 +25,7 @@ pub enum Method {
     OneHot,
 }
 
-/// What becomes of a value that was not seen when fitting, and of a missing one.
+/// How a value that was not seen when fitting, and a missing value, is handled.
 #[derive(Clone, Copy, PartialEq, Eq, Choice)]
 pub enum Unknown {
     /// Stop with the value and its row.
@@ -37,7 +37,7 @@ pub enum Unknown {
 /// Params of `std:encode`.
 #[derive(Params)]
 pub struct Encode {
-    /// The columns to encode, text.
+    /// The text columns to encode.
     columns: Vec<String>,
     /// `codes` or `one-hot`.
     #[param(default = Method::Codes)]
@@ -54,7 +54,7 @@ impl Step for Encode {
     fn ports() -> Ports {
         Ports::new()
             .mapped("input", "a table")
-            .input_blob("categories", "what `encode-fit` collected")
+            .input_blob("categories", "the categories from `encode-fit`")
             .table("output", "the table with those columns encoded")
     }
 
@@ -74,10 +74,10 @@ impl Step for Encode {
 }
 
 impl Encode {
-    /// The code of each row; [`NONE`] where there is none.
+    /// Returns the code of each row; [`NONE`] where there is none.
     fn codes(&self, name: &str, categories: &[String], part: &Part) -> Result<Vec<u32>> {
         let mut index = Texts::default();
-        if let Some(twice) = (0..).zip(categories).find(|(place, category)| index.number(category) != *place) {
+        if let Some(twice) = (0..).zip(categories).find(|(code, category)| index.number(category) != *code) {
             return Err(Error::new(format!("`categories` has `{}` twice", twice.1)).in_column(name));
         }
         let mut all = Vec::with_capacity(part.rows());
@@ -106,7 +106,7 @@ fn categories_of(fitted: &Value, name: &str) -> Result<Vec<String>> {
     }
 }
 
-/// All have a code, as a rule.
+/// Usually all rows have a code.
 fn column(codes: Vec<u32>) -> Column {
     if codes.contains(&NONE) {
         let codes = codes.into_iter().map(|code| (code != NONE).then_some(code as i32));
@@ -128,7 +128,7 @@ impl Map for Encode {
         }
         let left_out = usize::from(self.drop_first);
         for (name, categories) in columns().filter(|(_, categories)| categories.len() <= left_out) {
-            // No column comes of it, but what is not known in it is to be told of.
+            // It adds no column, but an unknown category in it must be reported.
             codes(name, categories)?;
         }
         let indicators = columns().flat_map(|(name, categories)| {
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn codes_are_places_among_the_categories() {
+    fn codes_are_indices_of_the_categories() {
         let out = encode(json!({ "columns": ["c"], "unknown": "ignore" })).run().unwrap();
         assert_eq!(out.numbers("output", "c"), [Some(1.0), None, None]);
         assert_eq!(out.columns("output"), ["c", "x"]);
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn one_hot_goes_from_column_to_column() {
+    fn one_hot_encodes_several_columns() {
         let input = table(vec![
             ("c", Arc::new(StringArray::from(vec!["b", "a", "b"])) as ArrayRef),
             ("d", Arc::new(StringArray::from(vec!["v", "u", "w"]))),
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unknown_is_told_of_where_no_column_comes_of_it() {
+    fn an_unknown_category_is_reported_even_if_no_column_is_added() {
         let params = json!({ "columns": ["c"], "method": "one-hot" });
         let input = table(vec![("c", Arc::new(StringArray::from(vec!["a", "z"])) as ArrayRef)]);
         let only =
@@ -213,7 +213,7 @@ mod tests {
             (error.message.as_str(), error.column.as_deref(), error.row),
             ("`z` was not among the 3 categories", Some("c"), Some(2))
         );
-        // Wherever a block begins.
+        // In a later block, too.
         let texts: StringArray = (0..40_000).map(|row| Some(if row == 39_999 { "z" } else { "a" })).collect();
         let far = Harness::<Encode>::new(json!({ "columns": ["c"] }))
             .table("input", table(vec![("c", Arc::new(texts) as ArrayRef)]))

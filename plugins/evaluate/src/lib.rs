@@ -7,10 +7,9 @@
 //! params = { label = "churned", threshold = 0.5 }
 //! ```
 //!
-//! Metrics: `auc` (ties count half), `pr_auc` (average precision, ties grouped),
-//! `log_loss` (probabilities kept within 1e-15 of 0 and 1), `accuracy` and
-//! `true_positives` … at the threshold, `rows`. The definitions are those of
-//! scikit-learn.
+//! Metrics: `auc` (ties count half), `pr_auc` (average precision, ties grouped), `log_loss`
+//! (probabilities clamped to 1e-15 from 0 and 1), `accuracy` and `true_positives` … at the
+//! threshold, `rows`. The definitions are those of scikit-learn.
 
 use millrace_sdk::keys::{Packed, PackedRef};
 use millrace_sdk::prelude::*;
@@ -19,12 +18,12 @@ use millrace_sdk::{float_text, kernels};
 /// Params of `std:evaluate`.
 #[derive(Params)]
 pub struct Evaluate {
-    /// The column with the truth: 0 or 1, or a boolean.
+    /// The column with the true label: 0 or 1, or a boolean.
     label: String,
     /// The column with the score, a probability.
     #[param(default = "probability")]
     score: String,
-    /// From which score on a row counts as positive.
+    /// The score from which on a row counts as positive.
     #[param(default = 0.5, min = 0.0, max = 1.0)]
     threshold: f64,
 }
@@ -58,13 +57,13 @@ fn complete(block: &Part, name: &str) -> Result<Float64Array> {
 }
 
 /// A score and a label in one integer: integers are smaller, and sort faster. The bits of
-/// floats from 0 to 1 are in the order of the numbers, and leave room for the label.
+/// floats from 0 to 1 are ordered as the numbers are, and leave room for the label.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Row(u64);
 
 impl Row {
     fn new(score: f64, label: bool) -> Self {
-        // There is one zero.
+        // Minus zero becomes zero.
         Self((score + 0.0).to_bits() << 1 | u64::from(label))
     }
 
@@ -78,7 +77,7 @@ impl Row {
 }
 
 impl Fold for Evaluate {
-    /// Rows, sorted.
+    /// The sorted rows.
     type Partial = Packed<u64>;
 
     fn partial(&self, task: &Task) -> Result<Self::Partial> {
@@ -92,11 +91,11 @@ impl Fold for Evaluate {
             let (labels, scores) = (complete(&block, &self.label)?, complete(&block, &self.score)?);
             let (labels, scores) = (labels.values(), scores.values());
             if let Some(row) = wrong(labels, |label| (label != 0.0) & (label != 1.0)) {
-                let message = format!("the label is {}, and must be 0 or 1", float_text(labels[row]));
+                let message = format!("the label is {}, but must be 0 or 1", float_text(labels[row]));
                 return Err(Error::new(message).in_column(&self.label).at_row(block.row(row)));
             }
             if let Some(row) = wrong(scores, |score| !(0.0..=1.0).contains(&score)) {
-                let message = format!("the score is {}, and a probability is from 0 to 1", float_text(scores[row]));
+                let message = format!("the score is {}, but a probability is from 0 to 1", float_text(scores[row]));
                 return Err(Error::new(message).in_column(&self.score).at_row(block.row(row)));
             }
             rows.extend(scores.iter().zip(labels).map(|(score, label)| Row::new(*score, *label > 0.5).0));
@@ -110,9 +109,9 @@ impl Fold for Evaluate {
         for partial in partials.kept() {
             rows.extend(partial.read::<PackedRef<u64>>()?.iter().map(Row));
         }
-        // Made of sorted runs, which a stable sort merges.
+        // They consist of sorted runs, which a stable sort merges.
         rows.sort();
-        // They are sorted: from one on, all are taken for positive.
+        // They are sorted: from one row on, all count as positive.
         let (below, above) = rows.split_at(rows.partition_point(|row| row.score() < self.threshold));
         let with_label = |rows: &[Row]| rows.iter().map(|row| row.0 & 1).sum::<u64>() as f64;
         let (hits, misses) = (with_label(above), with_label(below));
@@ -196,7 +195,7 @@ mod tests {
         assert_eq!(parts, found);
     }
 
-    /// Rows are counted in the part, wherever a block begins.
+    /// Rows are counted within the part, in later blocks, too.
     #[test]
     fn a_wrong_value_far_down_names_its_row() {
         let rows = |at: usize, value: f64, rest: f64| (0..40_000).map(move |row| if row == at { value } else { rest });
@@ -214,7 +213,8 @@ mod tests {
         assert_eq!(run(rows(33_000, f64::NAN, 0.5).collect(), vec![1.0; 40_000]), of("probability", 33_000));
     }
 
-    /// Minus zero and zero are one score, and all that floats from 0 to 1 are keep their order.
+    /// Minus zero and zero are the same score, and floats of all kinds from 0 to 1 keep their
+    /// order.
     #[test]
     fn rows_are_in_the_order_of_scores() {
         let scores = [0.0, f64::from_bits(1), f64::MIN_POSITIVE, 1e-15, 0.5, 1.0 - f64::EPSILON, 1.0];
@@ -227,9 +227,9 @@ mod tests {
     }
 
     #[test]
-    fn one_class_or_a_gap_is_an_error() {
+    fn one_class_or_a_missing_value_is_an_error() {
         assert!(evaluate(&[(&[0.5], &[1])]).unwrap_err().message.contains("one class"));
         assert_eq!(evaluate(&[(&[f64::NAN, 0.5], &[1, 0])]).unwrap_err().row, Some(0));
-        assert_eq!(evaluate(&[(&[0.5], &[2])]).unwrap_err().message, "the label is 2, and must be 0 or 1");
+        assert_eq!(evaluate(&[(&[0.5], &[2])]).unwrap_err().message, "the label is 2, but must be 0 or 1");
     }
 }

@@ -1,5 +1,5 @@
-//! `std:filter` keeps the rows for which a condition holds. It reads the columns
-//! of the condition only; the host moves the others.
+//! `std:filter` keeps the rows for which a condition holds. It reads only the columns of the
+//! condition; the host moves the others.
 //!
 //! ```toml
 //! [steps.active]
@@ -24,7 +24,7 @@ impl Filter {
         let checked = parse(&self.r#where).and_then(|expr| expr.check(&schema));
         let checked = checked.map_err(|error| Error::expression(error, "where"))?;
         if checked.data_type() != DataType::Boolean {
-            let message = format!("a condition is needed here, and this is {}", checked.ty());
+            let message = format!("expected a condition, found {}", checked.ty());
             return Err(Error::new(message).in_param("where"));
         }
         Ok(checked)
@@ -83,12 +83,12 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_found_before_anything_runs() {
+    fn errors_are_found_before_anything_runs() {
         let problem = filter("agee > 5").problems().remove(0);
         assert_eq!(
             (problem.missing.as_deref(), problem.span, problem.param.as_deref()),
             (Some("agee"), Some((0, 4)), Some("where"))
         );
-        assert_eq!(filter("age + 5").problems()[0].message, "a condition is needed here, and this is an integer");
+        assert_eq!(filter("age + 5").problems()[0].message, "expected a condition, found an integer");
     }
 }

@@ -1,5 +1,5 @@
-//! Keys of groups. The values of each column of the key are numbered, then the rows of
-//! these numbers: no row has a key of its own in memory.
+//! Keys of groups. The values of each column of the key are numbered, then the rows of these
+//! numbers, so that no row needs a materialized key.
 
 use millrace_sdk::kernels::sort;
 use millrace_sdk::key_rows::{KeyRows, KeyValues};
@@ -7,7 +7,7 @@ use millrace_sdk::keys::{Numbering, Packed};
 use millrace_sdk::prelude::*;
 use millrace_sdk::texts::Texts;
 
-/// What a column of the key is.
+/// The type of a key column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum KeyKind {
     /// Integers.
@@ -18,35 +18,35 @@ pub enum KeyKind {
     Text,
 }
 
-/// Different values.
+/// Distinct values.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Values {
     /// Integers, and booleans as 0 and 1.
     Ints(Packed<i64>),
-    /// Texts, one behind the other, and where each ends.
+    /// The concatenated texts, and the end offset of each.
     Texts(String, Packed<u32>),
 }
 
-/// One column of several keys.
+/// One column of the keys.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct KeyColumn {
-    /// The values that it has.
+    /// Its distinct values.
     values: Values,
-    /// By key: 0 where it is missing, else the place of its value and 1.
+    /// By key: 0 for a missing value, else the index of the value plus 1.
     codes: Packed<u32>,
 }
 
 /// The keys of the groups of a part, by number.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Keys {
-    /// One column of integers; which group has the missing key.
+    /// One column of integers, and the group with the missing key.
     Ints(Packed<i64>, Option<u32>),
-    /// Anything else, so many.
+    /// Anything else, with the number of keys.
     Columns(usize, Vec<KeyColumn>),
 }
 
 impl Keys {
-    /// How many there are.
+    /// The number of keys.
     pub fn count(&self) -> usize {
         match self {
             Self::Ints(keys, _) => keys.0.len(),
@@ -54,10 +54,10 @@ impl Keys {
         }
     }
 
-    /// For each row the number of its group, and the key of each group.
+    /// Returns for each row the number of its group, and the key of each group.
     pub fn of(part: &Part, by: &[String], kinds: &[KeyKind]) -> Result<(Vec<u32>, Self)> {
         if let ([name], [KeyKind::Int | KeyKind::Bool]) = (by, kinds) {
-            // As a whole: it is looked at twice.
+            // As a whole: it is read twice.
             let column = part.i64(name)?;
             let mut numbering = Numbering::of([&column]);
             let numbers = match column.null_count() {
@@ -88,7 +88,7 @@ fn number_or_missing(numbering: &mut Numbering, key: Option<i64>) -> u32 {
     }
 }
 
-/// The codes of values, by their place.
+/// The codes of values, by their index.
 fn codes_of(known: &mut KeyValues, values: &Values) -> Vec<u32> {
     match (known, values) {
         (KeyValues::Ints(known), Values::Ints(Packed(ints))) => {
@@ -98,7 +98,7 @@ fn codes_of(known: &mut KeyValues, values: &Values) -> Vec<u32> {
         (KeyValues::Texts(known), Values::Texts(texts, ends)) => {
             each_text(texts, &ends.0).map(|text| known.number(text) + 1).collect()
         }
-        // What this step kept itself it kept of the same columns.
+        // The partials of this step all have the same columns.
         _ => Vec::new(),
     }
 }
@@ -119,28 +119,28 @@ fn values_of(known: KeyValues) -> Values {
     }
 }
 
-/// By code where it stands among all: what is missing comes first.
+/// The rank of each code among all; a missing value comes first.
 fn ranks(order: impl ExactSizeIterator<Item = u32>) -> Vec<u32> {
     let mut ranks = vec![0; order.len() + 1];
-    (1..).zip(order).for_each(|(rank, place)| ranks[place as usize + 1] = rank);
+    (1..).zip(order).for_each(|(rank, index)| ranks[index as usize + 1] = rank);
     ranks
 }
 
-/// The groups in the order of their keys, by the rank of each column of each group: sorted by the
-/// last column first, and where they are alike by the place that they had.
+/// The groups in the order of their keys, from the rank of each column of each group: sorted by
+/// the last column first, and groups of equal rank keep their order.
 fn order_of_groups(count: usize, columns: &[(Vec<u32>, Vec<u32>)]) -> Vec<u32> {
     let mut order: Vec<u32> = (0..count as u32).collect();
     for (codes, ranks) in columns.iter().rev() {
         let rank = |group: &u32| u64::from(ranks[codes[*group as usize] as usize]);
-        let mut places: Vec<u64> = (0u64..).zip(&order).map(|(place, group)| rank(group) << 32 | place).collect();
-        sort(&mut places);
-        order = places.iter().map(|place| order[*place as u32 as usize]).collect();
+        let mut keys: Vec<u64> = (0u64..).zip(&order).map(|(index, group)| rank(group) << 32 | index).collect();
+        sort(&mut keys);
+        order = keys.iter().map(|key| order[*key as u32 as usize]).collect();
     }
     order
 }
 
-/// The places of texts in their order. Mostly the first bytes in which any of them differ decide,
-/// and they are looked at where they are sorted.
+/// The indices of texts in sorted order. Usually the first bytes in which any of them differ
+/// decide, so these are sorted next to the indices.
 fn order_of_texts(texts: &[&str]) -> Vec<u32> {
     let Some(first) = texts.first() else { return Vec::new() };
     let alike = |text: &&str| first.bytes().zip(text.bytes()).take_while(|(a, b)| a == b).count();
@@ -152,10 +152,10 @@ fn order_of_texts(texts: &[&str]) -> Vec<u32> {
         eight[..length].copy_from_slice(&rest[..length]);
         u64::from_be_bytes(eight)
     };
-    let mut order: Vec<(u64, u32)> = (0..).zip(texts).map(|(place, text)| (head(text), place)).collect();
-    let text = |place: u32| &texts[place as usize].as_bytes()[from..];
-    order.sort_unstable_by(|(a, a_place), (b, b_place)| a.cmp(b).then_with(|| text(*a_place).cmp(text(*b_place))));
-    order.into_iter().map(|(_, place)| place).collect()
+    let mut order: Vec<(u64, u32)> = (0..).zip(texts).map(|(index, text)| (head(text), index)).collect();
+    let text = |index: u32| &texts[index as usize].as_bytes()[from..];
+    order.sort_unstable_by(|(a, a_index), (b, b_index)| a.cmp(b).then_with(|| text(*a_index).cmp(text(*b_index))));
+    order.into_iter().map(|(_, index)| index).collect()
 }
 
 fn each_text<'t>(texts: &'t str, ends: &'t [u32]) -> impl Iterator<Item = &'t str> {
@@ -175,7 +175,7 @@ pub enum Merging {
     Columns(Box<Columns>),
 }
 
-/// Columns of keys, and the keys.
+/// The key columns, and the keys.
 #[derive(Debug)]
 pub struct Columns {
     known: Vec<KeyValues>,
@@ -183,7 +183,7 @@ pub struct Columns {
 }
 
 impl Merging {
-    /// Of none, for columns of these kinds.
+    /// Creates an empty set of groups, for key columns of these types.
     pub fn new(kinds: &[KeyKind]) -> Self {
         match kinds {
             [KeyKind::Int | KeyKind::Bool] => Self::Ints(Numbering::default()),
@@ -195,12 +195,12 @@ impl Merging {
         }
     }
 
-    /// The numbers that the groups of one more part have among all.
+    /// Returns the numbers that the groups of one more part have among all groups.
     pub fn numbers(&mut self, keys: &Keys) -> Vec<u32> {
         match (self, keys) {
             (Self::Ints(all), Keys::Ints(Packed(keys), missing)) => {
                 all.expect(keys);
-                let key = |(place, key): (u32, &i64)| (*missing != Some(place)).then_some(*key);
+                let key = |(index, key): (u32, &i64)| (*missing != Some(index)).then_some(*key);
                 match missing {
                     None => all.numbers(keys),
                     Some(_) => (0..).zip(keys).map(|of| number_or_missing(all, key(of))).collect(),
@@ -210,18 +210,18 @@ impl Merging {
                 let known = all.known.iter_mut().zip(columns);
                 let codes = known.map(|(known, KeyColumn { values, codes })| {
                     let of_values = codes_of(known, values);
-                    let code = |code: &u32| code.checked_sub(1).map_or(0, |place| of_values[place as usize]);
+                    let code = |code: &u32| code.checked_sub(1).map_or(0, |index| of_values[index as usize]);
                     codes.0.iter().map(code).collect()
                 });
                 let codes: Vec<Vec<u32>> = codes.collect();
                 all.rows.numbers(&codes)
             }
-            // What this step kept itself it kept of the same columns.
+            // The partials of this step all have the same columns.
             _ => Vec::new(),
         }
     }
 
-    /// How many groups there are.
+    /// The number of groups.
     pub fn count(&self) -> usize {
         match self {
             Self::Ints(all) => all.keys().len(),
@@ -229,7 +229,7 @@ impl Merging {
         }
     }
 
-    /// The order in which groups come out, and the columns of their keys in it.
+    /// Returns the order of groups in the output, and the columns of their keys in that order.
     pub fn done(self, kinds: &[KeyKind]) -> (Vec<u32>, Vec<Column>) {
         match self {
             Self::Ints(all) => {
@@ -242,19 +242,19 @@ impl Merging {
             Self::Columns(all) => {
                 let Columns { known, rows } = *all;
                 let count = rows.len();
-                // What they were found by is not needed any more, and goes one after the other.
+                // The lookup tables are no longer needed, and are dropped one after the other.
                 let codes = rows.codes().into_iter();
                 let (known, ranked): (Vec<_>, Vec<_>) = known.into_iter().zip(codes).map(sorted).unzip();
                 let order = order_of_groups(count, &ranked);
                 let columns = known.iter().zip(&ranked).zip(kinds).map(|((known, (codes, _)), kind)| {
-                    let places = order.iter().map(|group| codes[*group as usize].checked_sub(1));
+                    let indices = order.iter().map(|group| codes[*group as usize].checked_sub(1));
                     match known {
                         Sorted::Ints(ints) => {
-                            column_of_ints(places.map(|place| place.map(|place| ints[place as usize])), Some(*kind))
+                            column_of_ints(indices.map(|index| index.map(|index| ints[index as usize])), Some(*kind))
                         }
                         Sorted::Texts(texts) => {
                             let texts: Vec<&str> = texts.iter().collect();
-                            let texts = places.map(|place| place.map(|place| texts[place as usize]));
+                            let texts = indices.map(|index| index.map(|index| texts[index as usize]));
                             texts.collect::<StringArray>().into()
                         }
                     }
@@ -266,20 +266,20 @@ impl Merging {
     }
 }
 
-/// Values of a column of the key, and no way to find them.
+/// The values of a key column, without the table to look them up.
 enum Sorted {
     Ints(Vec<i64>),
     Texts(Texts),
 }
 
-/// The values of a column; its codes, and by code the rank.
+/// The values of a column, its codes, and the rank of each code.
 fn sorted((known, codes): (KeyValues, Vec<u32>)) -> (Sorted, (Vec<u32>, Vec<u32>)) {
     match known {
         KeyValues::Ints(ints) => {
             let (ints, _) = ints.into_keys();
-            let mut order: Vec<(i64, u32)> = (0..).zip(&ints).map(|(place, int)| (*int, place)).collect();
+            let mut order: Vec<(i64, u32)> = (0..).zip(&ints).map(|(index, int)| (*int, index)).collect();
             order.sort_unstable();
-            let ranks = ranks(order.into_iter().map(|(_, place)| place));
+            let ranks = ranks(order.into_iter().map(|(_, index)| index));
             (Sorted::Ints(ints), (codes, ranks))
         }
         KeyValues::Texts(texts) => {

@@ -1,5 +1,5 @@
-//! `std:group` makes one row of all rows that agree in the columns of `by`, with
-//! aggregates of the others. Rows come out sorted by key, whatever their order.
+//! `std:group` combines all rows that agree in the columns of `by` into one, with aggregates of
+//! the others. The output is sorted by key, whatever the order of rows.
 //!
 //! ```toml
 //! [steps.users]
@@ -16,8 +16,8 @@
 //! | `sum(x)` `mean(x)` | `float64`; the sum of nothing is 0, the mean of nothing is missing |
 //! | `min(x)` `max(x)` | `float64`, or `int64` of integers |
 //!
-//! Keys are integers, text or booleans; a missing key is a key of its own, and
-//! comes first. Missing values do not count, and NaN does in sums and means only.
+//! Keys are integers, text or booleans; a missing key is a key of its own, and comes first.
+//! Missing values are ignored, and NaN counts only in sums and means.
 
 use std::collections::BTreeMap;
 
@@ -35,7 +35,7 @@ pub use states::States;
 /// Params of `std:group`.
 #[derive(Params)]
 pub struct Group {
-    /// The columns whose values tell groups apart.
+    /// The columns whose values define the groups.
     by: Vec<String>,
     /// The aggregate of each new column, by its name.
     columns: BTreeMap<String, String>,
@@ -46,7 +46,7 @@ struct Aggregate {
     column: Option<String>,
 }
 
-/// `sum(price)` and the like.
+/// Parses `sum(price)` and the like.
 fn aggregate(text: &str) -> Option<Aggregate> {
     let (function, rest) = text.trim().split_once('(')?;
     let column = rest.strip_suffix(')')?.trim();
@@ -67,11 +67,11 @@ fn aggregate(text: &str) -> Option<Aggregate> {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Groups {
     keys: Keys,
-    /// For each aggregate.
+    /// The states of each aggregate.
     states: Vec<States>,
-    /// Of each column of the key.
+    /// The type of each key column.
     kinds: Vec<KeyKind>,
-    /// Of each aggregate: whether it is of integers.
+    /// Whether each aggregate is of integers.
     integers: Vec<bool>,
 }
 
@@ -120,7 +120,7 @@ impl Step for Group {
                 integer if is_integer(integer) => DataType::Int64,
                 other => {
                     let found = millrace_sdk::type_name(other);
-                    let message = format!("`{name}` is {found}, and keys are integers, text or booleans");
+                    let message = format!("`{name}` is {found}, but keys must be integers, text or booleans");
                     plan.keep::<()>(Err(Error::new(message).in_param(param)));
                     continue;
                 }
@@ -130,10 +130,11 @@ impl Step for Group {
         for (name, text) in &self.columns {
             let param = format!("columns.{name}");
             if self.by.contains(name) {
-                plan.keep::<()>(Err(Error::new(format!("`{name}` is a key already")).in_param(&param)));
+                plan.keep::<()>(Err(Error::new(format!("`{name}` is already a key")).in_param(&param)));
             }
             let Some(aggregate) = aggregate(text) else {
-                let message = format!("`{text}` is no aggregate: count(), count(x), sum(x), mean(x), min(x) or max(x)");
+                let message =
+                    format!("`{text}` is not an aggregate: count(), count(x), sum(x), mean(x), min(x) or max(x)");
                 plan.keep::<()>(Err(Error::new(message).in_param(param)));
                 continue;
             };
@@ -204,7 +205,7 @@ impl Fold for Group {
             }
             (kinds, integers) = (partial.kinds, partial.integers);
         }
-        // Without parts there are no rows, and none come out.
+        // Without parts there are no rows, and there is no output.
         let Some(merging) = so_far else { return Ok(()) };
         let (order, keys) = merging.done(&kinds);
         let count = order.len();
@@ -282,9 +283,9 @@ mod tests {
         assert_eq!(*out.column("output", "last").data_type(), DataType::Int64);
     }
 
-    /// A part in which a group has no value says nothing of its bounds.
+    /// A part in which a group has no value does not affect the bounds of the group.
     #[test]
-    fn what_a_part_does_not_know_does_not_count() {
+    fn a_part_without_values_does_not_affect_the_bounds() {
         let part = |x: Option<i64>| {
             let user = Int64Array::from(vec![Some(1)]);
             table(vec![("user", Arc::new(user) as ArrayRef), ("x", Arc::new(Int64Array::from(vec![x])))])
@@ -309,10 +310,10 @@ mod tests {
         assert_eq!(out.numbers("output", "n"), [Some(1.0), Some(1.0), Some(1.0), Some(2.0)]);
     }
 
-    /// Of all kinds, missing or not, in parts of several blocks, few values and many: the groups are
-    /// those of a map, in its order.
+    /// Keys of all types, missing or not, in parts of several blocks, with few values and many:
+    /// the groups are those of a map, in its order.
     #[test]
-    fn keys_are_told_apart_and_sorted_as_their_values_are() {
+    fn keys_are_distinguished_and_sorted_by_their_values() {
         type Row = (Option<String>, Option<i64>, Option<bool>, Option<String>);
         let mut state = 7u64;
         let mut random = move |below: u64| {
@@ -350,7 +351,7 @@ mod tests {
                 &["d", "c", "b"],
                 &["a", "b", "c", "d"],
             ] {
-                // A value of each column as text that sorts as it does: what is missing first.
+                // The value of each column as text that sorts the same way: missing values first.
                 let key = |row: &Row| -> Vec<Option<String>> {
                     let column = |name: &&str| match *name {
                         "a" => row.0.clone(),
@@ -390,12 +391,12 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_found_before_anything_runs() {
+    fn errors_are_found_before_anything_runs() {
         let problems =
             group(json!({ "by": ["price", "usr"], "columns": { "n": "median(x)", "m": "sum(name)" } })).problems();
         let messages: Vec<&str> = problems.iter().map(|problem| problem.message.as_str()).collect();
         assert_eq!(messages.len(), 4, "{messages:?}");
-        assert!(messages[0].contains("keys are integers, text or booleans"));
+        assert!(messages[0].contains("keys must be integers, text or booleans"));
         assert_eq!(problems[1].missing.as_deref(), Some("usr"));
     }
 }

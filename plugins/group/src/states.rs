@@ -1,5 +1,5 @@
-//! What is known of an aggregate for each group: of the rows of a part, and of parts so far.
-//! It knows groups by their numbers, and nothing of keys.
+//! The state of an aggregate for each group: for the rows of a part, and for the parts so far.
+//! It identifies groups by their numbers, and knows nothing of keys.
 
 use std::borrow::Cow;
 
@@ -8,7 +8,7 @@ use millrace_sdk::grouped;
 use millrace_sdk::keys::Packed;
 use millrace_sdk::prelude::*;
 
-/// What an aggregate makes of the values of a group.
+/// The function that an aggregate applies to the values of a group.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Function {
     Count,
@@ -18,21 +18,21 @@ pub(crate) enum Function {
     Max,
 }
 
-/// What is known of one aggregate, for each group.
+/// The state of one aggregate, for each group.
 #[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub struct States {
-    /// Values: of `count` and `mean`, and of the bounds of integers.
+    /// The number of values, for `count` and `mean`, and for the bounds of integers.
     pub(crate) counts: Packed<u64>,
-    /// Of `sum` and `mean`.
+    /// The sums, for `sum` and `mean`.
     pub(crate) sums: Packed<f64>,
-    /// Of `min` and `max`; NaN where there is none.
+    /// The bounds, for `min` and `max`; NaN for a group without values.
     pub(crate) floats: Packed<f64>,
-    /// The same of integers.
+    /// The bounds of integers.
     pub(crate) ints: Packed<i64>,
 }
 
 impl States {
-    /// Makes room for so many groups, of which the new ones have seen nothing.
+    /// Grows to `groups` groups; the new ones have no values.
     pub(crate) fn resize(&mut self, function: Function, integers: bool, groups: usize) {
         let bound = matches!(function, Function::Min | Function::Max);
         if matches!(function, Function::Count | Function::Mean) || (bound && integers) {
@@ -69,7 +69,7 @@ impl States {
         });
     }
 
-    /// Adds the values of a column, whose rows are in these groups. What is missing is none.
+    /// Adds the values of a column, whose rows are in these groups. Missing values are skipped.
     pub(crate) fn add(
         &mut self,
         function: Function,
@@ -79,7 +79,7 @@ impl States {
         of_rows: &[u32],
     ) -> Result<()> {
         let bound = matches!(function, Function::Min | Function::Max);
-        // Bounds of a whole part: they begin and end with a look at all groups.
+        // Bounds of a whole part at once: each call starts and ends with a pass over all groups.
         let blocks: Vec<Part> = if bound { vec![part.clone()] } else { part.blocks().collect() };
         let mut rest = of_rows;
         for block in blocks {
@@ -87,16 +87,16 @@ impl States {
             (of_rows, rest) = rest.split_at(block.rows());
             if function == Function::Count {
                 let column = block.column(name)?;
-                grouped::count(&mut self.counts.0, &those(of_rows, &there(column.nulls())));
+                grouped::count(&mut self.counts.0, &those(of_rows, &valid(column.nulls())));
             } else if bound && of_integers {
                 let column = block.i64(name)?;
-                let there = there(column.nulls());
-                let (groups, values) = (those(of_rows, &there), those(column.values(), &there));
+                let valid = valid(column.nulls());
+                let (groups, values) = (those(of_rows, &valid), those(column.values(), &valid));
                 self.ints(function, groups.iter().map(|group| *group as usize).zip(values.iter().copied()));
             } else {
                 let column = block.f64(name)?;
-                let there = there(column.nulls());
-                let (groups, values) = (those(of_rows, &there), those(column.values(), &there));
+                let valid = valid(column.nulls());
+                let (groups, values) = (those(of_rows, &valid), those(column.values(), &valid));
                 if function == Function::Mean {
                     grouped::count(&mut self.counts.0, &groups);
                 }
@@ -110,8 +110,8 @@ impl States {
     pub(crate) fn merge(&mut self, function: Function, other: &Self, numbers: &[u32]) {
         let groups = || numbers.iter().map(|number| *number as usize);
         if !other.ints.0.is_empty() {
-            let there = groups().zip(other.ints.0.iter().copied()).zip(&other.counts.0);
-            return self.ints(function, there.filter(|(_, count)| **count > 0).map(|(pair, _)| pair));
+            let valid = groups().zip(other.ints.0.iter().copied()).zip(&other.counts.0);
+            return self.ints(function, valid.filter(|(_, count)| **count > 0).map(|(pair, _)| pair));
         }
         groups().zip(&other.counts.0).for_each(|(group, count)| self.counts.0[group] += count);
         self.floats(function, numbers, &other.sums.0);
@@ -119,12 +119,12 @@ impl States {
     }
 }
 
-/// The rows that have a value, unless all have.
-fn there(nulls: Option<&NullBuffer>) -> Option<Vec<usize>> {
+/// The rows that have a value; `None` if all have one.
+fn valid(nulls: Option<&NullBuffer>) -> Option<Vec<usize>> {
     Some(nulls.filter(|nulls| nulls.null_count() > 0)?.valid_indices().collect())
 }
 
-/// The items of these rows, or all.
+/// The items of these rows, or all items.
 fn those<'a, T: Copy>(items: &'a [T], rows: &Option<Vec<usize>>) -> Cow<'a, [T]> {
     rows.as_ref().map_or(Cow::Borrowed(items), |rows| rows.iter().map(|row| items[*row]).collect())
 }

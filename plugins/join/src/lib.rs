@@ -1,5 +1,5 @@
-//! `std:join` puts the columns of another table beside the rows that agree with
-//! it in the columns of `on`. The step looks at keys only; the host moves the rest.
+//! `std:join` adds the columns of another table to the rows that agree with it in the columns
+//! of `on`. The step reads only the keys; the host moves the rest.
 //!
 //! ```toml
 //! [steps.with_user]
@@ -8,12 +8,12 @@
 //! params = { on = ["user"] }
 //! ```
 //!
-//! - `left`, as usual: every row of `input` stays, with missing values where the
-//!   table has no such key.
+//! - `left`, the default: every row of `input` is kept, with missing values where the table has
+//!   no such key.
 //! - `inner`: only rows with a partner.
 //!
-//! A key that the table has several times gives a row for each. Rows come in the
-//! order of `input`, then of the table. A missing key has no partner.
+//! A key that occurs several times in the table gives a row for each occurrence. Rows are in
+//! the order of `input`, then of the table. A missing key has no partner.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ use millrace_sdk::key_rows::{KeyRows, KeyValues};
 use millrace_sdk::keys::Numbering;
 use millrace_sdk::prelude::*;
 
-/// Which rows stay.
+/// Which rows are kept.
 #[derive(Clone, Copy, PartialEq, Eq, Choice)]
 pub enum How {
     /// All rows of `input`.
@@ -33,19 +33,19 @@ pub enum How {
 /// Params of `std:join`.
 #[derive(Params)]
 pub struct Join {
-    /// The columns that must agree, called the same on both sides.
+    /// The columns that must agree, with the same names on both sides.
     on: Vec<String>,
-    /// The columns of the table to add; without, all but the keys.
+    /// The columns of the table to add; by default, all but the keys.
     columns: Option<Vec<String>>,
     /// `left` or `inner`.
     #[param(default = How::Left)]
     how: How,
-    /// Most rows that one row may become: more is usually a wrong key.
+    /// The maximum number of rows that one row may become: more usually means a wrong key.
     #[param(default = 1000u32, min = 1)]
     max: u32,
 }
 
-/// What a key column is compared as.
+/// The type as which a key column is compared.
 fn comparable(data_type: &DataType) -> Option<&'static str> {
     match data_type {
         DataType::Utf8 => Some("text"),
@@ -58,8 +58,8 @@ fn comparable(data_type: &DataType) -> Option<&'static str> {
 impl Step for Join {
     fn ports() -> Ports {
         Ports::new()
-            .mapped("input", "the rows to look up for")
-            .input_table("table", "the rows to look in")
+            .mapped("input", "the rows to find partners for")
+            .input_table("table", "the rows to find partners in")
             .table("output", "the rows with the columns of their partners")
     }
 
@@ -76,8 +76,9 @@ impl Step for Join {
             let (a, b) = (comparable(left.data_type()), comparable(right.data_type()));
             if a.is_none() || a != b {
                 let (a, b) = (millrace_sdk::type_name(left.data_type()), millrace_sdk::type_name(right.data_type()));
-                let message =
-                    format!("`{name}` is {a} here and {b} in the table, and keys are both integers, text or booleans");
+                let message = format!(
+                    "`{name}` is {a} here and {b} in the table, but keys must both be integers, text or booleans"
+                );
                 plan.keep::<()>(Err(Error::new(message).in_param(param)));
             }
         }
@@ -102,19 +103,20 @@ impl Step for Join {
         }
         let output = plan.output("output").pass_all("input")?;
         for name in &added {
-            // One that is not there was reported above.
+            // A missing column was reported above.
             let _ = output.pass("table", name, name);
         }
         Ok(())
     }
 }
 
-/// No further row.
+/// Marks the end of a chain of rows.
 const END: u32 = u32::MAX;
 
 impl Join {
-    /// The number of the key of each row on both sides. A row of the input has none where a part of its
-    /// key is missing, or no row of the table has it: so those of the table that lack a part are never found.
+    /// The number of the key of each row on both sides. A row of the input has none where a
+    /// column of its key is missing, or the table does not have the key; so rows of the table
+    /// with a missing column are never found.
     fn numbers(&self, part: &Part, table: &Table) -> Result<(Vec<Option<u32>>, Vec<Option<u32>>)> {
         let is_text = |name: &String| {
             part.fields().iter().any(|field| field.name() == name && *field.data_type() == DataType::Utf8)
@@ -131,18 +133,18 @@ impl Join {
         let of_table = rows.numbers(&right).into_iter().map(Some).collect();
         let left = self.on.iter().zip(&values).map(|(name, values)| values.find(part, name));
         let left = left.collect::<Result<Vec<_>>>()?;
-        Ok((whole(rows.find(&left), &left), of_table))
+        Ok((complete(rows.find(&left), &left), of_table))
     }
 
-    /// Rows and their partners, from the number of the key of each row on both
-    /// sides; none for a key without a number.
+    /// Returns rows and their partners, from the number of the key of each row on both sides; a
+    /// key without a number has no partner.
     fn pairs(
         &self,
         left: impl Iterator<Item = Option<u32>>,
         right: impl Iterator<Item = Option<u32>>,
     ) -> Result<(Vec<u32>, Vec<Option<u32>>)> {
         let mut ends: Vec<(u32, u32)> = Vec::new();
-        // Of each row of the table the next one of the same key.
+        // For each row of the table, the next one with the same key.
         let mut next: Vec<u32> = Vec::new();
         for (row, key) in (0u32..).zip(right) {
             next.push(END);
@@ -170,7 +172,7 @@ impl Join {
             while partner != END {
                 count += 1;
                 if count > self.max {
-                    let message = format!("a row has more than {} partners; raise `max` if that is meant", self.max);
+                    let message = format!("a row has more than {} partners; raise `max` if that is intended", self.max);
                     return Err(Error::new(message).at_row(row as usize));
                 }
                 rows.push(row);
@@ -182,8 +184,8 @@ impl Join {
     }
 }
 
-/// The numbers of the rows of which no code says that there is none.
-fn whole(mut numbers: Vec<Option<u32>>, columns: &[Vec<u32>]) -> Vec<Option<u32>> {
+/// The numbers, without those of rows in which a column is missing.
+fn complete(mut numbers: Vec<Option<u32>>, columns: &[Vec<u32>]) -> Vec<Option<u32>> {
     for codes in columns {
         numbers.iter_mut().zip(codes).filter(|(_, code)| **code == 0).for_each(|(number, _)| *number = None);
     }
@@ -259,12 +261,12 @@ mod tests {
     }
 
     #[test]
-    fn an_inner_join_on_two_columns_keeps_what_agrees_in_both() {
+    fn an_inner_join_on_two_columns_keeps_rows_that_agree_in_both() {
         let out = join(json!({ "on": ["user", "kind"], "how": "inner" })).run().unwrap();
         assert_eq!(out.text("output", "name"), [Some("Bea".to_owned())]);
     }
 
-    /// Keys of all kinds, missing or not, against two loops.
+    /// Compared with two nested loops, for keys of all types, missing or not.
     #[test]
     fn partners_are_the_rows_that_agree_in_all_columns() {
         type Row = (Option<String>, Option<i64>, Option<bool>);
@@ -318,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_found_before_anything_runs() {
+    fn errors_are_found_before_anything_runs() {
         let problems = join(json!({ "on": ["user"] })).problems();
         assert!(problems[0].message.contains("both sides have a column `kind`"), "{problems:?}");
         assert_eq!(join(json!({ "on": ["usr"], "columns": ["name"] })).problems()[0].missing.as_deref(), Some("usr"));

@@ -16,7 +16,7 @@ use millrace_sdk::prelude::*;
 /// Params of `std:missing`.
 #[derive(Params)]
 pub struct Missing {
-    /// What to put for a missing value, by column.
+    /// The value to substitute for missing values, by column.
     #[param(default = BTreeMap::new())]
     fill: BTreeMap<String, Value>,
     /// Columns in which a missing value drops the row.
@@ -38,10 +38,10 @@ impl Missing {
         let found = millrace_sdk::type_name(field.data_type());
         let param = format!("fill.{name}");
         let checked = checked
-            .map_err(|_| Error::new(format!("column `{name}` is {found}, and {value} is not")).in_param(&param))?;
+            .map_err(|_| Error::new(format!("column `{name}` is {found}, but {value} is not")).in_param(&param))?;
         if checked.data_type() == DataType::Float64 && field.data_type().is_integer() {
             return Err(
-                Error::new(format!("column `{name}` is {found}, and {value} is not an integer")).in_param(param)
+                Error::new(format!("column `{name}` is {found}, but {value} is not an integer")).in_param(param)
             );
         }
         Ok(checked)
@@ -50,7 +50,7 @@ impl Missing {
 
 impl Step for Missing {
     fn ports() -> Ports {
-        Ports::new().mapped("input", "a table").table("output", "the table without those gaps")
+        Ports::new().mapped("input", "a table").table("output", "the table without those missing values")
     }
 
     fn plan(&self, plan: &mut Plan) -> Result<()> {
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn gaps_are_filled_in_place() {
+    fn missing_values_are_filled_in_place() {
         let out = missing(json!({ "fill": { "x": 0, "t": "it's" } })).run().unwrap();
         assert_eq!(out.columns("output"), ["x", "n", "t"]);
         assert_eq!(out.numbers("output", "x"), [Some(1.0), Some(0.0), Some(0.0)]);
@@ -141,14 +141,14 @@ mod tests {
     }
 
     #[test]
-    fn a_value_of_another_type_is_a_mistake() {
+    fn a_value_of_another_type_is_an_error() {
         let problems = missing(json!({ "fill": { "n": 0.5, "t": 1 }, "drop": ["m"] })).problems();
         let text: Vec<&str> = problems.iter().map(|problem| problem.message.as_str()).collect();
         assert_eq!(
             text,
             [
-                "column `n` is int64, and 0.5 is not an integer",
-                "column `t` is utf8, and 1 is not",
+                "column `n` is int64, but 0.5 is not an integer",
+                "column `t` is utf8, but 1 is not",
                 "`input` has no column `m`"
             ]
         );

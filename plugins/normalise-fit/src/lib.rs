@@ -1,4 +1,4 @@
-//! `std:normalise-fit` measures mean and spread of columns, part by part, for
+//! `std:normalise-fit` measures the mean and spread of columns, part by part, for
 //! `std:normalise`. Fit it on the training rows only.
 //!
 //! ```toml
@@ -8,15 +8,15 @@
 //! params = { columns = ["tenure", "monthly_charges"] }
 //! ```
 //!
-//! The blob `scaling` is JSON: `{"columns":{"tenure":{"mean":32.4,"std":24.6}}}`.
-//! Missing values and NaN do not count; the spread is that of the population.
+//! The blob `scaling` is JSON: `{"columns":{"tenure":{"mean":32.4,"std":24.6}}}`. Missing
+//! values and NaN are ignored; the spread is that of the population.
 
 use millrace_sdk::prelude::*;
 
 /// Params of `std:normalise-fit`.
 #[derive(Params)]
 pub struct NormaliseFit {
-    /// The columns to measure, numbers.
+    /// The numeric columns to measure.
     columns: Vec<String>,
 }
 
@@ -73,7 +73,7 @@ impl Fold for NormaliseFit {
         let part = task.part("input")?;
         let moments = |column: &Float64Array| {
             if column.null_count() == 0 {
-                // Nearly always there is nothing to leave out, and a NaN shows.
+                // Usually there is nothing to skip, and a NaN shows in the mean.
                 let all = Moments::of(column.values());
                 if !all.mean.is_nan() {
                     return all;
@@ -96,7 +96,7 @@ impl Fold for NormaliseFit {
         let mut columns = millrace_sdk::json::Map::new();
         for (name, all) in self.columns.iter().zip(all) {
             if all.count == 0.0 {
-                return Err(Error::new(format!("column `{name}` has no value to measure")).in_column(name));
+                return Err(Error::new(format!("column `{name}` has no values to measure")).in_column(name));
             }
             let std = millrace_sdk::expr_math::sqrt(all.squares / all.count);
             if !(all.mean.is_finite() && std.is_finite()) {
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_give_what_the_whole_gives() {
+    fn parts_give_the_same_as_the_whole() {
         let whole = fit(&[&[Some(1.0), None, Some(2.0), Some(6.0)]]).unwrap();
         assert_eq!(whole["columns"]["x"]["mean"], 3.0);
         let std = whole["columns"]["x"]["std"].as_f64().unwrap();
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_does_not_count() {
+    fn missing_values_and_nan_are_ignored() {
         let values =
             |with: &[Option<f64>]| fit(&[&[&[Some(1.0), Some(2.0)][..], with, &[Some(6.0)]].concat()]).unwrap();
         let plain = values(&[]);
@@ -147,6 +147,6 @@ mod tests {
 
     #[test]
     fn a_column_without_values_is_an_error() {
-        assert_eq!(fit(&[&[None]]).unwrap_err().message, "column `x` has no value to measure");
+        assert_eq!(fit(&[&[None]]).unwrap_err().message, "column `x` has no values to measure");
     }
 }

@@ -22,7 +22,7 @@ impl Step for Normalise {
     fn ports() -> Ports {
         Ports::new()
             .mapped("input", "a table")
-            .input_blob("scaling", "what `normalise-fit` measured")
+            .input_blob("scaling", "the scaling from `normalise-fit`")
             .table("output", "the table with those columns scaled")
     }
 
@@ -52,7 +52,7 @@ impl Map for Normalise {
                 let from = scaled.len();
                 scaled.extend(column.values().iter().map(|x| (x - mean) * scale));
                 if let Some(nulls) = column.nulls() {
-                    scaled[from..].iter_mut().zip(nulls).filter(|(_, there)| !there).for_each(|(x, _)| *x = 0.0);
+                    scaled[from..].iter_mut().zip(nulls).filter(|(_, is_valid)| !is_valid).for_each(|(x, _)| *x = 0.0);
                 }
             }
             Ok((name.clone(), Column::from(scaled)))
@@ -86,6 +86,6 @@ mod tests {
         assert_eq!(out.columns("output"), ["t", "x", "flat"]);
         assert_eq!(out.numbers("output", "x"), [Some(-1.0), Some(0.0), Some(1.0)]);
         assert_eq!(out.numbers("output", "flat"), [Some(0.0); 3]);
-        assert_eq!(harness(json!(["t"])).problems()[0].message, "column `t` is utf8, and a number is needed");
+        assert_eq!(harness(json!(["t"])).problems()[0].message, "column `t` is utf8, but a number is needed");
     }
 }

@@ -6,8 +6,8 @@
 //! inputs = { table = "split.test", model = "train.model" }
 //! ```
 //!
-//! Which columns a model needs is known when there is one, so without `features`
-//! the step may read all numbers.
+//! The columns that a model needs are known only when there is a model, so without `features`
+//! the step may read all numeric columns.
 
 use millrace_sdk::kernels::{add_products, sigmoids};
 use millrace_sdk::prelude::*;
@@ -15,7 +15,7 @@ use millrace_sdk::prelude::*;
 /// Params of `std:predict`.
 #[derive(Params)]
 pub struct Predict {
-    /// The columns that the model may need; all numbers without.
+    /// The columns that the model may need; by default, all numeric columns.
     features: Option<Vec<String>>,
     /// Columns that it does not need.
     #[param(default = Vec::new())]
@@ -29,7 +29,7 @@ impl Step for Predict {
     fn ports() -> Ports {
         Ports::new()
             .mapped("table", "the rows to predict for")
-            .input_blob("model", "from `std:train-logistic`")
+            .input_blob("model", "a model from `std:train-logistic`")
             .table("output", "the table with the probability of each row")
     }
 
@@ -55,10 +55,10 @@ impl Step for Predict {
     }
 }
 
-/// A column that the model needs, which has a value in every row.
+/// Returns a column that the model needs, which must have a value in every row.
 fn complete(block: &Part, name: &str) -> Result<Float64Array> {
     let column = block.f64(name).map_err(|_| {
-        Error::new(format!("the model needs the column `{name}`, and the table does not have it among its features"))
+        Error::new(format!("the model needs the column `{name}`, but the table does not have it among its features"))
             .in_column(name)
     })?;
     if column.null_count() == 0 {
@@ -79,7 +79,7 @@ impl Map for Predict {
         };
         let part = task.part("table")?;
         let mut z = vec![intercept; part.rows()];
-        // A few at a time, so that few columns lie in memory; as many as are added at once.
+        // A few at a time, so that few columns are in memory; as many as are added at once.
         for features in features.chunks(4) {
             let (mut weights, mut names) = (Vec::new(), Vec::new());
             for feature in features {
@@ -105,8 +105,8 @@ impl Map for Predict {
             let weights: Vec<f64> = weights.iter().filter_map(Value::as_f64).collect();
             for (z, code) in z.iter_mut().zip(part.f64(name)?.iter()) {
                 // A code that was not seen in training has no weight.
-                let place = code.filter(|code| *code >= 0.0).map(|code| code as usize);
-                *z += place.and_then(|place| weights.get(place)).unwrap_or(&0.0);
+                let index = code.filter(|code| *code >= 0.0).map(|code| code as usize);
+                *z += index.and_then(|index| weights.get(index)).unwrap_or(&0.0);
             }
         }
         let mut probabilities = z;
@@ -161,7 +161,7 @@ mod tests {
         assert!(predict(json!({}), "{}").run().unwrap_err().message.contains("not a model"));
         assert_eq!(
             predict(json!({ "features": ["t"] }), MODEL).problems()[0].message,
-            "column `t` is utf8, and a number is needed"
+            "column `t` is utf8, but a number is needed"
         );
     }
 }

@@ -16,7 +16,7 @@ use millrace_sdk::prelude::*;
 /// Params of `std:select`.
 #[derive(Params)]
 pub struct Select {
-    /// The columns to keep, in this order; all without.
+    /// The columns to keep, in this order; by default, all.
     columns: Option<Vec<String>>,
     /// Columns to leave out.
     #[param(default = Vec::new())]
@@ -42,7 +42,7 @@ impl Select {
         let text = format!("cast({} as {})", quoted(name), self.cast[name]);
         let schema = millrace_sdk::arrow_schema::Schema::new(vec![field.clone()]);
         parse(&text).and_then(|expr| expr.check(&schema)).map_err(|error| {
-            // The expression is ours: its places mean nothing to the user.
+            // The expression is generated: its spans mean nothing to the user.
             Error { span: None, ..Error::expression(error, format!("cast.{name}")) }
         })
     }
@@ -50,7 +50,7 @@ impl Select {
 
 impl Step for Select {
     fn ports() -> Ports {
-        Ports::new().mapped("input", "a table").table("output", "its chosen columns")
+        Ports::new().mapped("input", "a table").table("output", "the chosen columns")
     }
 
     fn plan(&self, plan: &mut Plan) -> Result<()> {
@@ -91,7 +91,7 @@ impl Step for Select {
                 Some(data_type) => {
                     output.add(self.new_name(name), data_type.clone());
                 }
-                // One that is not there was reported above.
+                // A missing column was reported above.
                 None => drop(output.pass("input", name, self.new_name(name))),
             }
         }
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_come_together() {
+    fn errors_are_reported_together() {
         let problems =
             select(json!({ "columns": ["nam"], "rename": { "age": "name" }, "cast": { "name": "color" } })).problems();
         let text: Vec<String> =

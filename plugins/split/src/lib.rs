@@ -1,5 +1,5 @@
-//! `std:split` splits rows into `train` and `test` by a seeded hash of a key, so
-//! that a row stays on its side when others come, go or move.
+//! `std:split` splits rows into `train` and `test` by a seeded hash of a key, so that a row
+//! stays on its side when other rows are added, removed or moved.
 //!
 //! ```toml
 //! [steps.split]
@@ -8,11 +8,10 @@
 //! params = { key = "customer", by = "churn", test = 0.2, seed = 7 }
 //! ```
 //!
-//! Without `by` each part is split by itself, and the share of test rows is
-//! about `test`. With `by`, all parts are seen together: of the rows of each
-//! value of that column, ordered by hash, the last `test` share is the test.
-//! Within a value of that column, rows of one key stay together; values with too
-//! few rows for both sides are taken as one.
+//! Without `by` each part is split on its own, and the share of test rows is about `test`. With
+//! `by`, all parts are split together: of the rows of each value of that column, ordered by
+//! hash, the last `test` share goes to the test. Within a value of that column, rows with the
+//! same key stay together; values with too few rows for both sides are treated as one.
 
 use std::ops::RangeInclusive;
 
@@ -24,14 +23,14 @@ use millrace_sdk::prelude::*;
 /// Params of `std:split`.
 #[derive(Params)]
 pub struct Split {
-    /// The column that tells one row from another.
+    /// The column that identifies a row.
     key: String,
-    /// The column whose values shall have the same share in train and test.
+    /// The column whose values have the same share in train and test.
     by: Option<String>,
-    /// Share of the rows that go to the test.
+    /// The share of the rows that goes to the test.
     #[param(default = 0.2, min = 0.0, max = 1.0)]
     test: f64,
-    /// Another seed, another split.
+    /// The seed of the split: another seed gives another split.
     #[param(default = 0u64)]
     seed: u64,
 }
@@ -56,7 +55,7 @@ impl Step for Split {
     }
 }
 
-/// The values of a column as bytes, one for each row; a missing one has none.
+/// Calls `each` with the value of each row of a column as bytes; a missing value has none.
 fn each_value(part: &Part, name: &str, mut each: impl FnMut(Option<&[u8]>)) -> Result<()> {
     let field = part.fields().iter().find(|field| field.name() == name);
     let is_text = field.is_some_and(|field| *field.data_type() == DataType::Utf8);
@@ -118,7 +117,7 @@ impl Map for Split {
     }
 }
 
-/// The values of `by`, numbered; a missing one is one of them.
+/// The values of `by`, numbered; missing is one of them.
 #[derive(Default)]
 struct Strata {
     integers: Numbering,
@@ -151,22 +150,22 @@ impl Strata {
     }
 }
 
-/// Rows of which a share goes to the test, by their hashes. All of them are seen more than
-/// once, and never kept: only those near to where the test begins.
+/// Rows of which a share goes to the test, by their hashes. All of them are read more than
+/// once, but never all held: only the hashes near the start of the test.
 struct Group {
     rows: usize,
-    /// How many are for training: those with the least hashes.
+    /// The number of rows for training: those with the lowest hashes.
     train: usize,
-    /// The hashes that are kept.
+    /// The range of hashes that are held.
     near: RangeInclusive<u64>,
-    /// How many have a lesser hash.
+    /// The number of rows with a hash below that range.
     below: usize,
     kept: Vec<u64>,
-    /// The least hash of the test, once it is known; none when there is no test.
+    /// The lowest hash of the test, once it is known; `Some(None)` when there is no test.
     first: Option<Option<u64>>,
 }
 
-/// Groups of fewer rows are kept whole.
+/// All hashes of groups with no more rows than this are held.
 const FEW: usize = 4096;
 
 impl Group {
@@ -176,8 +175,8 @@ impl Group {
         Self { rows, train, near: Self::near(rows, train), below: 0, kept: Vec::new(), first }
     }
 
-    /// Hashes are spread evenly: the one at a place lies near to its share of all, by
-    /// eight standard deviations unless keys come often, or once in 10^15.
+    /// Hashes are spread evenly: the one at an index is near its share of all hashes, within
+    /// eight standard deviations, except for frequent keys, or once in 10^15.
     fn near(rows: usize, train: usize) -> RangeInclusive<u64> {
         if rows <= FEW {
             return 0..=u64::MAX;
@@ -185,7 +184,7 @@ impl Group {
         const ALL: f64 = 18_446_744_073_709_551_616.0;
         let (rows, share) = (rows as f64, train as f64 / rows as f64);
         let width = 8.0 * sqrt(share * (1.0 - share) / rows) + 8.0 / rows;
-        // Casts end at the bounds of the type.
+        // Casts saturate at the bounds of the type.
         ((share - width) * ALL) as u64..=((share + width) * ALL) as u64
     }
 
@@ -198,7 +197,7 @@ impl Group {
         }
     }
 
-    /// Decides where the test begins, if it begins among the hashes that were kept. Rows of
+    /// Decides where the test starts, if it starts among the hashes that are held. Rows with
     /// equal keys go to the side where most of them would be.
     fn decide(&mut self) {
         self.kept.sort_unstable();
@@ -217,7 +216,7 @@ impl Group {
         };
     }
 
-    /// Keeps all of them, where those nearby were too few.
+    /// Holds all hashes, where those nearby were too few.
     fn keep_all(&mut self) {
         (self.near, self.below) = (0..=u64::MAX, 0);
         self.kept.clear();
@@ -225,7 +224,7 @@ impl Group {
 }
 
 impl Split {
-    /// Gives each row of all parts to its group.
+    /// Adds the hash of each row of all parts to the group of the row.
     fn fill(&self, table: &Table, by: &str, strata: &mut Strata, of: &[usize], groups: &mut [Group]) -> Result<()> {
         for part in table.parts() {
             let numbers = strata.numbers(&part, by)?;
@@ -251,8 +250,8 @@ impl Whole for Split {
                 counts[number as usize] += 1;
             }
         }
-        // A value with too few rows to have one on each side is split with the others of
-        // its kind: rounding it by itself would put all of them on one.
+        // A value with too few rows to have one on each side is split together with the other
+        // such values: rounding it on its own would put all of its rows on one side.
         let smallest = (1.0 / self.test.min(1.0 - self.test).max(1e-9)).ceil() as usize;
         let rest = counts.iter().filter(|count| **count < smallest).sum();
         let mut groups = vec![Group::new(rest, self.test)];
@@ -325,10 +324,10 @@ mod tests {
         assert_eq!(one, test_ids(vec![rows(0..1), rows(1..600), rows(600..1000)], params()));
     }
 
-    /// The same as sorting all rows of each value by hash, where keys come once, often, or
-    /// make up half of all, so that those nearby do not tell.
+    /// The same as sorting all rows of each value by hash, where keys occur once, often, or in
+    /// half of all rows, so that the hashes nearby are not enough.
     #[test]
-    fn the_test_begins_where_it_would_among_all_rows_sorted() {
+    fn the_test_starts_where_it_would_among_all_rows_sorted() {
         let often = (1..40).map(|keys| (keys, 30_000));
         for (keys, rows) in often.chain([(97, 30_000), (1 << 40, 30_000), (1 << 40, FEW as i64)]) {
             let key = |row: i64| (row.wrapping_mul(0x9e37_79b9_7f4a_7c15_u64.cast_signed()) >> 3).rem_euclid(keys);
@@ -363,7 +362,7 @@ mod tests {
         }
     }
 
-    /// With as many groups as rows, rounding each by itself would leave no train.
+    /// With as many groups as rows, rounding each on its own would leave no training rows.
     #[test]
     fn small_groups_share_the_rounding_and_equal_keys_stay_together() {
         let ids_of = |column: &str, label: &str, test: f64| {
@@ -376,7 +375,7 @@ mod tests {
             (keys("train"), keys("test"))
         };
         assert_eq!(ids_of("row", "row", 0.2).1.len(), 200);
-        // A key has four rows: one that the boundary would tear goes where most of it is.
+        // A key has four rows: one that the boundary would split goes where most of its rows are.
         assert_eq!(ids_of("key", "key", 0.201).0.len(), 800);
         assert_eq!(ids_of("key", "key", 0.203).0.len(), 796);
         let (train, test) = ids_of("key", "key", 0.2);

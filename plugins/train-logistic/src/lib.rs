@@ -9,10 +9,10 @@
 //! params = { label = "churned", learning_rate = "${matrix.learning_rate}", l2 = "${matrix.l2}" }
 //! ```
 //!
-//! Minimises the mean log-loss plus `l2 / 2 · |w|²`, intercept not penalised,
-//! from zero. A share of the rows (`validation`, chosen by a hash of their place)
-//! is held out: training stops when their loss has not improved for `patience`
-//! epochs, and the best weights so far are the model. Scale the features first.
+//! Minimises the mean log-loss plus `l2 / 2 · |w|²`, intercept not penalised, from zero. A
+//! share of the rows (`validation`, chosen by a hash of their index) is held out: training
+//! stops when their loss has not improved for `patience` epochs, and the best weights so far
+//! are the model. Scale the features first.
 //!
 //! The blob `model` is JSON: `{"kind":"logistic","label":…,"intercept":…,"features":[{"name":…,"weight":…}],
 //! "categories":[{"name":…,"weights":[…]}]}`.
@@ -29,9 +29,9 @@ use millrace_sdk::prelude::*;
 pub struct TrainLogistic {
     /// The column to predict: 0 or 1, or a boolean.
     label: String,
-    /// The columns to predict from; without, all numbers but label and `exclude`.
+    /// The columns to predict from; by default, all numeric columns but the label and `exclude`.
     features: Option<Vec<String>>,
-    /// Columns that are no features.
+    /// Columns that are not features.
     #[param(default = Vec::new())]
     exclude: Vec<String>,
     /// Columns of codes from 0, with a weight for each code instead of one times
@@ -44,16 +44,16 @@ pub struct TrainLogistic {
     /// Strength of the penalty on large weights.
     #[param(default = 0.0, min = 0.0)]
     l2: f64,
-    /// Most passes over the data.
+    /// The maximum number of passes over the data.
     #[param(default = 500u32, min = 1)]
     epochs: u32,
     /// Share of the rows that decides when to stop; 0 trains to the last epoch.
     #[param(default = 0.1, min = 0.0, max = 0.9)]
     validation: f64,
-    /// Epochs without improvement before it stops.
+    /// The number of epochs without improvement after which training stops.
     #[param(default = 20u32, min = 1)]
     patience: u32,
-    /// Another seed, other rows for validation.
+    /// The seed that selects the rows for validation.
     #[param(default = 0u64)]
     seed: u64,
 }
@@ -95,8 +95,7 @@ impl Step for TrainLogistic {
     }
 }
 
-/// Rows that are looked at together: the columns of one block stay in the cache
-/// from the product to the gradient.
+/// Rows per block: the columns of one block stay in the cache from the product to the gradient.
 const BLOCK: usize = 2048;
 
 /// The rows of one part, by column.
@@ -107,7 +106,7 @@ struct Rows {
 }
 
 impl Rows {
-    /// Those of a mask.
+    /// The rows whose bit in the mask is `want`.
     fn pick(&self, mask: &[bool], want: bool) -> Self {
         fn picked<T: Copy>(values: &[T], mask: &[bool], want: bool) -> Vec<T> {
             values.iter().zip(mask).filter(|(_, is)| **is == want).map(|(value, _)| *value).collect()
@@ -119,8 +118,8 @@ impl Rows {
         }
     }
 
-    /// Calls `each` with every block: the values of its columns, which of the rows it is,
-    /// and their probabilities.
+    /// Calls `each` with every block: the values of its columns, its range of rows, and their
+    /// probabilities.
     fn blocks(&self, model: &Model, each: &mut dyn FnMut(&[&[f64]], Range<usize>, &mut [f64])) {
         let mut z = vec![0.0; BLOCK];
         for start in (0..self.labels.len()).step_by(BLOCK) {
@@ -167,7 +166,7 @@ fn gradient(parts: &[Rows], model: &Model) -> Vec<f64> {
     gradient
 }
 
-/// The mean log-loss of all guests, which have so many rows.
+/// The mean log-loss over all guests, which have `rows` rows together.
 fn loss(task: &Task, parts: &[Rows], model: &Model, rows: f64) -> Result<f64> {
     let mut loss = [0.0];
     for part in parts {
@@ -183,25 +182,26 @@ fn loss(task: &Task, parts: &[Rows], model: &Model, rows: f64) -> Result<f64> {
     Ok(loss[0] / rows)
 }
 
-/// The codes of a column, as places of weights.
+/// The codes of a column, as indices of weights.
 fn codes(column: &Float64Array, name: &str) -> Result<Vec<u32>> {
     let code = |(row, code): (usize, Option<f64>)| {
-        // Codes are small: a float holds them.
+        // Codes are small: a float represents them exactly.
         let found = code.map(|code| (code, code as u32)).filter(|(code, found)| f64::from(*found) == *code);
-        found.map(|(_, found)| found).filter(|found| *found < CODES).ok_or_else(|| {
+        found.map(|(_, found)| found).filter(|found| *found < MAX_CODES).ok_or_else(|| {
             let found = code.map_or_else(|| "missing".to_owned(), float_text);
-            let message = format!("the code is {found}, and must be from 0 to {}", CODES - 1);
+            let message = format!("the code is {found}, but must be from 0 to {}", MAX_CODES - 1);
             Error::new(message).in_column(name).at_row(row)
         })
     };
     column.iter().enumerate().map(code).collect()
 }
 
-/// More codes are a mistake: a key is no category.
-const CODES: u32 = 1 << 24;
+/// More codes than this are an error: a key is not a category.
+const MAX_CODES: u32 = 1 << 24;
 
 fn finite(values: &Float64Array, name: &str) -> Result<ScalarBuffer<f64>> {
-    // Of all at once, without a branch: what is neither NaN nor infinite has another exponent.
+    // All values at once, without a branch: a value that is neither NaN nor infinite has
+    // another exponent.
     const EXPONENT: u64 = 0x7ff0_0000_0000_0000;
     let is_odd = |odd, value: &f64| odd | (value.to_bits() & EXPONENT == EXPONENT);
     if values.null_count() == 0 && !values.values().iter().fold(false, is_odd) {
@@ -220,13 +220,13 @@ impl Rounds for TrainLogistic {
         let (mut train, mut held_out) = (Vec::new(), Vec::new());
         let mut before = [table.rows() as f64];
         task.all_reduce(Reduction::Before, &mut before)?;
-        // The first says what all of them found.
+        // The first guest reports what all of them found.
         let is_first = before[0] == 0.0;
-        let mut place = before[0] as u64;
+        let mut index = before[0] as u64;
         for part in table.parts() {
             let labels = finite(&part.f64(&self.label)?, &self.label)?;
             if let Some(row) = labels.iter().position(|label| *label != 0.0 && *label != 1.0) {
-                let message = format!("the label is {}, and must be 0 or 1", float_text(labels[row]));
+                let message = format!("the label is {}, but must be 0 or 1", float_text(labels[row]));
                 return Err(Error::new(message).in_column(&self.label).at_row(row));
             }
             let columns = features.iter().map(|name| finite(&part.f64(name)?, name)).collect::<Result<_>>()?;
@@ -236,9 +236,9 @@ impl Rounds for TrainLogistic {
                 train.push(rows);
                 continue;
             }
-            let share = |place: u64| (hash(self.seed, &place.to_le_bytes()) >> 11) as f64 / 9_007_199_254_740_992.0;
-            let held: Vec<bool> = (place..).take(part.rows()).map(|place| share(place) < self.validation).collect();
-            place += part.rows() as u64;
+            let share = |index: u64| (hash(self.seed, &index.to_le_bytes()) >> 11) as f64 / 9_007_199_254_740_992.0;
+            let held: Vec<bool> = (index..).take(part.rows()).map(|index| share(index) < self.validation).collect();
+            index += part.rows() as u64;
             train.push(rows.pick(&held, false));
             held_out.push(rows.pick(&held, true));
         }
@@ -263,16 +263,16 @@ fn named(name: &str, key: &str, value: Value) -> Value {
     json!({ "name": name, (key): value })
 }
 
-/// Weights: of the features, of the codes of each column of codes, and the intercept, which
-/// is the last.
+/// The weights of the features, of the codes of each code column, and the intercept, which is
+/// the last.
 struct Model {
     weights: Vec<f64>,
-    /// Where those of each column of codes begin, and the intercept.
+    /// The index at which the weights of each code column start, and that of the intercept.
     starts: Vec<usize>,
 }
 
 impl Model {
-    /// All zero. There are `codes` of each column of codes.
+    /// All weights are zero. `codes` has the number of codes of each code column.
     fn zero(features: usize, codes: &[f64]) -> Self {
         let mut starts = vec![features];
         for codes in codes {
@@ -300,7 +300,7 @@ impl TrainLogistic {
         task.all_reduce(Reduction::Sum, &mut counts)?;
         let [rows, watched] = counts;
         if rows == 0.0 {
-            return Err(Error::new("there are no rows to learn from, but for those held out"));
+            return Err(Error::new("there are no rows to learn from, except those held out"));
         }
         let watches = watched > 0.0;
         let size = |i: usize| {
@@ -322,7 +322,7 @@ impl TrainLogistic {
             }
             if !model.weights.iter().all(|weight| weight.is_finite()) {
                 let message = format!(
-                    "the weights grew beyond all bounds in epoch {epoch}: use a smaller learning_rate, or scale the features"
+                    "the weights diverged in epoch {epoch}: use a smaller learning_rate, or scale the features"
                 );
                 return Err(Error::new(message));
             }
@@ -415,17 +415,17 @@ mod tests {
     #[test]
     fn bad_data_is_named() {
         let error = train(json!({ "label": "id" })).run().unwrap_err();
-        assert_eq!((error.message.as_str(), error.row), ("the label is 2, and must be 0 or 1", Some(2)));
+        assert_eq!((error.message.as_str(), error.row), ("the label is 2, but must be 0 or 1", Some(2)));
         assert_eq!(
             train(json!({ "label": "name" })).problems()[0].message,
-            "column `name` is utf8, and a number is needed"
+            "column `name` is utf8, but a number is needed"
         );
         assert!(
             train(json!({ "label": "y", "learning_rate": 1e200, "l2": 1 }))
                 .run()
                 .unwrap_err()
                 .message
-                .contains("beyond all bounds")
+                .contains("diverged")
         );
     }
 }

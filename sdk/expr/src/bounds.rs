@@ -1,4 +1,4 @@
-//! What a condition says of single columns, for readers that can skip.
+//! The bounds that a condition implies for single columns, for readers that can skip.
 
 use crate::parse::{Compare, Expr, Literal, Node};
 
@@ -14,8 +14,8 @@ pub struct Bound {
 }
 
 impl Expr {
-    /// Ranges that every row which passes lies in. Only comparisons of a column
-    /// with a number that are joined by `and` give one.
+    /// Returns the ranges that contain every row that passes. Only comparisons of a column with
+    /// a number that are joined by `and` give one.
     pub fn bounds(&self) -> Vec<Bound> {
         let mut out = Vec::new();
         collect(self, &mut out);
@@ -40,7 +40,7 @@ fn collect(expr: &Expr, out: &mut Vec<Bound>) {
                 (_, _, Some(value), Node::Column(column)) => (column, value, flipped(*op)),
                 _ => return,
             };
-            // The bound itself is kept for `<` and `>` too: coarse, never wrong.
+            // The bound itself is included for `<` and `>`, too: coarse, but never wrong.
             let (least, greatest) = match op {
                 Compare::Eq => (value, value),
                 Compare::Lt | Compare::Le => (f64::NEG_INFINITY, value),

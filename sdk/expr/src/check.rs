@@ -1,6 +1,6 @@
-//! A tree held against a schema: names become columns, every node has a type.
+//! Checks a tree against a schema: names become columns, and every node gets a type.
 //!
-//! Long because the table of functions and the rules of their types stand together.
+//! Long because the table of functions and their typing rules are kept together.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -121,13 +121,13 @@ pub(crate) enum Function {
     Bucket,
 }
 
-/// What a function takes, and what comes out.
+/// The types that a function takes and returns.
 enum Signature {
     /// One float to a float.
     Float,
-    /// One number, the same type comes out.
+    /// One number to the same type.
     Number,
-    /// Two or more of one type, that type comes out.
+    /// Two or more values of one type to that type.
     Same,
     /// Two floats to a float.
     Pair,
@@ -135,7 +135,7 @@ enum Signature {
     Integers,
     /// A date or a timestamp to an integer.
     Time,
-    /// Text (this many, then integers up to so many) to a type.
+    /// Texts, then integers, to a type: the number of texts, and the maximum number of integers.
     Text(usize, usize, Type),
 }
 
@@ -184,7 +184,7 @@ const FUNCTIONS: [(&str, Function, Signature); 38] = {
     ]
 };
 
-/// Functions with a form of their own.
+/// Functions with a special form.
 const SPECIAL: [&str; 1] = ["if"];
 
 #[derive(Debug, Clone, PartialEq)]
@@ -225,12 +225,12 @@ impl Checked {
         &self.columns
     }
 
-    /// What it computes.
+    /// The Arrow type of the result.
     pub fn data_type(&self) -> DataType {
         self.root.ty.data_type()
     }
 
-    /// What it computes.
+    /// The type of the result.
     pub fn ty(&self) -> Type {
         self.root.ty
     }
@@ -272,11 +272,11 @@ impl Expr {
         }
     }
 
-    /// Holds the expression against a schema.
+    /// Checks the expression against a schema.
     ///
     /// # Errors
-    /// A column that is not there, types that do not go together, an unknown
-    /// function; with the place in the text.
+    /// When a column or a function does not exist, or types do not go together; with the span
+    /// in the text.
     pub fn check(&self, schema: &Schema) -> Result<Checked, ExprError> {
         let mut checker = Checker { schema, columns: Vec::new() };
         let root = checker.any(self)?.known(Type::Bool);
@@ -284,7 +284,7 @@ impl Expr {
     }
 }
 
-/// A node whose type may be open: `null` takes the type of what it meets.
+/// A node whose type may be open: `null` takes the type of its context.
 struct Open {
     op: Op,
     ty: Option<Type>,
@@ -316,7 +316,7 @@ fn to_float(node: Typed) -> Typed {
     }
 }
 
-/// A text literal beside a date or a timestamp is one.
+/// A text literal next to a date or a timestamp is converted to one.
 fn as_time(node: Typed, ty: Type) -> Result<Typed, ExprError> {
     let Op::Const(Literal::Text(text)) = &node.op else { return Ok(node) };
     let value = match ty {
@@ -331,7 +331,7 @@ fn as_time(node: Typed, ty: Type) -> Result<Typed, ExprError> {
     Ok(Typed { op: Op::Const(Literal::Int(value)), ty, span: node.span })
 }
 
-/// Brings nodes to one type.
+/// Converts nodes to one type.
 fn unify(nodes: Vec<Open>, span: Span) -> Result<(Vec<Typed>, Type), ExprError> {
     let mut ty = None;
     for node in &nodes {
@@ -356,7 +356,7 @@ fn unify(nodes: Vec<Open>, span: Span) -> Result<(Vec<Typed>, Type), ExprError> 
             (Type::Float, Type::Int) => to_float(node),
             (Type::Time, Type::Date) => Typed { span: node.span, ty, op: Op::Cast(Box::new(node)) },
             (a, b) if a == b => node,
-            (a, b) => return Err(ExprError::at(node.span, format!("{a} is needed here, and this is {b}"))),
+            (a, b) => return Err(ExprError::at(node.span, format!("expected {a}, found {b}"))),
         });
     }
     Ok((out, ty))
@@ -430,7 +430,7 @@ impl Checker<'_> {
         match (ty, node.ty) {
             (a, b) if a == b => Ok(node),
             (Type::Float, Type::Int) => Ok(to_float(node)),
-            (a, b) => Err(ExprError::at(expr.span, format!("{a} is needed here, and this is {b}"))),
+            (a, b) => Err(ExprError::at(expr.span, format!("expected {a}, found {b}"))),
         }
     }
 
@@ -439,7 +439,7 @@ impl Checker<'_> {
         if node.ty.is_number() {
             return Ok(node);
         }
-        Err(ExprError::at(expr.span, format!("a number is needed here, and this is {}", node.ty)))
+        Err(ExprError::at(expr.span, format!("expected a number, found {}", node.ty)))
     }
 
     fn pair(&mut self, a: &Expr, b: &Expr, span: Span) -> Result<(Typed, Typed), ExprError> {
@@ -447,7 +447,7 @@ impl Checker<'_> {
         let (mut nodes, _) = unify(nodes, span)?;
         match (nodes.pop(), nodes.pop()) {
             (Some(b), Some(a)) => Ok((a, b)),
-            _ => Err(ExprError::at(span, "two values are needed here")),
+            _ => Err(ExprError::at(span, "expected two values")),
         }
     }
 
@@ -485,7 +485,7 @@ impl Checker<'_> {
             }
         };
         if !possible {
-            return Err(ExprError::at(span, format!("{} cannot become {ty}", node.ty)));
+            return Err(ExprError::at(span, format!("{} cannot be converted to {ty}", node.ty)));
         }
         Ok(typed(Op::Cast(Box::new(node)), ty, span))
     }
@@ -520,8 +520,7 @@ impl Checker<'_> {
             let names = FUNCTIONS.iter().map(|(known, ..)| *known).chain(SPECIAL);
             return Err(ExprError::unknown(span, "function", name, names.map(str::to_owned)));
         };
-        let wrong =
-            |takes: &str| Err(ExprError::at(span, format!("`{name}` takes {takes}, and there are {}", args.len())));
+        let wrong = |takes: &str| Err(ExprError::at(span, format!("`{name}` takes {takes}, not {}", args.len())));
         let function = *function;
         match signature {
             Signature::Number | Signature::Float => {
@@ -547,7 +546,7 @@ impl Checker<'_> {
                 let [arg] = args else { return wrong("one date or timestamp") };
                 let node = self.any(arg)?.known(Type::Time);
                 if !matches!(node.ty, Type::Date | Type::Time) {
-                    let message = format!("a date or a timestamp is needed here, and this is {}", node.ty);
+                    let message = format!("expected a date or a timestamp, found {}", node.ty);
                     return Err(ExprError::at(arg.span, message));
                 }
                 let node = if node.ty == Type::Date {
@@ -565,7 +564,7 @@ impl Checker<'_> {
                 let (nodes, ty) = unify(nodes, span)?;
                 let ordered = matches!(function, Function::Least | Function::Greatest);
                 if ordered && !(ty.is_number() || matches!(ty, Type::Date | Type::Time)) {
-                    return Err(ExprError::at(span, format!("`{name}` compares numbers or times, and this is {ty}")));
+                    return Err(ExprError::at(span, format!("`{name}` compares numbers or times, not {ty}")));
                 }
                 Ok(typed(Op::Call(function, nodes), ty, span))
             }
@@ -591,8 +590,8 @@ impl Checker<'_> {
         }
     }
 
-    /// `a in (b, c)` is `a = b or a = c`, built as a balanced tree so that a
-    /// list of thousands does not nest.
+    /// `a in (b, c)` is `a = b or a = c`, built as a balanced tree so that a list of thousands
+    /// does not nest deeply.
     fn within(&mut self, args: &[Expr], span: Span) -> Result<Open, ExprError> {
         let nodes = args.iter().map(|arg| self.any(arg)).collect::<Result<_, _>>()?;
         let (mut nodes, _) = unify(nodes, span)?;

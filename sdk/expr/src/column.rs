@@ -1,8 +1,8 @@
-//! A column as its Arrow buffers, of whatever type it is.
+//! A column as its Arrow buffers, of any type.
 //!
-//! `dyn Array` can do all that Arrow can with each of its types, and a component
-//! that holds one carries all of that. A column knows a type and buffers; who
-//! needs values asks for an array of one type, which costs no copy.
+//! `dyn Array` supports all that Arrow can do with each of its types, and a component that uses
+//! one links all of that. A column has only a type and buffers; code that needs values asks for
+//! an array of one type, which costs no copy.
 
 use arrow_array::{
     Array, ArrayRef, ArrowPrimitiveType, BinaryArray, BooleanArray, PrimitiveArray, StringArray, make_array,
@@ -11,10 +11,10 @@ use arrow_buffer::{ArrowNativeType, BooleanBuffer, Buffer, NullBuffer, OffsetBuf
 use arrow_data::ArrayData;
 use arrow_schema::DataType;
 
-/// Where the values of a column lie.
+/// The values of a column.
 #[derive(Debug, Clone)]
 pub enum Values {
-    /// One bit a row.
+    /// One bit per row.
     Bits(BooleanBuffer),
     /// The same number of bytes for each row.
     Fixed(Buffer),
@@ -31,7 +31,7 @@ pub struct Column {
     values: Values,
 }
 
-/// Bytes of one value of a type of fixed width.
+/// The size in bytes of one value of a fixed-width type.
 pub(crate) fn width(data_type: &DataType) -> Option<usize> {
     Some(match data_type {
         DataType::Int8 | DataType::UInt8 => 1,
@@ -45,8 +45,7 @@ pub(crate) fn width(data_type: &DataType) -> Option<usize> {
 impl Column {
     /// A column from its buffers.
     ///
-    /// Returns nothing when they do not fit each other, or the type is none that
-    /// a column can have.
+    /// Returns `None` when they do not fit together, or a column cannot have the type.
     pub fn new(data_type: DataType, len: usize, nulls: Option<NullBuffer>, values: Values) -> Option<Self> {
         let fits = match (&data_type, &values) {
             (DataType::Boolean, Values::Bits(bits)) => bits.len() == len,
@@ -63,7 +62,7 @@ impl Column {
         &self.data_type
     }
 
-    /// Rows.
+    /// The number of rows.
     pub fn len(&self) -> usize {
         self.len
     }
@@ -73,12 +72,12 @@ impl Column {
         self.len == 0
     }
 
-    /// Which rows have a value; nothing when all have.
+    /// Which rows have a value; `None` when all have one.
     pub fn nulls(&self) -> Option<&NullBuffer> {
         self.nulls.as_ref()
     }
 
-    /// Rows without a value.
+    /// The number of rows without a value.
     pub fn null_count(&self) -> usize {
         self.nulls.as_ref().map_or(0, NullBuffer::null_count)
     }
@@ -88,12 +87,12 @@ impl Column {
         self.nulls.as_ref().is_none_or(|nulls| nulls.is_valid(row))
     }
 
-    /// Where the values lie.
+    /// The values.
     pub fn values(&self) -> &Values {
         &self.values
     }
 
-    /// The values of a type of fixed width, as they are in a row of memory.
+    /// The values of a fixed-width type, contiguous in memory.
     ///
     /// `None` when a value of `T` has another size than the type.
     pub fn scalars<T: ArrowNativeType>(&self) -> Option<ScalarBuffer<T>> {
@@ -115,8 +114,7 @@ impl Column {
         }
     }
 
-    /// A column of text as an array. `None` when it has another type, or is not
-    /// text after all.
+    /// A column of text as an array. `None` when it has another type, or is not valid text.
     pub fn text(&self) -> Option<StringArray> {
         match (&self.data_type, &self.values) {
             (DataType::Utf8, Values::Variable(offsets, values)) => {
@@ -171,7 +169,7 @@ impl Column {
                 ends.push(0);
                 for row in mask.set_indices() {
                     kept.extend_from_slice(&bytes[offsets[row] as usize..offsets[row + 1] as usize]);
-                    // No longer than the column that it comes from.
+                    // Not longer than the column that it comes from.
                     ends.push(kept.len() as i32);
                 }
                 Values::Variable(OffsetBuffer::new(ends.into()), Buffer::from_vec(kept))
@@ -226,8 +224,8 @@ impl From<Vec<f64>> for Column {
     }
 }
 
-/// Any array whose type a column can have. For the host and for tests: it knows
-/// each type of Arrow.
+/// Converts any array whose type a column can have. For the host and for tests: it supports
+/// every Arrow type.
 impl TryFrom<&dyn Array> for Column {
     type Error = String;
 
@@ -255,7 +253,7 @@ impl TryFrom<&dyn Array> for Column {
     }
 }
 
-/// For the host and for tests: it knows each type of Arrow.
+/// For the host and for tests: it supports every Arrow type.
 impl TryFrom<Column> for ArrayRef {
     type Error = String;
 

@@ -1,7 +1,7 @@
-//! A checked tree over columns of a block of rows. Loops run over all of them, nulls apart, so
-//! that they vectorise; only what can fail looks at one row at a time.
+//! Evaluates a checked tree over columns of a block of rows. Loops run over all rows, and nulls
+//! are handled separately, so that they vectorise; only what can fail goes row by row.
 //!
-//! Long because every operator is here, and most have their loop here, too; nothing else is.
+//! Long because every operator is here, with the loops of most of them; nothing else is.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -88,7 +88,7 @@ impl<T: ArrowNativeType> Values<T> {
 }
 
 impl Values<f64> {
-    /// The same, where a function of many values is more than that of each.
+    /// As [`Values::map`], with a function of all values at once.
     fn map_all(&self, f: impl Fn(&[f64]) -> Vec<f64>) -> Self {
         match self {
             Self::One(value) => Self::One(f(&[*value])[0]),
@@ -146,7 +146,7 @@ fn texts(
 }
 
 fn wrong_kind(span: Span) -> ExprError {
-    ExprError::at(span, "a value has another type than its column said")
+    ExprError::at(span, "a value does not have the type that its column declares")
 }
 
 impl Vector {
@@ -212,7 +212,7 @@ impl Vector {
     }
 }
 
-/// The texts that a text is made of, one behind the other.
+/// The texts that a text is concatenated from, in order.
 fn pieces<'t>(node: &'t Typed, found: &mut Vec<&'t Typed>) {
     match &node.op {
         Op::Call(Function::Concat, texts) => texts.iter().for_each(|text| pieces(text, found)),
@@ -220,14 +220,14 @@ fn pieces<'t>(node: &'t Typed, found: &mut Vec<&'t Typed>) {
     }
 }
 
-/// A number of characters: none for a negative one, and the same on machines of
-/// 32 bits, which a guest is, as on those of 64.
+/// A number of characters: 0 for a negative number, and the same on 32-bit machines, such as a
+/// guest, as on 64-bit ones.
 fn count(number: i64) -> usize {
     number.clamp(0, i64::from(i32::MAX)) as usize
 }
 
-/// A word of a language may change its length, and its form at its end: what is
-/// not ASCII goes by the rules of Unicode.
+/// A word may change its length, and its form at its end: text that is not ASCII follows the
+/// rules of Unicode.
 fn lower(text: &str, out: &mut String) {
     if text.is_ascii() {
         out.extend(text.bytes().map(|byte| char::from(byte.to_ascii_lowercase())));
@@ -248,10 +248,9 @@ impl Checked {
     /// Computes the column.
     ///
     /// # Errors
-    /// A value that has no result, with its row: integer overflow, a text that
-    /// is no number.
+    /// When a value has no result, with its row: integer overflow, a text that is not a number.
     pub fn column(&self, columns: &[Column], rows: usize) -> Result<Column> {
-        let evaluator = Evaluator { columns, rows, asked: None };
+        let evaluator = Evaluator { columns, rows, used: None };
         evaluator.eval(&self.root)?.into_column(self.root.ty, rows, self.root.span)
     }
 
@@ -261,10 +260,10 @@ impl Checked {
     /// As [`Self::column`], and when the expression is not boolean.
     pub fn mask(&self, columns: &[Column], rows: usize) -> Result<BooleanArray> {
         if self.root.ty != Type::Bool {
-            let message = format!("a condition is needed here, and this is {}", self.root.ty);
+            let message = format!("expected a condition, found {}", self.root.ty);
             return Err(ExprError::at(self.root.span, message));
         }
-        let vector = Evaluator { columns, rows, asked: None }.eval(&self.root)?;
+        let vector = Evaluator { columns, rows, used: None }.eval(&self.root)?;
         let values = vector.bool(self.root.span)?;
         Ok(BooleanArray::new(valid_and(values, vector.nulls.as_ref()), None))
     }
@@ -280,21 +279,21 @@ fn valid_and(values: &BooleanBuffer, nulls: Option<&NullBuffer>) -> BooleanBuffe
 struct Evaluator<'a> {
     columns: &'a [Column],
     rows: usize,
-    /// Rows whose result somebody sees. All are computed, but of the others none fails:
-    /// what a condition guards may be wrong where the condition does not hold.
-    asked: Option<BooleanBuffer>,
+    /// The rows whose result is used. All are computed, but the others never fail: what a
+    /// condition guards may be wrong where the condition does not hold.
+    used: Option<BooleanBuffer>,
 }
 
 impl Evaluator<'_> {
-    /// The same, where only these of its rows are asked for.
+    /// The same evaluator, where only these rows are used.
     fn over(&self, rows: &BooleanBuffer) -> Self {
-        let asked = self.asked.as_ref().map_or_else(|| rows.clone(), |asked| asked & rows);
-        Self { asked: Some(asked), ..*self }
+        let used = self.used.as_ref().map_or_else(|| rows.clone(), |used| used & rows);
+        Self { used: Some(used), ..*self }
     }
 
-    /// Whether somebody sees the result of a row that has a value.
-    fn is_asked(&self, row: usize, nulls: Option<&NullBuffer>) -> bool {
-        nulls.is_none_or(|nulls| nulls.is_valid(row)) && self.asked.as_ref().is_none_or(|asked| asked.value(row))
+    /// Whether a row has a value, and its result is used.
+    fn is_used(&self, row: usize, nulls: Option<&NullBuffer>) -> bool {
+        nulls.is_none_or(|nulls| nulls.is_valid(row)) && self.used.as_ref().is_none_or(|used| used.value(row))
     }
 
     fn eval(&self, node: &Typed) -> Result<Vector> {
@@ -362,8 +361,8 @@ impl Evaluator<'_> {
         Vector::new(data, None)
     }
 
-    /// Applies `each`, which has no result for some values; `all` has none for some blocks, and
-    /// is faster.
+    /// Applies `each`, which has no result for some values. `all` is faster, but has no result
+    /// for some blocks.
     fn fitting(
         &self,
         span: Span,
@@ -392,7 +391,7 @@ impl Evaluator<'_> {
         for row in 0..self.rows {
             match f(a.get(row), b.get(row)) {
                 Some(value) => out.push(value),
-                None if !self.is_asked(row, nulls.as_ref()) => out.push(0),
+                None if !self.is_used(row, nulls.as_ref()) => out.push(0),
                 None => {
                     let (a, b) = (a.get(row), b.get(row));
                     let message = format!("the result does not fit 64 bits (values {a} and {b})");
@@ -409,7 +408,7 @@ impl Evaluator<'_> {
         let data = match (&a.data, &b.data) {
             (Data::Int(a), Data::Int(b)) => {
                 if op == Arith::Rem {
-                    // As in SQL: nothing modulo zero is null.
+                    // As in SQL: anything modulo zero is null.
                     let valid = test(self.rows, a, b, |_, b| b != 0);
                     nulls = NullBuffer::union(nulls.as_ref(), Some(&NullBuffer::new(valid)));
                 }
@@ -439,7 +438,7 @@ impl Evaluator<'_> {
             a: &Values<T>,
             b: &Values<T>,
         ) -> BooleanBuffer {
-            // Three loops are enough, of NaN too: each is there for all shapes of both sides.
+            // Three loops are enough, for NaN too: each is compiled for all shapes of both sides.
             match op {
                 Compare::Eq => test(rows, a, b, |a, b| a == b),
                 Compare::Lt => test(rows, a, b, |a, b| a < b),
@@ -472,11 +471,11 @@ impl Evaluator<'_> {
         Ok(Vector::new(Data::Bool(data), NullBuffer::union(a.nulls.as_ref(), b.nulls.as_ref())))
     }
 
-    /// Three-valued: false wins in `and`, true in `or`, else null wins.
+    /// Three-valued logic: false wins in `and`, true in `or`, else null wins.
     fn logic(&self, a: &Typed, b: &Typed, and: bool) -> Result<Vector> {
         let left = self.eval(a)?;
         let x = left.bool(a.span)?;
-        // Where the left side decides alone nobody sees the right one.
+        // Where the left side decides alone, the right one is not used.
         let undecided = if and { x.clone() } else { !x };
         let undecided = match &left.nulls {
             Some(nulls) => &undecided | &!nulls.inner(),
@@ -502,7 +501,7 @@ impl Evaluator<'_> {
         let from = inner.ty;
         let inner = self.eval(inner)?;
         let fail = |row: usize, what: String| {
-            let message = format!("{what} cannot become {to}");
+            let message = format!("{what} cannot be converted to {to}");
             Err(ExprError { row: Some(row), ..ExprError::at(span, message) })
         };
         let data = match (&inner.data, to) {
@@ -528,7 +527,7 @@ impl Evaluator<'_> {
                     // Truncates; 2^63 itself does not fit.
                     if (-TWO_63..TWO_63).contains(&value) {
                         out.push(value as i64);
-                    } else if !self.is_asked(row, inner.nulls.as_ref()) {
+                    } else if !self.is_used(row, inner.nulls.as_ref()) {
                         out.push(0);
                     } else {
                         return fail(row, format!("the value {value}"));
@@ -554,7 +553,7 @@ impl Evaluator<'_> {
             let one = |row| match parse(texts.get(row).trim()) {
                 _ if inner.is_null(row) => Ok(empty),
                 Some(value) => Ok(value),
-                None if of.is_asked(row, None) => Err(row),
+                None if of.is_used(row, None) => Err(row),
                 None => Ok(empty),
             };
             (0..of.rows).map(one).collect()
@@ -607,16 +606,16 @@ impl Evaluator<'_> {
                 Data::Bool(values) => write!(out, "{}", values.value(row)),
                 Data::Text(texts) => out.write_str(texts.get(row)),
             };
-            // A string takes whatever is written to it.
+            // Writing to a string cannot fail.
             written.unwrap_or_default();
         })
     }
 
-    /// A text for each row, written one behind the other.
+    /// A text for each row, written one after the other.
     fn texts(&self, nulls: Option<NullBuffer>, span: Span, write: impl FnMut(usize, &mut String)) -> Result<Vector> {
-        // Of rows that nobody asks for there is none: they may be many, and long.
-        let asked = self.asked.clone().map(NullBuffer::new);
-        let written = NullBuffer::union(nulls.as_ref(), asked.as_ref());
+        // Rows that are not used get no text: they may be many, and long.
+        let used = self.used.clone().map(NullBuffer::new);
+        let written = NullBuffer::union(nulls.as_ref(), used.as_ref());
         let array = texts(self.rows, written.as_ref(), span, write)?;
         Ok(Vector::new(Data::Text(Texts::Many(array)), nulls))
     }
@@ -641,11 +640,11 @@ impl Evaluator<'_> {
         vector.nulls.as_ref().map_or_else(|| constant(true, self.rows), |nulls| nulls.inner().clone())
     }
 
-    /// For each row the value of the first vector whose mask has it; of the last one, which has
-    /// none, if no mask has.
+    /// For each row the value of the first vector whose mask has the row; of the last one,
+    /// which has no mask, if none has it.
     fn choose(&self, values: &[Vector], masks: &[BooleanBuffer], ty: Type, span: Span) -> Result<Vector> {
         let (last, sides) = values.split_last().ok_or_else(|| wrong_kind(span))?;
-        // Backwards: what comes first stays.
+        // Backwards, so that the first match wins.
         let sides = || sides.iter().zip(masks).rev();
         let bits = |of: &dyn Fn(&Vector) -> Result<BooleanBuffer>| {
             sides().try_fold(of(last)?, |all, (side, mask)| Ok(&(&of(side)? & mask) | &(&all & &!mask)))
@@ -702,7 +701,8 @@ impl Evaluator<'_> {
                 let values = first.int(span)?;
                 Ok(Data::Int(self.checked(span, &nulls, values, values, |a, _| a.checked_abs())?))
             }
-            // Not through a pointer: these loops vectorise. What is rounded correctly is so everywhere.
+            // Not through a function pointer, so that these loops vectorise. Correctly rounded
+            // results are the same everywhere.
             F::Abs => Ok(Data::Float(first.float(span)?.map(f64::abs))),
             F::Ceil => Ok(Data::Float(first.float(span)?.map(f64::ceil))),
             F::Floor => Ok(Data::Float(first.float(span)?.map(f64::floor))),
@@ -791,7 +791,7 @@ impl Evaluator<'_> {
                 let mut best = values.slice(self.rows).into_owned();
                 for other in others {
                     for (a, b) in best.iter_mut().zip(other.float(span)?.slice(self.rows).iter()) {
-                        // NaN wins, whichever side it stands on.
+                        // NaN wins on either side.
                         *a = if a.is_nan() | (pick(*a <= *b) & !b.is_nan()) { *a } else { *b };
                     }
                 }
@@ -810,7 +810,7 @@ impl Evaluator<'_> {
         Ok(Vector::new(data, nulls))
     }
 
-    /// The hash of a text modulo a number, without the text where it is made of others.
+    /// The hash of a text modulo a number, without building the text where it is a concatenation.
     fn bucket(&self, text: &Typed, buckets: &Typed, span: Span) -> Result<Vector> {
         let mut found = Vec::new();
         pieces(text, &mut found);
@@ -826,16 +826,16 @@ impl Evaluator<'_> {
         let buckets = self.eval(buckets)?;
         nulls = NullBuffer::union(nulls.as_ref(), buckets.nulls.as_ref());
         let buckets = buckets.int(span)?;
-        let wrong = (0..self.rows).find(|row| buckets.get(*row) <= 0 && self.is_asked(*row, nulls.as_ref()));
+        let wrong = (0..self.rows).find(|row| buckets.get(*row) <= 0 && self.is_used(*row, nulls.as_ref()));
         if let Some(row) = wrong {
-            let message = format!("the number of buckets is {}, and must be positive", buckets.get(row));
+            let message = format!("the number of buckets is {}, but must be positive", buckets.get(row));
             return Err(ExprError { row: Some(row), ..ExprError::at(span, message) });
         }
         let states = Values::Many(states.iter().map(|state| state.cast_signed()).collect::<Vec<_>>().into());
-        let places = zip(&states, buckets, |state, buckets| {
+        let numbers = zip(&states, buckets, |state, buckets| {
             (state.cast_unsigned() % buckets.max(1).cast_unsigned()).cast_signed()
         });
-        Ok(Vector::new(Data::Int(places), nulls))
+        Ok(Vector::new(Data::Int(numbers), nulls))
     }
 
     fn text_call(
@@ -899,7 +899,7 @@ impl Evaluator<'_> {
             for (row, value) in values.iter().enumerate() {
                 match value.checked_mul(scale) {
                     Some(value) => out.push(value),
-                    None if !self.is_asked(row, column.nulls()) => out.push(0),
+                    None if !self.is_used(row, column.nulls()) => out.push(0),
                     None => {
                         let message = "a timestamp does not fit 64 bits of microseconds";
                         return Err(ExprError { row: Some(row), ..ExprError::at(span, message) });
@@ -925,7 +925,7 @@ impl Evaluator<'_> {
                 let large = values
                     .iter()
                     .enumerate()
-                    .find(|(row, value)| i64::try_from(**value).is_err() && self.is_asked(*row, column.nulls()));
+                    .find(|(row, value)| i64::try_from(**value).is_err() && self.is_used(*row, column.nulls()));
                 if let Some((row, value)) = large {
                     let message = format!("{value} does not fit a signed 64-bit integer");
                     return Err(ExprError { row: Some(row), ..ExprError::at(span, message) });

@@ -26,12 +26,12 @@
 //! | time | `year month day hour minute second weekday epoch`, in UTC whatever the zone |
 //! | types | `cast(x as int64)`: boolean, int64, float64, utf8, date32, timestamp |
 //!
-//! From left to right: a value that has no result is a mistake only in rows where it is asked
-//! for. `if(n > 0, bucket(t, n), 0)` and `n > 0 and bucket(t, n) = 3` are as good as they look.
+//! Evaluation is from left to right: a value that has no result is an error only in rows where it
+//! is used. `if(n > 0, bucket(t, n), 0)` and `n > 0 and bucket(t, n) = 3` are therefore safe.
 //!
-//! A computed column is boolean, int64, float64, utf8, date32 or a timestamp in
-//! microseconds. The functions of numbers come from [`math`] and `libm` on every
-//! platform, not from the system: a guest and the host agree to the bit.
+//! A computed column is boolean, int64, float64, utf8, date32 or a timestamp in microseconds.
+//! Numeric functions come from [`math`] and `libm` on every platform, not from the system: a
+//! guest and the host agree to the bit.
 
 mod bounds;
 mod check;
@@ -53,18 +53,18 @@ pub use column::{Column, Values};
 pub use parse::{Expr, parse};
 pub use pieces::Pieces;
 
-/// Something wrong with an expression or with a value it met.
+/// An error in an expression, or in a value that it was applied to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExprError {
     /// What went wrong.
     pub message: String,
-    /// Where in the text, in bytes.
+    /// The span in the text, in bytes.
     pub span: (usize, usize),
     /// The name that was not found.
     pub missing: Option<String>,
-    /// The names there are.
+    /// The names that exist.
     pub candidates: Vec<String>,
-    /// The row whose value it was, when it was a value.
+    /// The row of the value, when the error is about a value.
     pub row: Option<usize>,
 }
 

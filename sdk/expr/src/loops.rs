@@ -1,9 +1,9 @@
-//! Loops over the values of a block that become vectors. They know nothing of expressions, nor of
-//! nulls: what lies in a row without a value is computed too, and nobody sees it.
+//! Loops over the values of a block that vectorise. They know nothing of expressions or nulls:
+//! rows without a value are computed, too, and the results are not used.
 
 use arrow_buffer::BooleanBuffer;
 
-/// What comes of each pair, unless `f` flags one of them: then nothing.
+/// The results of `f` for all pairs; `None` if `f` flags any of them.
 #[inline]
 fn unless_flagged(a: &[i64], b: &[i64], f: impl Fn(i64, i64) -> (i64, u64)) -> Option<Vec<i64>> {
     let mut flags = 0;
@@ -16,16 +16,16 @@ fn unless_flagged(a: &[i64], b: &[i64], f: impl Fn(i64, i64) -> (i64, u64)) -> O
     (flags == 0).then_some(made)
 }
 
-/// The sums, if each fits.
+/// The sums, if all fit.
 pub(crate) fn sums(a: &[i64], b: &[i64]) -> Option<Vec<i64>> {
     unless_flagged(a, b, |a, b| {
         let sum = a.wrapping_add(b);
-        // The sign of neither.
+        // The sum overflows if it has the sign of neither.
         (sum, ((a ^ sum) & (b ^ sum)) as u64 >> 63)
     })
 }
 
-/// The differences, if each fits.
+/// The differences, if all fit.
 pub(crate) fn differences(a: &[i64], b: &[i64]) -> Option<Vec<i64>> {
     unless_flagged(a, b, |a, b| {
         let difference = a.wrapping_sub(b);
@@ -33,22 +33,22 @@ pub(crate) fn differences(a: &[i64], b: &[i64]) -> Option<Vec<i64>> {
     })
 }
 
-/// The products, if all factors fit 32 bits: then each fits.
+/// The products, if all factors fit in 32 bits: then each product fits.
 pub(crate) fn products(a: &[i64], b: &[i64]) -> Option<Vec<i64>> {
     const LEAST: i64 = -(1 << 31);
     let beyond = |factor: i64| factor.wrapping_sub(LEAST) as u64 >> 32;
     unless_flagged(a, b, |a, b| (a.wrapping_mul(b), beyond(a) | beyond(b)))
 }
 
-/// Puts `side` in the place of the values whose bit is set.
+/// Overwrites the values whose bit is set with those of `side`.
 pub(crate) fn overwrite<T: Copy>(values: &mut [T], side: &[T], mask: &BooleanBuffer) {
     for ((values, side), word) in values.chunks_mut(64).zip(side.chunks(64)).zip(mask.bit_chunks().iter_padded()) {
         match word {
             0 => {}
             u64::MAX => values.copy_from_slice(side),
             _ => {
-                for (place, (value, side)) in values.iter_mut().zip(side).enumerate() {
-                    *value = if word >> place & 1 == 1 { *side } else { *value };
+                for (bit, (value, side)) in values.iter_mut().zip(side).enumerate() {
+                    *value = if word >> bit & 1 == 1 { *side } else { *value };
                 }
             }
         }
@@ -61,11 +61,11 @@ mod tests {
 
     use super::*;
 
-    /// Where it gets tight as well as anywhere.
+    /// Numbers near the limits as well as any others.
     fn number() -> impl Strategy<Value = i64> {
         let near = |bound: i64| (-3i64..=3).prop_map(move |by| bound.wrapping_add(by));
         let bounds = [0, i64::MAX, 1 << 31, -(1 << 31), 1 << 32, 1 << 62, -(1 << 62)];
-        (0..bounds.len() + 1, any::<i64>(), near(0)).prop_map(move |(place, any, by)| match bounds.get(place) {
+        (0..bounds.len() + 1, any::<i64>(), near(0)).prop_map(move |(index, any, by)| match bounds.get(index) {
             Some(bound) => bound.wrapping_add(by),
             None => any,
         })
@@ -73,7 +73,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_comes_of_integers_fits_or_nothing_does(pairs in prop::collection::vec((number(), number()), 0..5)) {
+        fn all_results_fit_or_there_are_none(pairs in prop::collection::vec((number(), number()), 0..5)) {
             let (a, b): (Vec<i64>, Vec<i64>) = pairs.iter().copied().unzip();
             let each = |f: fn(i64, i64) -> Option<i64>| pairs.iter().map(|(a, b)| f(*a, *b)).collect::<Option<Vec<_>>>();
             prop_assert_eq!(sums(&a, &b), each(i64::checked_add));
@@ -84,7 +84,7 @@ mod tests {
         }
 
         #[test]
-        fn the_values_of_a_mask_are_put_in_their_places(
+        fn masked_values_are_overwritten(
             bits in prop::collection::vec(prop::bool::weighted(0.5), 0..200),
             from in 0usize..70,
             fill in prop::option::of(any::<bool>()),

@@ -1,8 +1,8 @@
-//! Functions of numbers without a branch and without a call, so that a loop over
-//! them vectorises; the same bits natively and in a guest, since they are made of
-//! additions, multiplications and divisions in a fixed order.
+//! Numeric functions without branches or calls, so that a loop over them vectorises. They give
+//! the same bits natively and in a guest, since they consist of additions, multiplications and
+//! divisions in a fixed order.
 
-/// What `r^0`, `r^1`, … are multiplied with in the Taylor series of `e^r`.
+/// The coefficients of `r^0`, `r^1`, … in the Taylor series of `e^r`.
 pub const EXP_TERMS: [f64; 14] = [
     1.0,
     1.0,
@@ -20,12 +20,12 @@ pub const EXP_TERMS: [f64; 14] = [
     1.605_904_383_682_161_3e-10,
 ];
 
-/// `e^x`, within 2 units in the last place, for `x` up to 709; 0 below -708. No
-/// branch and no call, so that a loop over it vectorises.
+/// `e^x`, within 2 units in the last place, for `x` up to 709; 0 below -708. It has no branch
+/// and no call, so that a loop over it vectorises.
 ///
-/// Reduction by Cody and Waite (Software Manual for the Elementary Functions, 1980)
-/// to `|r| <= ln 2 / 2`, there the Taylor series to the 13th power, whose first
-/// term left out is below 2^-57, by Estrin's scheme: its terms do not wait for each other.
+/// Reduction by Cody and Waite (Software Manual for the Elementary Functions, 1980) to
+/// `|r| <= ln 2 / 2`, then the Taylor series to the 13th power, whose first omitted term is
+/// below 2^-57, by Estrin's scheme, so that its terms do not depend on each other.
 #[inline]
 pub fn exp(x: f64) -> f64 {
     // The upper and the lower part of ln 2: `k` times the first is exact.
@@ -45,21 +45,21 @@ pub fn exp(x: f64) -> f64 {
     if x < -708.0 { 0.0 } else { p * scale }
 }
 
-/// The nearest integer, of two the one further from zero.
+/// The nearest integer; halves are rounded away from zero.
 #[inline]
 pub fn round(x: f64) -> f64 {
-    // The float below one half: with it 0.49999999999999994 stays below 1, and 0.5 comes to it.
+    // The float below one half: with it 0.49999999999999994 stays below 1, and 0.5 reaches it.
     (x + 0.499_999_999_999_999_94f64.copysign(x)).trunc()
 }
 
-/// 1.5 * 2^52: added to a small integer it leaves that in the lower bits.
+/// 1.5 * 2^52: adding it to a small integer leaves that integer in the lower bits.
 const ROUND: f64 = 6_755_399_441_055_744.0;
 
-/// `ln u + correction` for a finite `u > 0` that is no subnormal.
+/// `ln u + correction` for a finite `u > 0` that is not subnormal.
 ///
-/// As in fdlibm's `e_log.c` and `s_log1p.c` (Sun Microsystems, 1993): `u = 2^k m`
-/// with `m` between `sqrt 1/2` and `sqrt 2`, and there a polynomial in
-/// `s = (m - 1) / (m + 1)`, whose error is below 2^-58.45.
+/// As in fdlibm's `e_log.c` and `s_log1p.c` (Sun Microsystems, 1993): `u = 2^k m` with `m`
+/// between `sqrt 1/2` and `sqrt 2`, and then a polynomial in `s = (m - 1) / (m + 1)`, whose
+/// error is below 2^-58.45.
 #[inline]
 fn log_with(u: f64, correction: f64) -> f64 {
     const LN2_HIGH: f64 = 6.931_471_803_691_238e-1;
@@ -82,13 +82,13 @@ fn log_with(u: f64, correction: f64) -> f64 {
     s * (half + (even + odd)) + low - half + f + k * LN2_HIGH
 }
 
-/// Whether [`ln_normal`] of `x` is its logarithm.
+/// Whether [`ln_normal`] gives the logarithm of `x`.
 #[inline]
 pub fn is_normal(x: f64) -> bool {
     (f64::MIN_POSITIVE..f64::INFINITY).contains(&x)
 }
 
-/// As [`ln`], of a finite number above zero that is no subnormal: faster, with the same bits.
+/// As [`ln`], for a finite number above zero that is not subnormal: faster, with the same bits.
 #[inline]
 pub fn ln_normal(x: f64) -> f64 {
     log_with(x, 0.0)
@@ -106,17 +106,17 @@ pub fn ln(x: f64) -> f64 {
     if x < 0.0 { f64::NAN } else { log }
 }
 
-/// Whether [`log1p_plain`] of `x` is its [`log1p`].
+/// Whether [`log1p_plain`] gives the [`log1p`] of `x`.
 #[inline]
 fn is_plain(x: f64) -> bool {
     (x > -1.0) & (x < 9_007_199_254_740_992.0)
 }
 
-/// As [`log1p`], of a number between -1 and 2^53: faster, with the same bits.
+/// As [`log1p`], for a number between -1 and 2^53: faster, with the same bits.
 #[inline]
 fn log1p_plain(x: f64) -> f64 {
     let u = 1.0 + x;
-    // What the sum lost: both differences are exact below 2^53.
+    // The rounding error of the sum: both differences are exact below 2^53.
     let lost = x - (u - 1.0);
     let log = log_with(u, lost / u);
     // The sign of zero, which the sum above loses.
@@ -136,10 +136,11 @@ pub fn log1p(x: f64) -> f64 {
     if x < -1.0 { f64::NAN } else { log }
 }
 
-/// Values that are computed with care if one of them needs it.
+/// The number of values that are computed together: all by the slow path if one of them needs it.
 const TOGETHER: usize = 256;
 
-/// A function of each value, which is `plain` where `is_plain` says so, and costs less there.
+/// Applies a function to each value: `plain`, which costs less, where `is_plain` allows it for
+/// a whole group, else `any`.
 #[inline]
 fn of_each(
     values: &[f64],
@@ -224,21 +225,21 @@ mod tests {
         assert!(round(f64::NAN).is_nan());
     }
 
-    /// Whatever stands beside it, a value has one logarithm.
+    /// The logarithm of a value does not depend on its neighbours.
     #[test]
     fn logarithms_of_many_are_those_of_each() {
         let special = [0.0, -0.0, -1.0, -3.0, f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 5e-324, -5e-324, 1e-310];
         let mut values: Vec<f64> = (0..3 * TOGETHER + 7).map(|i| (i as f64 - 40.0) * 1.37e-2).collect();
         values.extend((0..2 * TOGETHER).map(|i| 1.5f64.powi(i as i32) * 3.1e-3));
-        // Where sums with 1 begin to lose all of it.
+        // Where sums with 1 start to lose all of the 1.
         values.extend((0..40 * TOGETHER).map(|i| (2f64.powf(48.0 + (i % 1283) as f64 / 100.0)).floor()));
-        for place in [0, TOGETHER - 1, TOGETHER, 2 * TOGETHER + 5, values.len() - 1] {
+        for index in [0, TOGETHER - 1, TOGETHER, 2 * TOGETHER + 5, values.len() - 1] {
             for x in special {
-                values[place] = x;
+                values[index] = x;
                 for (many, one) in [(ln_of_each(&values), ln as fn(f64) -> f64), (log1p_of_each(&values), log1p)] {
                     let bits = |x: f64| if x.is_nan() { f64::NAN.to_bits() } else { x.to_bits() };
                     let wrong = many.iter().zip(&values).find(|(log, x)| bits(**log) != bits(one(**x)));
-                    assert_eq!(wrong, None, "{x} at {place}");
+                    assert_eq!(wrong, None, "{x} at {index}");
                 }
             }
         }

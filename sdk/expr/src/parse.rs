@@ -1,14 +1,14 @@
-//! Tokens to a tree.
+//! Parses tokens into a tree.
 
 use crate::ExprError;
 use crate::token::{Spanned, Token, tokens};
 
-/// How deep an expression may nest: guests have small stacks.
-const DEPTH: usize = 200;
+/// The maximum nesting depth of an expression: guests have small stacks.
+const MAX_DEPTH: usize = 200;
 
 pub(crate) type Span = (usize, usize);
 
-/// An expression as written, not yet held against a schema.
+/// An expression as written, not yet checked against a schema.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Expr {
     pub(crate) node: Node,
@@ -63,7 +63,7 @@ pub(crate) enum Node {
 /// Parses an expression.
 ///
 /// # Errors
-/// With the place in the text, when it is none.
+/// When the text is not an expression, with the span in the text.
 pub fn parse(source: &str) -> Result<Expr, ExprError> {
     let mut parser = Parser { tokens: tokens(source)?, next: 0, depth: 0, end: source.len() };
     let expr = parser.or()?;
@@ -71,7 +71,7 @@ pub fn parse(source: &str) -> Result<Expr, ExprError> {
         None => Ok(expr),
         Some((_, span)) => {
             let rest = &source[span.0..span.1];
-            Err(ExprError::at(*span, format!("`{rest}` stands where the expression should end")))
+            Err(ExprError::at(*span, format!("expected the end of the expression, found `{rest}`")))
         }
     }
 }
@@ -126,8 +126,8 @@ impl Parser {
     }
 
     fn nested<T>(&mut self, inner: impl FnOnce(&mut Self) -> Result<T, ExprError>) -> Result<T, ExprError> {
-        if self.depth >= DEPTH {
-            return Err(ExprError::at(self.here(), format!("the expression nests deeper than {DEPTH}")));
+        if self.depth >= MAX_DEPTH {
+            return Err(ExprError::at(self.here(), format!("the expression nests deeper than {MAX_DEPTH}")));
         }
         self.depth += 1;
         let result = inner(self);
@@ -135,14 +135,14 @@ impl Parser {
         result
     }
 
-    /// A chain of one kind of operator must not make a tree deeper than the
-    /// stack of whoever walks it.
+    /// A chain of one kind of operator must not make a tree too deep for the stack of the code
+    /// that walks it.
     fn grow(&self, links: &mut usize) -> Result<(), ExprError> {
         *links += 1;
-        if self.depth + *links > DEPTH {
+        if self.depth + *links > MAX_DEPTH {
             return Err(ExprError::at(
                 self.here(),
-                format!("more than {DEPTH} operators in a row; use `in` or parentheses"),
+                format!("more than {MAX_DEPTH} operators in a row; use `in` or parentheses"),
             ));
         }
         Ok(())
@@ -300,7 +300,7 @@ impl Parser {
     fn primary(&mut self) -> Result<Expr, ExprError> {
         let (start, end) = self.here();
         let Some((token, _)) = self.tokens.get(self.next).cloned() else {
-            return Err(ExprError::at((start, end), "the expression ends where a value should stand"));
+            return Err(ExprError::at((start, end), "expected a value, but the expression ends"));
         };
         self.next += 1;
         let node = match token {
@@ -318,7 +318,7 @@ impl Parser {
                 return Ok(Expr { span: (start, self.tokens[self.next - 1].1.1), ..inner });
             }
             Token::Mark(mark) => {
-                return Err(ExprError::at((start, end), format!("`{mark}` stands where a value should")));
+                return Err(ExprError::at((start, end), format!("expected a value, found `{mark}`")));
             }
             Token::Word(word) => return self.named(start, word),
         };
@@ -355,8 +355,7 @@ impl Parser {
                 Node::Call(lower, args)
             }
             _ if KEYWORDS.contains(&lower.as_str()) => {
-                let message =
-                    format!("`{word}` stands where a value should; a column of that name is written \"{word}\"");
+                let message = format!("expected a value, found `{word}`; a column of that name is written \"{word}\"");
                 return Err(ExprError::at((start, start + word.len()), message));
             }
             _ => Node::Column(word),

@@ -8,28 +8,28 @@ use crate::check::Checked;
 use crate::column::{Column, Values, width};
 use crate::parse::Span;
 
-/// Puts what an expression makes of one block behind what it made of those before.
+/// Appends the result of an expression for one block to those of the blocks before.
 pub struct Pieces {
     data_type: DataType,
     span: Span,
-    /// Of all blocks together.
+    /// The rows of all blocks together.
     rows: usize,
     done: usize,
-    /// Bits, from the first null on.
+    /// Validity bits; `None` until the first null.
     nulls: Option<Vec<u8>>,
     made: Made,
 }
 
 enum Made {
-    /// Bits, or values of one width.
+    /// Bits, or values of a fixed width.
     Bytes(Vec<u8>),
     Variable(Vec<i32>, Vec<u8>),
-    /// The first block was the only one: it stays where it is.
+    /// The first block was the only one: it is not copied.
     Whole(Column),
 }
 
 impl Checked {
-    /// What is made of so many rows, of which there is none yet.
+    /// Starts the result for `rows` rows, without any block yet.
     pub fn pieces(&self, rows: usize) -> Pieces {
         let data_type = self.data_type();
         let made = match &data_type {
@@ -40,7 +40,7 @@ impl Checked {
     }
 }
 
-/// Bits from the first of a byte on.
+/// Appends bits, starting at a byte boundary.
 fn push_bits(all: &mut Vec<u8>, bits: &BooleanBuffer) {
     all.extend_from_slice(&bits.sliced()[..bits.len().div_ceil(8)]);
 }
@@ -49,7 +49,7 @@ impl Pieces {
     /// Adds the next piece. All but the last have a multiple of eight rows.
     ///
     /// # Errors
-    /// When texts become longer than a column can be, or the piece is none of this column.
+    /// When texts become longer than a column can be, or the piece does not belong to this column.
     pub fn push(&mut self, piece: Column) -> Result<(), ExprError> {
         let (done, rows) = (self.done, piece.len());
         if *piece.data_type() != self.data_type || rows > self.rows - done || !done.is_multiple_of(8) {
@@ -87,12 +87,12 @@ impl Pieces {
         Ok(())
     }
 
-    /// The column.
+    /// Returns the column.
     ///
     /// # Errors
     /// When pieces are missing.
     pub fn finish(self) -> Result<Column, ExprError> {
-        let incomplete = ExprError::at(self.span, "a column was made of some of its pieces only");
+        let incomplete = ExprError::at(self.span, "a column has only some of its pieces");
         if self.done < self.rows {
             return Err(incomplete);
         }
@@ -123,12 +123,12 @@ mod tests {
 
     #[test]
     fn pieces_make_the_column_that_they_were_cut_from() {
-        // No null in the first pieces, none but nulls in a later one.
-        let there = |row: usize| row < 16 || (row % 5 != 2 && !(32..40).contains(&row));
+        // No nulls in the first pieces, only nulls in a later one.
+        let is_valid = |row: usize| row < 16 || (row % 5 != 2 && !(32..40).contains(&row));
         for rows in [0, 3, 8, 24, 61] {
-            let floats: Float64Array = (0..rows).map(|row| there(row).then_some(row as f64)).collect();
-            let texts: StringArray = (0..rows).map(|row| there(row).then(|| format!("é{row}"))).collect();
-            let bits: BooleanArray = (0..rows).map(|row| there(row).then_some(row % 3 == 0)).collect();
+            let floats: Float64Array = (0..rows).map(|row| is_valid(row).then_some(row as f64)).collect();
+            let texts: StringArray = (0..rows).map(|row| is_valid(row).then(|| format!("é{row}"))).collect();
+            let bits: BooleanArray = (0..rows).map(|row| is_valid(row).then_some(row % 3 == 0)).collect();
             let full = Float64Array::from(vec![1.5; rows]);
             for (text, whole) in
                 [("x", Column::from(floats)), ("t", texts.into()), ("b", bits.into()), ("x", full.into())]
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_piece_of_the_column_is_refused() {
+    fn a_piece_that_does_not_fit_is_refused() {
         let column = |rows: usize| Column::from(vec![0.5; rows]);
         assert!(pieces("x", 10).push(column(11)).is_err());
         assert!(pieces("x", 10).push(Column::from(vec![1i64; 8])).is_err());

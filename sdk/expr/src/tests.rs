@@ -91,7 +91,7 @@ fn choices_take_the_first_that_holds() {
     assert_eq!(bools("s not between 0 and 5"), vec![Some(true), Some(false), Some(false), Some(true)]);
 }
 
-/// What has no result is a mistake only where somebody asks for it.
+/// A value without a result is an error only in rows where it is used.
 #[test]
 fn a_condition_guards_what_it_excludes() {
     assert_eq!(ints("if(s > 0, bucket('foobar', s), -1)")[1..], [Some(-1), Some(0), Some(-1)]);
@@ -107,11 +107,11 @@ fn a_condition_guards_what_it_excludes() {
     assert_eq!(bools("s > 5 and i + 1 > 0"), [Some(true), Some(false), Some(false), Some(false)]);
     assert_eq!(bools("s <= 5 or i + 1 > 0")[..2], [Some(true), Some(true)]);
     assert_eq!(ints("if(s > 5, if(i > 0, i + 1, 0), 0)"), [Some(2), Some(0), Some(0), Some(0)]);
-    // Texts of rows that nobody asks for are not made: one of these would have 3 GB.
+    // Texts of rows where they are not used are not built: one of these would have 3 GB.
     let long =
         (0..9).fold("replace(t, 'A', 'AAA')".to_owned(), |text, _| format!("replace({text}, 'A', 'AAAAAAAAAA')"));
     assert_eq!(ints(&format!("if(s <> 7, length({long}), -1)")), [Some(-1), Some(0), None, Some(8)]);
-    // Where it is asked for it is one, also behind a condition that is null.
+    // Where it is used it is an error, also after a condition that is null.
     assert_eq!(
         error("if(s < 0, i + 1, 0)"),
         "10..15 row 3: the result does not fit 64 bits (values 9223372036854775807 and 1)"
@@ -149,14 +149,14 @@ fn time_has_calendar_fields_before_and_after_1970() {
 }
 
 #[test]
-fn mistakes_are_shown_where_they_are() {
-    assert_eq!(error("s +"), "3..3: the expression ends where a value should stand");
-    assert_eq!(error("s s"), "2..3: `s` stands where the expression should end");
-    assert_eq!(error("s + t"), "4..5: a number is needed here, and this is text");
-    assert_eq!(error("'a"), "0..2: a ' is opened and never closed");
-    assert_eq!(error("s ? 1"), "2..3: `?` means nothing here");
+fn errors_are_shown_where_they_are() {
+    assert_eq!(error("s +"), "3..3: expected a value, but the expression ends");
+    assert_eq!(error("s s"), "2..3: expected the end of the expression, found `s`");
+    assert_eq!(error("s + t"), "4..5: expected a number, found text");
+    assert_eq!(error("'a"), "0..2: a ' is opened but never closed");
+    assert_eq!(error("s ? 1"), "2..3: unexpected `?`");
     assert_eq!(error("foo(s)"), "0..6: there is no function `foo`");
-    assert_eq!(error("s > 1 > 2"), "6..7: `>` stands where the expression should end");
+    assert_eq!(error("s > 1 > 2"), "6..7: expected the end of the expression, found `>`");
     let (schema, _) = table();
     let unknown = parse("1 < ss").expect("syntax").check(&schema).expect_err("no such column");
     assert_eq!((unknown.missing.as_deref(), unknown.span), (Some("ss"), (4, 6)));
@@ -189,7 +189,7 @@ proptest! {
         prop_assert_eq!(crate::time::days(year, month, day), Some(days));
     }
 
-    /// A pattern against a simple reference.
+    /// Compared with a simple reference.
     #[test]
     fn like_agrees_with_its_definition(pattern in "[ab%_]{0,6}", text in "[ab]{0,6}") {
         fn reference(p: &[u8], t: &[u8]) -> bool {
@@ -207,18 +207,18 @@ proptest! {
 }
 
 #[test]
-fn integer_division_rounds_down_and_buckets_are_those_of_others() {
+fn integer_division_rounds_down_and_buckets_agree_with_other_implementations() {
     assert_eq!(ints("div(s, 2)"), [Some(3), Some(0), Some(1), Some(-1)]);
     assert_eq!(ints("div(7, s)"), [Some(1), None, Some(2), Some(-7)]);
     // The test vector of the algorithm's authors for "foobar".
     assert_eq!(ints("bucket(t, 1)"), [Some(0), Some(0), None, Some(0)]);
     assert_eq!(ints("bucket('foobar', 1000000007)")[0], Some((0x8594_4171_f739_67e8_u64 % 1_000_000_007) as i64));
-    assert!(error("bucket('a', 0)").contains("the number of buckets is 0, and must be positive"));
-    assert!(error("bucket('a')").contains("takes two values, and there are 1"), "{}", error("bucket('a')"));
-    assert!(error("concat()").contains("takes one value or more, and there are 0"), "{}", error("concat()"));
+    assert!(error("bucket('a', 0)").contains("the number of buckets is 0, but must be positive"));
+    assert!(error("bucket('a')").contains("takes two values, not 1"), "{}", error("bucket('a')"));
+    assert!(error("concat()").contains("takes one value or more, not 0"), "{}", error("concat()"));
 }
 
-/// FNV-1a as its authors write it.
+/// FNV-1a as its authors define it.
 fn fnv1a(text: &str) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325;
     for byte in text.bytes() {
@@ -231,8 +231,8 @@ fn fnv1a(text: &str) -> u64 {
 type Row = (String, i64, Option<bool>);
 
 proptest! {
-    /// A text that is made of others has the bucket of the whole, in any number of rows, and none
-    /// where a part of it is missing.
+    /// A concatenated text has the bucket of the whole text, for any number of rows, and none
+    /// where a piece of it is missing.
     #[test]
     fn a_text_and_its_pieces_have_one_bucket(
         rows in prop::collection::vec((prop::option::weighted(0.8, "[a-zé]{0,9}"), prop::option::weighted(0.8, "[a-zé]{0,9}")), 0..14),
@@ -256,7 +256,7 @@ proptest! {
         }
     }
 
-    /// An arm of a choice is as it is over those of its rows alone, its first mistake too.
+    /// An arm of a choice gives the same as over its own rows alone, including its first error.
     #[test]
     fn arms_are_computed_where_they_are_chosen(
         rows in prop::collection::vec(("(1|22|x|)", prop_oneof![Just(i64::MAX), -3i64..4], prop::option::of(any::<bool>())), 1..140),
@@ -289,21 +289,21 @@ proptest! {
                 row.2 == Some(true) && (1..9).contains(&row.1) && row.0 != "x" && !row.0.is_empty()
             }),
         ];
-        for (place, (text, is_arm)) in forms.into_iter().enumerate() {
+        for (form, (text, is_arm)) in forms.into_iter().enumerate() {
             let alone = |row: &Row| match (is_arm(row), row.1) {
-                (false, 9..) if place == 2 => Ok(Some(-row.1)),
+                (false, 9..) if form == 2 => Ok(Some(-row.1)),
                 (is_arm, _) => of(if is_arm { arm } else { other }, std::slice::from_ref(row)).map(|found| found[0]),
             };
             let expected: Vec<Result<Option<i64>, usize>> = rows.iter().map(alone).collect();
             match of(&text, &rows) {
                 Ok(found) => prop_assert_eq!(found.into_iter().map(Ok).collect::<Vec<_>>(), expected),
-                // Of several that fail, the first of the operation that is computed first.
-                Err(row) => prop_assert!(place < 2 && expected[row].is_err()),
+                // If several rows fail, the first row of the operation that is computed first.
+                Err(row) => prop_assert!(form < 2 && expected[row].is_err()),
             }
         }
     }
 
-    /// To divide by a constant is to divide by a column of it.
+    /// Dividing by a constant gives the same as dividing by a column of it.
     #[test]
     fn division_by_a_constant_is_division(
         values in prop::collection::vec(prop_oneof![any::<i64>(), -20i64..20, Just(i64::MIN)], 1..9),
@@ -323,14 +323,14 @@ proptest! {
     }
 }
 
-/// Each value is computed once, however deep it stands.
+/// Each value is computed once, however deeply it is nested.
 #[test]
 fn nested_calls_do_not_multiply() {
     let nested = (0..40).fold("i".to_owned(), |inner, number| format!("nullif({inner}, {})", number + 10));
     assert_eq!(ints(&nested), ints("i"));
 }
 
-/// NaN wins on both sides, and what a guest of 32 bits would cut is clamped.
+/// NaN wins on both sides, and a count that a 32-bit guest would truncate is clamped.
 #[test]
 fn extremes_and_large_counts_are_the_same_everywhere() {
     assert!(floats("greatest(f, 0.0)")[3].unwrap().is_nan() && floats("greatest(0.0, f)")[3].unwrap().is_nan());
@@ -339,7 +339,7 @@ fn extremes_and_large_counts_are_the_same_everywhere() {
 }
 
 #[test]
-fn integers_are_of_64_bits() {
+fn integers_have_64_bits() {
     assert!(crate::parse("-9223372036854775808").is_ok());
     for text in ["9223372036854775808", "- (9223372036854775808)", "99999999999999999999"] {
         let error = crate::parse(text).unwrap_err();

@@ -9,8 +9,8 @@ impl Pattern {
         Self(pattern.chars().collect())
     }
 
-    /// Greedy with one point to come back to: linear in the text times the
-    /// pattern, whatever the pattern.
+    /// Greedy with one point to backtrack to: linear in the text times the pattern, for any
+    /// pattern.
     pub(crate) fn matches(&self, text: &str) -> bool {
         let pattern = &self.0;
         let mut chars = text.chars();

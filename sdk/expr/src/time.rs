@@ -1,10 +1,10 @@
-//! Days and seconds to calendar fields, proleptic Gregorian, no leap seconds.
-//! The algorithms are those of Howard Hinnant's `chrono`-compatible date paper.
+//! Converts days and seconds to calendar fields: proleptic Gregorian, no leap seconds. The
+//! algorithms are those of Howard Hinnant's `chrono`-compatible date paper.
 
-/// Microseconds of a day.
+/// Microseconds per day.
 pub(crate) const DAY_US: i64 = 86_400_000_000;
 
-/// Year, month and day of a day since 1970-01-01.
+/// The year, month and day of a number of days since 1970-01-01.
 pub(crate) fn civil(days: i64) -> (i64, i64, i64) {
     let z = days + 719_468;
     let era = z.div_euclid(146_097);
@@ -16,7 +16,7 @@ pub(crate) fn civil(days: i64) -> (i64, i64, i64) {
     (yoe + era * 400 + i64::from(month <= 2), month, doy - (153 * mp + 2) / 5 + 1)
 }
 
-/// The day since 1970-01-01 of a date, if there is such a date.
+/// The number of days since 1970-01-01 of a date, if the date exists.
 pub(crate) fn days(year: i64, month: i64, day: i64) -> Option<i64> {
     if !(-9_999..=9_999).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
         return None;

@@ -1,4 +1,4 @@
-//! Text to tokens.
+//! Splits text into tokens.
 
 use crate::ExprError;
 
@@ -10,7 +10,7 @@ pub(crate) enum Token {
     Quoted(String),
     Text(String),
     Int(i64),
-    /// 2^63, which is an integer only behind a minus.
+    /// 2^63, which is an integer only after a minus.
     Least,
     Float(f64),
     /// An operator or a punctuation mark.
@@ -30,7 +30,7 @@ pub(crate) fn tokens(source: &str) -> Result<Vec<Spanned>, ExprError> {
         let Some(first) = rest.chars().next() else { return Ok(out) };
         let (token, length) = if first == '\'' || first == '"' {
             let (text, length) = quoted(rest, first)
-                .ok_or_else(|| ExprError::at((start, source.len()), format!("a {first} is opened and never closed")))?;
+                .ok_or_else(|| ExprError::at((start, source.len()), format!("a {first} is opened but never closed")))?;
             (if first == '"' { Token::Quoted(text) } else { Token::Text(text) }, length)
         } else if first.is_ascii_digit() || (first == '.' && rest[1..].starts_with(|c: char| c.is_ascii_digit())) {
             number(rest, start)?
@@ -40,7 +40,7 @@ pub(crate) fn tokens(source: &str) -> Result<Vec<Spanned>, ExprError> {
         } else if let Some(mark) = MARKS.iter().find(|mark| rest.starts_with(**mark)) {
             (Token::Mark(mark), mark.len())
         } else {
-            let message = format!("`{first}` means nothing here");
+            let message = format!("unexpected `{first}`");
             return Err(ExprError::at((start, start + first.len_utf8()), message));
         };
         out.push((token, (start, start + length)));

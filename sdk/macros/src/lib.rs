@@ -52,7 +52,7 @@ fn settings(attributes: &[Attribute]) -> syn::Result<Settings> {
             } else if meta.path.is_ident("max") {
                 &mut settings.max
             } else {
-                return Err(meta.error("a param has `default`, `min` and `max`"));
+                return Err(meta.error("a param can have only `default`, `min` and `max`"));
             };
             *slot = Some(meta.value()?.parse()?);
             Ok(())
@@ -78,9 +78,9 @@ fn expand_params(input: &DeriveInput) -> syn::Result<TokenStream> {
         Data::Struct(data) => match &data.fields {
             Fields::Named(fields) => fields.named.iter().collect(),
             Fields::Unit => Vec::new(),
-            Fields::Unnamed(_) => return Err(syn::Error::new_spanned(input, "params have names")),
+            Fields::Unnamed(_) => return Err(syn::Error::new_spanned(input, "params must have names")),
         },
-        _ => return Err(syn::Error::new_spanned(input, "params are a struct; a choice of words is `Choice`")),
+        _ => return Err(syn::Error::new_spanned(input, "params must be a struct; a choice of words is `Choice`")),
     };
     let mut schemas = Vec::new();
     let mut reads = Vec::new();
@@ -135,10 +135,10 @@ fn kebab(name: &str) -> String {
 fn expand_choice(input: &DeriveInput) -> syn::Result<TokenStream> {
     let name = &input.ident;
     let Data::Enum(data) = &input.data else {
-        return Err(syn::Error::new_spanned(input, "a choice is an enum"));
+        return Err(syn::Error::new_spanned(input, "a choice must be an enum"));
     };
     if let Some(variant) = data.variants.iter().find(|variant| !matches!(variant.fields, Fields::Unit)) {
-        return Err(syn::Error::new_spanned(variant, "the variants of a choice have no fields"));
+        return Err(syn::Error::new_spanned(variant, "the variants of a choice must not have fields"));
     }
     let variants: Vec<_> = data.variants.iter().map(|variant| &variant.ident).collect();
     let words: Vec<_> = variants.iter().map(|variant| kebab(&variant.to_string())).collect();

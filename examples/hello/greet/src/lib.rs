@@ -2,13 +2,13 @@
 
 use millrace_sdk::prelude::*;
 
-/// What can be set.
+/// The params of the step.
 #[derive(Params)]
 pub struct Greet {
     /// The column with the names.
     #[param(default = "name")]
     column: String,
-    /// What to say.
+    /// The greeting.
     #[param(default = "Hello")]
     greeting: String,
 }
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everybody_is_greeted() {
+    fn every_name_is_greeted() {
         let people = table(vec![("name", Arc::new(StringArray::from(vec![Some("Ada"), None])))]);
         let out = Harness::<Greet>::new(json!({ "greeting": "Good day" })).table("input", people).run().unwrap();
         assert_eq!(out.text("output", "greeting"), [Some("Good day, Ada!".to_owned()), None]);
