@@ -3,8 +3,7 @@
 use arrow_array::{BooleanArray, Float64Array, Int64Array};
 use arrow_buffer::ScalarBuffer;
 use arrow_schema::DataType;
-
-use crate::Column;
+use millrace_expr::Column;
 
 /// Calls a macro with the Rust type of the values of a numeric column type.
 macro_rules! with_number {

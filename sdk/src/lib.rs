@@ -70,6 +70,7 @@ pub mod grouped;
 pub mod kernels;
 pub mod key_rows;
 pub mod keys;
+mod mode;
 mod pair;
 pub mod params;
 mod plan;
@@ -90,10 +91,11 @@ pub use error::{Error, Result};
 pub use millrace_expr as expr;
 pub use millrace_expr::Column;
 pub use millrace_sdk_macros::{Choice, Params};
+pub use mode::Mode;
 pub use params::{Params, float_text};
 pub use plan::{Kind, Output, Plan, type_name};
 pub use serde_json as json;
-pub use step::{Entry, Fold, Manifest, Map, Mode, Port, Ports, Rounds, Step, Whole};
+pub use step::{Entry, Fold, Manifest, Map, Port, Ports, Rounds, Step, Whole};
 pub use task::{Kept, Level, Part, Partials, Phase, Reduction, Table, Task};
 
 /// What a step usually needs.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use crate::Error;
+use crate::error::Error;
 
 /// A struct of params, derived with `#[derive(Params)]`.
 pub trait Params: Sized {

@@ -2,7 +2,8 @@
 
 use arrow_schema::{DataType, Field, Schema};
 
-use crate::{Error, Mode, Result};
+use crate::error::{Error, Result};
+use crate::mode::Mode;
 
 /// What a column must be for a step to use it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,19 +1,10 @@
 //! The definition of a step: its ports, its mode, and its entry point in a component.
 
-use crate::{Params, Partials, Plan, Result, Task};
-
-/// How the host may divide the work.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// Each part on its own.
-    Map,
-    /// `partial` for each part, then one `merge`.
-    Fold,
-    /// All parts in order.
-    Whole,
-    /// All parts at once, in guests that exchange numbers.
-    Rounds,
-}
+use crate::error::Result;
+use crate::mode::Mode;
+use crate::params::Params;
+use crate::plan::Plan;
+use crate::task::{Partials, Task};
 
 /// A named input or output.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use arrow_array::{Array, BooleanArray, Float64Array, Int64Array, StringArray, UInt32Array};
 use arrow_schema::Field;
+use millrace_expr::{Checked, Column, ExprError};
 use serde_json::Value;
 
 use crate::column::{f64_array, i64_array};
-use crate::expr::{Checked, ExprError};
-use crate::{Column, Error, Result};
+use crate::error::{Error, Result};
+use crate::plan::type_name;
 
 /// Which function of the step runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -501,6 +502,6 @@ impl<'a> Part<'a> {
 }
 
 fn not(name: &str, found: &Column, needed: &str) -> Error {
-    let found = crate::plan::type_name(found.data_type());
+    let found = type_name(found.data_type());
     Error::new(format!("column `{name}` is {found}, but {needed} is needed")).in_column(name)
 }

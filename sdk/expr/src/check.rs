@@ -7,7 +7,7 @@ use std::fmt;
 
 use arrow_schema::{DataType, Schema, TimeUnit};
 
-use crate::ExprError;
+use crate::error::ExprError;
 use crate::parse::{Arith, Compare, Expr, Literal, Node, Span};
 use crate::text::Pattern;
 use crate::time::{DAY_US, parse_date, parse_timestamp};

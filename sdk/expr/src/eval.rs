@@ -10,9 +10,9 @@ use arrow_array::{BooleanArray, Date32Array, Float64Array, Int64Array, StringArr
 use arrow_buffer::{ArrowNativeType, BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow_schema::{DataType, TimeUnit};
 
-use crate::ExprError;
 use crate::check::{Checked, Function, Op, Type, Typed, days_to_micros};
 use crate::column::{Column, Values as Stored};
+use crate::error::ExprError;
 use crate::hash;
 use crate::loops;
 use crate::math;

@@ -36,6 +36,7 @@
 mod bounds;
 mod check;
 mod column;
+mod error;
 mod eval;
 mod hash;
 mod loops;
@@ -44,53 +45,15 @@ mod parse;
 mod pieces;
 mod text;
 mod time;
-pub use time::{parse_date, parse_timestamp};
 mod token;
 
 pub use bounds::Bound;
 pub use check::{Checked, Type};
 pub use column::{Column, Values};
+pub use error::ExprError;
 pub use parse::{Expr, parse};
 pub use pieces::Pieces;
-
-/// An error in an expression, or in a value that it was applied to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ExprError {
-    /// What went wrong.
-    pub message: String,
-    /// The span in the text, in bytes.
-    pub span: (usize, usize),
-    /// The name that was not found.
-    pub missing: Option<String>,
-    /// The names that exist.
-    pub candidates: Vec<String>,
-    /// The row of the value, when the error is about a value.
-    pub row: Option<usize>,
-}
-
-impl ExprError {
-    fn at(span: (usize, usize), message: impl Into<String>) -> Self {
-        Self { message: message.into(), span, missing: None, candidates: Vec::new(), row: None }
-    }
-
-    fn unknown(span: (usize, usize), what: &str, name: &str, candidates: impl Iterator<Item = String>) -> Self {
-        Self {
-            message: format!("there is no {what} `{name}`"),
-            span,
-            missing: Some(name.to_owned()),
-            candidates: candidates.collect(),
-            row: None,
-        }
-    }
-}
-
-impl std::fmt::Display for ExprError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for ExprError {}
+pub use time::{parse_date, parse_timestamp};
 
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
 //! Parses tokens into a tree.
 
-use crate::ExprError;
+use crate::error::ExprError;
 use crate::token::{Spanned, Token, tokens};
 
 /// The maximum nesting depth of an expression: guests have small stacks.

@@ -3,9 +3,9 @@
 use arrow_buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer};
 use arrow_schema::DataType;
 
-use crate::ExprError;
 use crate::check::Checked;
 use crate::column::{Column, Values, width};
+use crate::error::ExprError;
 use crate::parse::Span;
 
 /// Appends the result of an expression for one block to those of the blocks before.

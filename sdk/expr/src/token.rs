@@ -1,6 +1,6 @@
 //! Splits text into tokens.
 
-use crate::ExprError;
+use crate::error::ExprError;
 
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Token {

@@ -15,7 +15,7 @@ use millrace_types::{
 use millrace_wasm::{Cancel, ComponentError, Engine};
 use serde::{Deserialize, Serialize};
 
-use super::executor::Compute;
+use super::compute::Compute;
 use super::job::{JobResult, Work};
 use crate::chunks::StoreChunks;
 use crate::grants::Granted;

@@ -2,18 +2,16 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_store::Store;
-use millrace_threads::Slots;
-use millrace_types::{ActionRecord, Failure, Produced, TaskOutcome};
-use millrace_wasm::{Cancel, Component, ComponentError, TaskContext};
+use millrace_types::Failure;
+use millrace_wasm::Cancel;
 
 use super::cache::ActionCache;
+use super::compute::Compute;
 use super::exec::{self, EXEC_FAILED, ExecReport};
-use super::job::{JobResult, PreparedTask, Work, now};
-use crate::chunks::StoreChunks;
+use super::job::{JobResult, PreparedTask, Work};
 use crate::components::Components;
 
 /// Computes tasks. Every failure is a result: there is no error besides.
@@ -24,59 +22,6 @@ use crate::components::Components;
 pub(crate) trait TaskExecutor: Send + Sync {
     /// Computes a task and publishes its record, unless another process does so first.
     fn execute(&self, task: PreparedTask) -> JobResult;
-}
-
-/// What computing a task in this process needs besides the task.
-pub(super) struct Compute<'a> {
-    pub(super) store: &'a Store,
-    pub(super) chunks: Arc<StoreChunks>,
-    pub(super) cancel: &'a Cancel,
-    /// A thread holds one while a guest computes.
-    pub(super) slots: Arc<Slots>,
-}
-
-impl Compute<'_> {
-    /// Computes a task and publishes its record. `component` is asked for only if the task has
-    /// to run.
-    pub(super) fn run<'c>(
-        &self,
-        work: Work,
-        component: impl FnOnce() -> Result<&'c Component, ComponentError>,
-    ) -> JobResult {
-        let Work { key, parts, spec, granted, progress, may_hit } = work;
-        let Self { store, chunks, cancel, slots } = self;
-        let _claim = match store.claim(&key, &|| cancel.is_cancelled()) {
-            Ok(Some(claim)) if !cancel.is_cancelled() => claim,
-            Ok(_) => return JobResult::failed(Failure::Cancelled),
-            Err(error) => return JobResult::host(error.to_string()),
-        };
-        if may_hit && let Some(record) = store.lookup(&key) {
-            return JobResult::Found(Box::new(record));
-        }
-        let component = match component() {
-            Ok(component) => component,
-            Err(error) => return JobResult::host(error.to_string()),
-        };
-        let context = TaskContext { chunks: chunks.clone(), cancel, slot: slots.take(), progress };
-        let TaskOutcome { result, metrics, log, cost } = component.run(spec, context);
-        let host = |message: String| Err(Failure::Host { message });
-        let result = match (chunks.wait_checked(), granted.changed(store)) {
-            (Err(error), _) => host(error.to_string()),
-            (Ok(()), Some(name)) => host(format!("the granted folder `{name}` changed while this ran: run again")),
-            (Ok(()), None) => result,
-        };
-        match result {
-            Err(failure) => JobResult::Failed { failure, cost, log },
-            Ok(Produced { outputs, partial }) => {
-                let record = ActionRecord { key, parts, outputs, partial, metrics, log, cost, finished_at: now() };
-                // The objects are stored by now; the record comes last.
-                match store.publish(&record) {
-                    Ok(()) => JobResult::Ran(Box::new(record)),
-                    Err(error) => JobResult::host(error.to_string()),
-                }
-            }
-        }
-    }
 }
 
 /// Computes tasks in this process.

@@ -13,6 +13,7 @@
 //! which tasks end.
 
 mod cache;
+mod compute;
 mod display;
 mod exec;
 mod executor;

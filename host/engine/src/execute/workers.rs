@@ -6,8 +6,9 @@ use std::thread::Scope;
 
 use millrace_threads::{Slots, spawn_helper};
 
+use super::compute::Compute;
 use super::display::{Display, Emit};
-use super::executor::{Compute, LocalExecutor, ProcessExecutor, TaskExecutor};
+use super::executor::{LocalExecutor, ProcessExecutor, TaskExecutor};
 use super::job::{Job, JobResult};
 use super::options::{Executor, Options};
 use super::pool::{Scheduler, WorkerPool};

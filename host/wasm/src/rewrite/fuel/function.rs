@@ -2,12 +2,12 @@
 
 use wasmparser::{BinaryReader, FunctionBody, Operator};
 
+use super::super::binary::{MOST_LOCALS, Malformed, number};
 use super::super::op::{
     CALL, EMPTY, END, GLOBAL_GET, GLOBAL_SET, I32, I64, I64_EXTEND_U, I64_LT_S, I64_SUB, IF, LOCAL_GET, LOCAL_SET,
     LOCAL_TEE, UNREACHABLE,
 };
-use super::super::{MOST_LOCALS, Malformed, number};
-use super::{Declared, FAR, FuelChecks, at_most, constant};
+use super::declared::{Declared, FAR, FuelChecks, at_most, constant};
 
 /// What a function without loops and calls may cost and yet not look at its count, which it
 /// keeps in the global: the one that calls it looks.

@@ -7,7 +7,9 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config as Cases, TestRunner};
 use wasmtime::{Config, Engine, Linker, Module, ResourceLimiter, Store, Val};
 
-use super::{FAR, FuelChecks, LOST, SLICE, TABLE, counted};
+use super::super::op::{CALL, EMPTY, END, LOOP};
+use super::counted;
+use super::declared::{FAR, FuelChecks, LOST, SLICE, TABLE};
 use writer::Writer;
 
 /// What a guest has told.
@@ -267,8 +269,8 @@ fn no_way_of_calling_is_too_long() {
 fn many_blocks_take_no_longer_than_they_are_long() {
     let deep = 300_000;
     let mut body = vec![0];
-    (0..deep).for_each(|_| body.extend([super::LOOP, super::EMPTY, super::CALL, 0]));
-    body.extend(vec![super::END; deep + 1]);
+    (0..deep).for_each(|_| body.extend([LOOP, EMPTY, CALL, 0]));
+    body.extend(vec![END; deep + 1]);
     let mut module = b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x02\x01\0".to_vec();
     let mut code = vec![1];
     super::function_body(&mut code, &body);

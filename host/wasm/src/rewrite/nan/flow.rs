@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 use wasmparser::{BlockType, FrameKind, ModuleArity, Operator, SubType, ValType};
 
-use super::super::Types;
+use super::super::binary::Types;
 use super::graph::{GIVEN, Graph, Id, Places, ZERO};
 use super::ops::{Effect, Lane, effect};
 

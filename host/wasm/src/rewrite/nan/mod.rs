@@ -32,8 +32,10 @@ use std::collections::HashMap;
 
 use wasmparser::{BinaryReader, FunctionBody, Operator, ValType};
 
+use super::binary::{
+    HEAD, MAX_FUNCTION_BYTES, Malformed, Types, body as function_body, locals, number, section, sections,
+};
 use super::op::{LOCAL_GET, LOCAL_TEE};
-use super::{HEAD, MAX_FUNCTION_BYTES, Malformed, Types, body as function_body, locals, number, section, sections};
 use flow::Lost;
 use ops::{Effect, Lane, Shape};
 
