@@ -158,7 +158,7 @@ fn component(engine: &Engine, name: &str) -> Component {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
     let path = root.join("target/components").join(format!("{name}.wasm"));
     let bytes = std::fs::read(&path).unwrap_or_else(|_| panic!("{} is missing: `cargo xtask build`", path.display()));
-    engine.component(bytes, None).expect("a component")
+    engine.component(bytes, None, None).expect("a component")
 }
 
 /// A fresh guest that is asked for a plan.

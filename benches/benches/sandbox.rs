@@ -87,7 +87,7 @@ impl Sandboxed {
         // In a file, for profilers tell functions by it.
         let code = root().join("target/bench-code").join(engine.fingerprint());
         let code = code.join(blake3::hash(&bytes).to_hex().as_str());
-        let component = engine.component(bytes, Some(code)).expect("a component");
+        let component = engine.component(bytes, None, Some(code)).expect("a component");
         let manifest = component.describe().expect("a manifest");
 
         let columns: Vec<ColumnBytes> =

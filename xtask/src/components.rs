@@ -43,6 +43,9 @@ pub fn build() -> Result<PathBuf> {
     }
     for entry in std::fs::read_dir(&folder)? {
         let path = entry?.path();
+        if path.is_dir() {
+            continue;
+        }
         let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
         if !names.contains(&stem) {
             std::fs::remove_file(path)?;

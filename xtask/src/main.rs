@@ -52,9 +52,15 @@ fn main() -> ExitCode {
 }
 
 fn build() -> Result<PathBuf> {
-    components::build()?;
-    run(cargo().args(["build", "--release", "--package", "millrace-cli"]))?;
-    Ok(target().join("release/host"))
+    let components = components::build()?;
+    let host = target().join("release/host");
+    let build = || run(cargo().args(["build", "--release", "--package", "millrace-cli"]));
+    build()?;
+    // The host compiles the steps, and the next one has their code inside: nothing but that
+    // differs, so only what comes after the registry is built again.
+    run(Command::new(&host).arg("precompile").arg(components.join("code")))?;
+    build()?;
+    Ok(host)
 }
 
 fn demo() -> Result<()> {

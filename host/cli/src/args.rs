@@ -38,6 +38,12 @@ pub enum Command {
     Runs(RunsArgs),
     /// Print the JSON Schema of the pipeline file, for editors.
     Schema,
+    /// Compile the standard steps for the build of a host that ships their code.
+    #[command(hide = true)]
+    Precompile {
+        /// Where to write the code.
+        folder: PathBuf,
+    },
     /// Print completions for a shell.
     Completions {
         /// Which shell.

@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         args::Command::Graph(args) => commands::graph::run(&args),
         args::Command::Runs(args) => commands::runs::run(&args),
         args::Command::Schema => commands::schema::run(),
+        args::Command::Precompile { folder } => commands::precompile::run(&folder),
         args::Command::Completions { shell } => commands::completions::run(shell),
     };
     ExitCode::from(code)

@@ -4,9 +4,9 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock};
 
-use millrace_registry::bundled;
+use millrace_registry::{Bundled, bundled};
 use millrace_store::Store;
 use millrace_threads::lock;
 use millrace_types::wire::Kind;
@@ -95,8 +95,10 @@ impl Components {
                 let was_used = || store.is_indexed::<Manifest>(&manifest_name(&bundled.digest));
                 let code = store.compiled_path(engine.fingerprint(), &bundled.digest);
                 // To compile it may be for nothing.
-                if was_used() && code.exists() {
-                    shared.compiled(&bundled.digest).get_or_init(|| engine.component(bundled.bytes, Some(code)));
+                if was_used() && (shipped(bundled).is_some() || code.exists()) {
+                    shared
+                        .compiled(&bundled.digest)
+                        .get_or_init(|| engine.component(bundled.bytes, shipped(bundled), Some(code)));
                 }
             }
         };
@@ -265,7 +267,8 @@ impl Components {
         let compiled = used.compiled.get_or_init(|| {
             let engine = self.engine()?;
             let bytes = self.bytes(used)?;
-            engine.component(bytes, Some(self.store.compiled_path(engine.fingerprint(), &used.digest)))
+            let code = self.store.compiled_path(engine.fingerprint(), &used.digest);
+            engine.component(bytes, shipped_code(&used.digest), Some(code))
         });
         compiled.as_ref().map_err(Clone::clone)
     }
@@ -305,6 +308,18 @@ impl Components {
         }
         Ok(planned)
     }
+}
+
+/// The code that ships with this host for a standard step, if it is of the version that this
+/// host runs.
+fn shipped(bundled: &Bundled) -> Option<&'static [u8]> {
+    static VERSION: LazyLock<String> = LazyLock::new(Engine::shipped_version);
+    bundled.code.filter(|(version, _)| *version == *VERSION).map(|(_, code)| code)
+}
+
+/// The code that ships with this host for a component.
+pub(crate) fn shipped_code(digest: &ComponentDigest) -> Option<&'static [u8]> {
+    bundled().iter().find(|bundled| bundled.digest == *digest).and_then(shipped)
 }
 
 fn new_engine() -> Result<Engine, ComponentError> {

@@ -30,6 +30,7 @@ pub mod history;
 mod integrity;
 mod packs;
 pub mod pipeline;
+pub mod precompile;
 mod remote;
 mod results;
 mod shards;

@@ -11,6 +11,8 @@ pub struct Bundled {
     pub digest: ComponentDigest,
     /// The component.
     pub bytes: &'static [u8],
+    /// Its compiled code, if this program was built with it: the version of the code, and the code.
+    pub code: Option<(&'static str, &'static [u8])>,
 }
 
 include!(concat!(env!("OUT_DIR"), "/bundled.rs"));

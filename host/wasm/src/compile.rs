@@ -10,6 +10,8 @@
 //! user. So it is read only from the store of this user, never from a registry or a remote
 //! store, and only when its digest matches, which proves that it is intact, not that it is
 //! honest. It is mapped, not read: one run needs little of it.
+//!
+//! The code of standard steps ships with the host, as part of the program.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -21,13 +23,30 @@ use wasmtime::component::Component as Compiled;
 use crate::engine::Engine;
 use crate::rewrite::{self, FuelChecks};
 
-/// The code of a component: loaded from beside `path` if it is there, else compiled and kept.
+/// Compiles a component for all processors of this kind, to be part of a host.
+///
+/// # Errors
+/// When it cannot be compiled.
+pub fn precompile(bytes: &[u8]) -> wasmtime::Result<Vec<u8>> {
+    have_threads();
+    let malformed = |_| wasmtime::format_err!("it is malformed");
+    Engine::portable()?.precompile_component(&rewrite::rewritten(bytes, FuelChecks::AtCalls).map_err(malformed)?)
+}
+
+/// The code of a component: `shipped` if this machine can run it, else loaded from beside `path`
+/// if it is there, else compiled and kept.
 pub(crate) fn load_or_compile(
     engine: &Engine,
     bytes: &[u8],
+    shipped: Option<&'static [u8]>,
     path: Option<&Path>,
     checks: FuelChecks,
 ) -> wasmtime::Result<Compiled> {
+    if checks == FuelChecks::AtCalls
+        && let Some(compiled) = shipped.and_then(|code| load_shipped(engine, code))
+    {
+        return Ok(compiled);
+    }
     let Some(path) = path else { return compile(engine, bytes, checks) };
     let path = &match checks {
         FuelChecks::AtCalls => path.to_owned(),
@@ -91,6 +110,14 @@ fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     file.write_all(bytes)?;
     file.persist(path)?;
     Ok(())
+}
+
+#[expect(unsafe_code, reason = "wasmtime cannot check compiled code; see the head of this module")]
+fn load_shipped(engine: &Engine, code: &'static [u8]) -> Option<Compiled> {
+    // SAFETY: `deserialize` must only see bytes that wasmtime serialized. These are part of this
+    // program, as its own code is. Code for another version, configuration or processor is
+    // refused by wasmtime.
+    unsafe { Compiled::deserialize(&engine.inner, code) }.ok()
 }
 
 #[expect(unsafe_code, reason = "wasmtime cannot check compiled code; see the head of this module")]

@@ -58,6 +58,8 @@ impl Code {
 /// What the code is compiled from.
 struct Origin {
     bytes: Cow<'static, [u8]>,
+    /// Code that ships with the host.
+    shipped: Option<&'static [u8]>,
     /// Where compiled code is kept.
     compiled: Option<PathBuf>,
     /// With checks in all loops: compiled when a task needs it.
@@ -65,14 +67,16 @@ struct Origin {
 }
 
 impl Engine {
-    /// Compiles a component, or loads what was compiled before. `compiled` is
-    /// where compiled code is kept, in a folder of this user.
+    /// Compiles a component, or loads what was compiled before: `shipped` is code of
+    /// [`precompile`](crate::precompile) that is part of this program; `compiled` is where
+    /// compiled code is kept, in a folder of this user.
     ///
     /// # Errors
     /// When the bytes are no component of the step world.
     pub fn component(
         &self,
         bytes: impl Into<Cow<'static, [u8]>>,
+        shipped: Option<&'static [u8]>,
         compiled: Option<PathBuf>,
     ) -> Result<Component, ComponentError> {
         let bytes = bytes.into();
@@ -90,14 +94,14 @@ impl Engine {
             true => self.for_composed().map_err(|error| ComponentError::Link { reason: one_line(&error) })?,
             false => self.clone(),
         };
-        let origin = Arc::new(Origin { bytes, compiled, at_loops: OnceLock::new() });
+        let origin = Arc::new(Origin { bytes, shipped, compiled, at_loops: OnceLock::new() });
         let code = engine.code(&origin, FuelChecks::AtCalls)?;
         let has_wasi = engine.has_wasi(code.pre.component());
         Ok(Component { digest, engine, code, has_wasi, origin })
     }
 
     fn code(&self, origin: &Origin, checks: FuelChecks) -> Result<Code, ComponentError> {
-        let code = load_or_compile(self, &origin.bytes, origin.compiled.as_deref(), checks)
+        let code = load_or_compile(self, &origin.bytes, origin.shipped, origin.compiled.as_deref(), checks)
             .map_err(|error| ComponentError::NotAComponent { reason: one_line(&error) })?;
         self.check_world(&code)?;
         let unlinked = |error: wasmtime::Error| ComponentError::Link { reason: one_line(&error) };

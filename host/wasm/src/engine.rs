@@ -117,9 +117,64 @@ impl Engine {
         Ok(Self { inner, linker, fingerprint, guests, counts, composed: Arc::default() })
     }
 
+    /// Identifies the code that [`precompile`](crate::precompile) makes, as far as wasmtime does
+    /// not check it: its own version, the configuration and the features of the processor are
+    /// checked when the code is loaded.
+    pub fn shipped_version() -> String {
+        format!("wasmtime-48-{}-{}", std::env::consts::ARCH, rewrite::VERSION)
+    }
+
+    /// An engine that compiles for all processors of this kind, not for this one: on x86-64
+    /// those of x86-64-v3, since a guest without FMA instructions would be many times slower.
+    pub(crate) fn portable() -> wasmtime::Result<wasmtime::Engine> {
+        let mut config = config(false);
+        config.allocation_strategy(pool());
+        config.target(&host_triple())?;
+        portable_features(&mut config);
+        wasmtime::Engine::new(&config)
+    }
+
     /// Identifies the code that this engine makes: another version, target or configuration has
     /// another fingerprint.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
+    }
+}
+
+/// The triple of this host, in the form that wasmtime parses.
+fn host_triple() -> String {
+    let arch = std::env::consts::ARCH;
+    match std::env::consts::OS {
+        "macos" => format!("{arch}-apple-darwin"),
+        "windows" => format!("{arch}-pc-windows-msvc"),
+        os => format!("{arch}-unknown-{os}-gnu"),
+    }
+}
+
+/// Enables the features of x86-64-v3 that Cranelift knows; other kinds of processors have what
+/// is needed in their base.
+#[expect(unsafe_code, reason = "wasmtime cannot check flags that are set by name")]
+fn portable_features(config: &mut Config) {
+    if cfg!(target_arch = "x86_64") {
+        for feature in [
+            "has_sse3",
+            "has_ssse3",
+            "has_cmpxchg16b",
+            "has_sse41",
+            "has_sse42",
+            "has_popcnt",
+            "has_avx",
+            "has_avx2",
+            "has_fma",
+            "has_bmi1",
+            "has_bmi2",
+            "has_lzcnt",
+        ] {
+            // SAFETY: code for a processor with these features is run only after wasmtime has
+            // checked, as it loads the code, that this processor has them.
+            unsafe {
+                config.cranelift_flag_enable(feature);
+            }
+        }
     }
 }

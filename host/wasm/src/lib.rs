@@ -33,6 +33,7 @@ mod wasi;
 mod world;
 
 pub use cancel::Cancel;
+pub use compile::precompile;
 pub use component::Component;
 pub use context::{Progress, TaskContext};
 pub use engine::{Engine, MAX_JOBS};

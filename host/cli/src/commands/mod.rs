@@ -4,6 +4,7 @@ pub mod completions;
 pub mod exec;
 pub mod graph;
 pub mod plan;
+pub mod precompile;
 pub mod run;
 pub mod runs;
 pub mod schema;

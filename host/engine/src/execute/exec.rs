@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::compute::Compute;
 use super::job::{JobResult, Work};
 use crate::chunks::StoreChunks;
+use crate::components::shipped_code;
 use crate::grants::Granted;
 
 /// A task that any process can run.
@@ -133,7 +134,7 @@ pub fn exec(store: &Store, key: &ActionKey, again: bool, cancel: &Cancel) -> Res
     }
     let engine = Engine::new().map_err(|error| ComponentError::Link { reason: format!("{error:#}") })?;
     let compiled = store.compiled_path(engine.fingerprint(), &digest);
-    let component = engine.component(bytes.to_vec(), Some(compiled))?;
+    let component = engine.component(bytes.to_vec(), shipped_code(&digest), Some(compiled))?;
     let work = Work { key: *key, parts, spec, granted: Arc::new(granted), progress: None, may_hit: !again };
     let chunks = StoreChunks::shared(store);
     let compute = Compute { store, chunks, cancel, slots: Slots::new(store.threads()) };
