@@ -120,7 +120,8 @@ fn after_the_first_failure_nothing_more_begins_and_what_runs_is_kept() {
 [steps.mapped]
 uses = "path:evil.wasm"
 input = "rows"
-params = { attack = "takes long" }
+params = { attack = "takes longer" }
+limits = { fuel = "50G", time = "100s" }
 [steps.model]
 uses = "std:train-logistic"
 input = "rows"
