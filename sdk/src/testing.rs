@@ -492,7 +492,7 @@ impl Backend for TestTask<'_> {
     }
 
     fn column(&self, name: &str, column: Column) -> Result<()> {
-        let array = ArrayRef::try_from(column).map_err(Error::new)?;
+        let array = ArrayRef::try_from(column)?;
         match &mut self.open.borrow_mut().0 {
             Some(open) => open.columns.push((name.to_owned(), array)),
             None => return Err(Error::new("a column was emitted outside of a part")),
@@ -585,6 +585,6 @@ impl TableBackend for TestTable<'_> {
     fn column(&self, part: usize, column: usize, rows: Range<usize>) -> Result<Column> {
         let name = self.fields()[column].name().clone();
         let array = self.all[part].column_by_name(&name).ok_or_else(|| Error::new("no such column"))?;
-        Column::try_from(&*array.slice(rows.start, rows.len())).map_err(Error::new)
+        Ok(Column::try_from(&*array.slice(rows.start, rows.len()))?)
     }
 }

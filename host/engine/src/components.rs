@@ -70,6 +70,17 @@ impl Record for BuiltPlugin {
     }
 }
 
+/// Why a crate does not give a component.
+#[derive(Debug, thiserror::Error)]
+enum PluginError {
+    #[error("cannot read the plugin `{}`: {error}", folder.display())]
+    Read { folder: PathBuf, error: std::io::Error },
+    #[error(transparent)]
+    Build(#[from] millrace_plugin::BuildError),
+    #[error(transparent)]
+    Store(#[from] millrace_store::StoreError),
+}
+
 type Planned = Result<StepPlan, Vec<Problem>>;
 
 impl Shared {
@@ -206,7 +217,7 @@ impl Components {
         let meta = std::fs::metadata(path)
             .map_err(|error| fail(format!("there is no component at `{}`: {error}", path.display())))?;
         if meta.is_dir() {
-            return self.plugin(path).map_err(fail);
+            return self.plugin(path).map_err(|error| fail(error.to_string()));
         }
         if meta.len() > bounds::COMPONENT_BYTES {
             let most = bounds::COMPONENT_BYTES;
@@ -221,27 +232,26 @@ impl Components {
     }
 
     /// A crate: built when its sources are not those of the last build.
-    fn plugin(&self, folder: &Path) -> Result<(ComponentDigest, Bytes), String> {
-        let io = |error: std::io::Error| format!("cannot read the plugin `{}`: {error}", folder.display());
+    fn plugin(&self, folder: &Path) -> Result<(ComponentDigest, Bytes), PluginError> {
+        let io = |error: std::io::Error| PluginError::Read { folder: folder.to_owned(), error };
         let absolute = folder.canonicalize().map_err(io)?;
         let digest_of = |file: &Path| {
-            let digest = self.store.source_digest(file).map_err(|error| error.to_string())?;
-            Ok::<_, String>((ComponentDigest::from_bytes(*digest.as_bytes()), Bytes::File(file.to_owned())))
+            let digest = self.store.source_digest(file)?;
+            Ok::<_, PluginError>((ComponentDigest::from_bytes(*digest.as_bytes()), Bytes::File(file.to_owned())))
         };
         if let Some(file) = self.built(&absolute) {
             return digest_of(&file);
         }
         let began = std::time::SystemTime::now();
-        let millrace_plugin::Built { component: bytes, read } =
-            millrace_plugin::build(&absolute).map_err(|error| error.to_string())?;
-        let blob = self.store.put_blob(&bytes).map_err(|error| error.to_string())?;
+        let millrace_plugin::Built { component: bytes, read } = millrace_plugin::build(&absolute)?;
+        let blob = self.store.put_blob(&bytes)?;
         let file = self.store.blob_file(&blob.digest);
         // Building writes a lock file, which is a source.
         let stamp = millrace_plugin::stamp(&absolute).and_then(|stamp| stamp.with(&read)).map_err(io)?;
         if !stamp.is_newer_than(began) {
             let name = plugin_name(&absolute);
             let built = BuiltPlugin { stamp, file };
-            self.store.put_record(&name, &built).map_err(|error| error.to_string())?;
+            self.store.put_record(&name, &built)?;
         }
         let digest = ComponentDigest::from_bytes(*blob.digest.as_bytes());
         Ok((digest, Bytes::Owned(bytes.into())))

@@ -46,15 +46,20 @@ pub enum BuildError {
     },
 }
 
+/// Why a module cannot be encoded as a component.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct EncodeError(String);
+
 /// Encodes a core module that contains the world as a component.
 ///
 /// # Errors
 /// When the bytes are not such a module.
-pub fn component_of(module: &[u8]) -> Result<Vec<u8>, String> {
-    let module = crate::names::shorten(module).map_err(|error| error.to_string())?;
+pub fn component_of(module: &[u8]) -> Result<Vec<u8>, EncodeError> {
+    let module = crate::names::shorten(module).map_err(|error| EncodeError(error.to_string()))?;
     let encode =
         || wit_component::ComponentEncoder::default().debug_names(false).validate(true).module(&module)?.encode();
-    encode().map_err(|error| format!("{error:#}"))
+    encode().map_err(|error| EncodeError(format!("{error:#}")))
 }
 
 fn metadata(folder: &Path) -> Result<serde_json::Value, BuildError> {
@@ -120,7 +125,8 @@ pub fn build(folder: &Path) -> Result<Built, BuildError> {
     // Next to it, cargo writes a list of the files that it was made from.
     let list = std::fs::read_to_string(module.with_extension("d")).unwrap_or_default();
     let bytes = std::fs::read(&module).map_err(|source| BuildError::Io { path: module, source })?;
-    let component = component_of(&bytes).map_err(|reason| BuildError::Encode { path: folder.to_owned(), reason })?;
+    let component = component_of(&bytes)
+        .map_err(|error| BuildError::Encode { path: folder.to_owned(), reason: error.to_string() })?;
     Ok(Built { component, read: read_by_compiler(&list) })
 }
 

@@ -9,6 +9,6 @@ mod names;
 mod stamp;
 mod toolchain;
 
-pub use build::{BuildError, Built, build, component_of};
+pub use build::{BuildError, Built, EncodeError, build, component_of};
 pub use stamp::{SourceStamp, stamp};
 pub use toolchain::{Toolchain, ToolchainError, Wanted};

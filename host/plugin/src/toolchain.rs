@@ -68,6 +68,22 @@ fn is_recent(version: &str) -> bool {
     !version.starts_with("rustc 1.") || minor.is_none_or(|minor| minor >= OLDEST)
 }
 
+/// What one kind of toolchain lacks.
+#[derive(Debug, thiserror::Error)]
+enum Missing {
+    #[error("there is no `rustc`")]
+    Rustc,
+    #[error("`rustc` does not have the target; `rustup target add {TARGET}`")]
+    Target,
+    #[error("`/usr/bin/rustc` is {version}, but 1.{OLDEST} is needed; {INSTALL}")]
+    Older { version: String },
+    #[error("missing {0}; {INSTALL}")]
+    Packages(String),
+}
+
+/// How to get Debian's packages.
+const INSTALL: &str = "`apt-get install --no-install-recommends cargo-web rustc-web rust-web-src lld-22`";
+
 impl Toolchain {
     /// Finds an installed toolchain. `MILLRACE_TOOLCHAIN=rustup|debian` chooses one.
     ///
@@ -95,12 +111,12 @@ impl Toolchain {
         Err(ToolchainError { missing })
     }
 
-    fn rustup() -> Result<Self, String> {
+    fn rustup() -> Result<Self, Missing> {
         let rustc = std::env::var_os("RUSTC").map_or_else(|| PathBuf::from("rustc"), PathBuf::from);
-        let sysroot = output(Command::new(&rustc).args(["--print", "sysroot"])).ok_or("there is no `rustc`")?;
+        let sysroot = output(Command::new(&rustc).args(["--print", "sysroot"])).ok_or(Missing::Rustc)?;
         let library = Path::new(&sysroot).join("lib/rustlib").join(TARGET).join("lib");
         if !library.is_dir() {
-            return Err(format!("`rustc` does not have the target; `rustup target add {TARGET}`"));
+            return Err(Missing::Target);
         }
         let cargo = std::env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from);
         Ok(Self::Rustup { cargo })
@@ -108,7 +124,7 @@ impl Toolchain {
 
     /// The packages put their programs into `/usr/bin`, which comes after rustup's folder in
     /// most `PATH`s, so they are called with their folder.
-    fn debian() -> Result<Self, String> {
+    fn debian() -> Result<Self, Missing> {
         let existing = |path: &str| Some(PathBuf::from(path)).filter(|path| path.is_file());
         let cargo = existing("/usr/bin/cargo");
         let rustc = existing("/usr/bin/rustc");
@@ -124,15 +140,14 @@ impl Toolchain {
             (linker.is_some(), "lld-22 or lld-19"),
         ];
         missing.extend(found.iter().filter(|(found, _)| !found).map(|(_, package)| *package));
-        let install = "`apt-get install --no-install-recommends cargo-web rustc-web rust-web-src lld-22`";
         if let Some(version) = ask(&["--version"])
             && !is_recent(&version)
         {
-            return Err(format!("`/usr/bin/rustc` is {version}, but 1.{OLDEST} is needed; {install}"));
+            return Err(Missing::Older { version });
         }
         match (cargo, rustc, linker) {
             (Some(cargo), Some(rustc), Some(linker)) if missing.is_empty() => Ok(Self::Debian { cargo, rustc, linker }),
-            _ => Err(format!("missing {}; {install}", missing.join(", "))),
+            _ => Err(Missing::Packages(missing.join(", "))),
         }
     }
 
@@ -211,7 +226,10 @@ mod tests {
                     assert!(command.contains("wasm32-unknown-unknown"), "{command}");
                     assert_eq!(command.contains("build-std"), matches!(found, Toolchain::Debian { .. }));
                 }
-                Err(what) => assert!(what.contains(word) || what.contains("there is no `rustc`"), "{what}"),
+                Err(what) => {
+                    let what = what.to_string();
+                    assert!(what.contains(word) || what.contains("there is no `rustc`"), "{what}");
+                }
             }
         }
     }

@@ -277,12 +277,12 @@ const END_OF_STREAM: usize = 8;
 /// The footer's length and the magic word.
 const TAIL: usize = 4 + MAGIC.len();
 
-fn seal(header: &[u8], body: usize, footer: &[u8]) -> [u8; 32] {
+fn seal(header: &[u8], body: usize, footer: &[u8]) -> blake3::Hash {
     let mut hasher = blake3::Hasher::new_derive_key("millrace 2026-11 frame of a pack");
     for piece in [header, footer] {
         hasher.update(&(piece.len() as u64).to_le_bytes()).update(piece);
     }
-    *hasher.update(&(body as u64).to_le_bytes()).finalize().as_bytes()
+    hasher.update(&(body as u64).to_le_bytes()).finalize()
 }
 
 /// Whether everything of a file but its columns is as it was written. What a reader of
@@ -297,7 +297,7 @@ fn is_sealed(file: &[u8]) -> bool {
         let body = rest.len().checked_sub(END_OF_STREAM)?.checked_sub(header)?;
         let end_of_stream = [CONTINUATION, [0; 4]].concat();
         let stands = tail[4..] == *MAGIC && rest[header + body..] == end_of_stream;
-        Some(stands && sealed[8..] == seal(&rest[..header], body, footer))
+        Some(stands && sealed[8..] == *seal(&rest[..header], body, footer).as_bytes())
     };
     check() == Some(true)
 }
@@ -321,7 +321,7 @@ fn footer(fields: &[Field], block: ipc::Block, header: &[u8], body: usize) -> Ve
     out.extend_from_slice(&CONTINUATION);
     out.extend_from_slice(&[0; 4]);
     out.extend_from_slice(&(header.len() as u64).to_le_bytes());
-    out.extend_from_slice(&seal(header, body, footer));
+    out.extend_from_slice(seal(header, body, footer).as_bytes());
     out.extend_from_slice(footer);
     out.extend_from_slice(&(footer.len() as i32).to_le_bytes());
     out.extend_from_slice(MAGIC);

@@ -28,7 +28,7 @@ pub use digest::{
 };
 pub use json::CanonicalJson;
 pub use limits::{ByteSize, DeclaredLimits, Fuel, Limits};
-pub use name::{ColumnName, PortName, StepName};
+pub use name::{ColumnName, NameError, PortName, StepName};
 pub use object::ObjectRef;
 pub use outcome::{Failure, Produced, TaskOutcome};
 pub use record::{Record, Reference};

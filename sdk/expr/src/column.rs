@@ -9,7 +9,7 @@ use arrow_array::{
 };
 use arrow_buffer::{ArrowNativeType, BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow_data::ArrayData;
-use arrow_schema::DataType;
+use arrow_schema::{ArrowError, DataType};
 
 /// The values of a column.
 #[derive(Debug, Clone)]
@@ -224,13 +224,25 @@ impl From<Vec<f64>> for Column {
     }
 }
 
+/// A type that a column cannot have, or an array that is not consistent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ColumnTypeError(pub DataType);
+
+impl std::fmt::Display for ColumnTypeError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "a column cannot be of type {}", self.0)
+    }
+}
+
+impl std::error::Error for ColumnTypeError {}
+
 /// Converts any array whose type a column can have. For the host and for tests: it supports
 /// every Arrow type.
 impl TryFrom<&dyn Array> for Column {
-    type Error = String;
+    type Error = ColumnTypeError;
 
-    fn try_from(array: &dyn Array) -> Result<Self, String> {
-        let unfit = || format!("a column cannot be of type {}", array.data_type());
+    fn try_from(array: &dyn Array) -> Result<Self, ColumnTypeError> {
+        let unfit = || ColumnTypeError(array.data_type().clone());
         let data = array.to_data();
         let (len, from) = (data.len(), data.offset());
         let buffer = |index: usize| data.buffers().get(index).cloned().ok_or_else(unfit);
@@ -255,15 +267,15 @@ impl TryFrom<&dyn Array> for Column {
 
 /// For the host and for tests: it supports every Arrow type.
 impl TryFrom<Column> for ArrayRef {
-    type Error = String;
+    type Error = ArrowError;
 
-    fn try_from(column: Column) -> Result<Self, String> {
+    fn try_from(column: Column) -> Result<Self, ArrowError> {
         let builder = ArrayData::builder(column.data_type).len(column.len).nulls(column.nulls);
         let builder = match column.values {
             Values::Bits(bits) => builder.add_buffer(bits.sliced()),
             Values::Fixed(bytes) => builder.add_buffer(bytes),
             Values::Variable(offsets, bytes) => builder.add_buffer(offsets.into_inner().into_inner()).add_buffer(bytes),
         };
-        builder.align_buffers(true).build().map(make_array).map_err(|error| error.to_string())
+        builder.align_buffers(true).build().map(make_array)
     }
 }

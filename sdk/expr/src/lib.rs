@@ -49,7 +49,7 @@ mod token;
 
 pub use bounds::Bound;
 pub use check::{Checked, Type};
-pub use column::{Column, Values};
+pub use column::{Column, ColumnTypeError, Values};
 pub use error::ExprError;
 pub use parse::{Expr, parse};
 pub use pieces::Pieces;

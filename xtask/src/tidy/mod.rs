@@ -83,6 +83,20 @@ pub fn check() -> Result<()> {
     bail!("not tidy:\n  {}", wrong.join("\n  "))
 }
 
+/// Reports types that do not say what their values are: digests as bytes, errors as text.
+fn bare_types(path: &Path, text: &str, wrong: &mut Vec<String>) {
+    let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+    for (line, number) in code.lines().zip(1..).filter(|(line, _)| !line.trim_start().starts_with("//")) {
+        let mut report = |what: &str| wrong.push(format!("{}:{number}: {what}", path.display()));
+        if line.contains(concat!("[u8;", " 32]")) {
+            report("32 bytes without a name: use or add a type of `types/src/digest.rs`");
+        }
+        if line.split("Result<").skip(1).any(|rest| rest.contains(concat!(", ", "String>"))) {
+            report("an error that is a text: give it a type");
+        }
+    }
+}
+
 fn files(folder: &Path, wrong: &mut Vec<String>) -> Result<()> {
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
@@ -104,6 +118,10 @@ fn files(folder: &Path, wrong: &mut Vec<String>) -> Result<()> {
                 "{}: more than {LINES} lines, and its head does not say `Long because …`",
                 path.display()
             ));
+        }
+        let is_test = path.components().any(|part| part.as_os_str() == "tests") || name.ends_with("tests.rs");
+        if !is_test && !path.ends_with("types/src/digest.rs") {
+            bare_types(&path, &text, wrong);
         }
         if !text.starts_with("//!") && !path.ends_with("tests.rs") && !name.ends_with("tests.rs") {
             wrong.push(format!("{}: no purpose at its head", path.display()));

@@ -75,7 +75,7 @@ impl Builder<'_> {
             for (text, span) in [Some(&mut source.path), source.filter.as_mut()].into_iter().flatten() {
                 match scope.text(text) {
                     Ok(filled) => *text = filled,
-                    Err(message) => self.errors.push(Diagnostic::new(message).at(span, "here")),
+                    Err(error) => self.errors.push(Diagnostic::new(error.to_string()).at(span, "here")),
                 }
             }
         }

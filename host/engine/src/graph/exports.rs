@@ -77,9 +77,9 @@ impl Builder<'_> {
                         }
                         out.push(NodeExport { path, item, span: export.span.clone() });
                     }
-                    Err(message) => {
-                        self.errors.push(Diagnostic::new(message).at(&export.span, "in the path of this export"))
-                    }
+                    Err(message) => self
+                        .errors
+                        .push(Diagnostic::new(message.to_string()).at(&export.span, "in the path of this export")),
                 }
             }
         }

@@ -81,8 +81,8 @@ impl Builder<'_> {
                 let Some(port) = self.input_port(step, used, port.as_ref(), span) else { continue };
                 let text = match scope.text(text) {
                     Ok(text) => text,
-                    Err(message) => {
-                        self.errors.push(Diagnostic::new(message).at(span, "here"));
+                    Err(error) => {
+                        self.errors.push(Diagnostic::new(error.to_string()).at(span, "here"));
                         continue;
                     }
                 };

@@ -109,9 +109,42 @@ impl Pipeline {
     }
 }
 
+/// Why a value is not one for a param.
+#[derive(Debug, thiserror::Error)]
+enum ValueError {
+    #[error("expected a value of type {0}")]
+    Type(String),
+    #[error("expected at least {0}")]
+    Min(f64),
+    #[error("expected at most {0}")]
+    Max(f64),
+}
+
+/// Why a `${…}` cannot be substituted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SubstitutionError {
+    /// It names neither params nor a matrix.
+    #[error("`${{{name}}}` names neither `params.…` nor `matrix.…`")]
+    Space {
+        /// The name.
+        name: String,
+    },
+    /// There is no such name.
+    #[error("there is no `{name}`{near}")]
+    Unknown {
+        /// The name.
+        name: String,
+        /// The nearest name, as a question, or nothing.
+        near: String,
+    },
+    /// A brace is open.
+    #[error("a `${{` is opened but never closed")]
+    Open,
+}
+
 impl Param {
     /// The value, if it is one for this param.
-    fn check(&self, value: &Value) -> Result<Value, String> {
+    fn check(&self, value: &Value) -> Result<Value, ValueError> {
         let implied = self.default.as_ref().map(|default| match default {
             Value::Number(number) if number.is_f64() => "float",
             Value::Number(_) => "int",
@@ -136,14 +169,14 @@ impl Param {
             _ => true,
         };
         if !fits {
-            return Err(format!("it is of type {ty}"));
+            return Err(ValueError::Type(ty.to_owned()));
         }
         if let Some(number) = value.as_f64() {
-            if self.min.is_some_and(|min| number < min) {
-                return Err(format!("it is at least {}", self.min.unwrap_or_default()));
+            if let Some(min) = self.min.filter(|min| number < *min) {
+                return Err(ValueError::Min(min));
             }
-            if self.max.is_some_and(|max| number > max) {
-                return Err(format!("it is at most {}", self.max.unwrap_or_default()));
+            if let Some(max) = self.max.filter(|max| number > *max) {
+                return Err(ValueError::Max(max));
             }
         }
         Ok(value)
@@ -151,25 +184,25 @@ impl Param {
 }
 
 impl Scope {
-    fn get(&self, name: &str) -> Result<&Value, String> {
+    fn get(&self, name: &str) -> Result<&Value, SubstitutionError> {
         let (space, key) = name.split_once('.').unwrap_or(("", name));
         let map = match space {
             "params" => &self.params,
             "matrix" => &self.matrix,
-            _ => return Err(format!("`${{{name}}}` names neither `params.…` nor `matrix.…`")),
+            _ => return Err(SubstitutionError::Space { name: name.to_owned() }),
         };
         map.get(key).ok_or_else(|| {
             let near = nearest(key, map.keys().map(String::as_str));
             let near = near.map_or(String::new(), |near| format!("; did you mean `${{{space}.{near}}}`?"));
-            format!("there is no `{name}`{near}")
+            SubstitutionError::Unknown { name: name.to_owned(), near }
         })
     }
 
-    /// A text with every `${…}` in it put in.
+    /// A text with every `${…}` in it substituted.
     ///
     /// # Errors
-    /// A name that is not there.
-    pub fn text(&self, text: &str) -> Result<String, String> {
+    /// When a name does not exist.
+    pub fn text(&self, text: &str) -> Result<String, SubstitutionError> {
         match self.value(text)? {
             Value::String(text) => Ok(text),
             other => Ok(other.to_string()),
@@ -177,7 +210,7 @@ impl Scope {
     }
 
     /// A text that is exactly one `${…}` keeps the type of what it names.
-    fn value(&self, text: &str) -> Result<Value, String> {
+    fn value(&self, text: &str) -> Result<Value, SubstitutionError> {
         let inner = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'));
         if let Some(name) = inner.filter(|name| !name.contains("${")) {
             return self.get(name.trim()).cloned();
@@ -186,7 +219,7 @@ impl Scope {
         let mut rest = text;
         while let Some((before, after)) = rest.split_once("${") {
             out.push_str(before);
-            let (name, after) = after.split_once('}').ok_or("a `${` is opened and never closed")?;
+            let (name, after) = after.split_once('}').ok_or(SubstitutionError::Open)?;
             match self.get(name.trim())? {
                 Value::String(text) => out.push_str(text),
                 other => out.push_str(&other.to_string()),
@@ -201,8 +234,8 @@ impl Scope {
 /// Puts `${…}` in everywhere. Errors come with the path they are at.
 pub fn substitute(value: &Value, scope: &Scope, path: &str, errors: &mut Vec<(String, String)>) -> Value {
     match value {
-        Value::String(text) if text.contains("${") => scope.value(text).unwrap_or_else(|message| {
-            errors.push((path.to_owned(), message));
+        Value::String(text) if text.contains("${") => scope.value(text).unwrap_or_else(|error| {
+            errors.push((path.to_owned(), error.to_string()));
             Value::Null
         }),
         Value::Array(items) => {

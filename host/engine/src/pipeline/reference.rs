@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use millrace_types::{PortName, StepName};
+use millrace_types::{NameError, PortName, StepName};
 use serde_json::Value;
 
 /// Which instances of a matrix step.
@@ -30,38 +30,52 @@ pub struct Reference {
     pub pick: Pick,
 }
 
+/// Why a text is not a reference.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReferenceError {
+    /// A bracket is open.
+    #[error("a `[` is opened but never closed")]
+    Open,
+    /// A name is not valid.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// A condition on the matrix is not valid.
+    #[error("`{0}` is not `name=value`")]
+    Pair(String),
+}
+
 impl Reference {
     /// Reads a reference.
     ///
     /// # Errors
-    /// What is wrong with it, in words.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    /// When the text is not a reference.
+    pub fn parse(text: &str) -> Result<Self, ReferenceError> {
         let text = text.trim();
         let (path, pick) = match text.split_once('[') {
             None => (text, Pick::Each),
             Some((path, rest)) => {
-                let inner = rest.strip_suffix(']').ok_or("a `[` is opened and never closed")?.trim();
+                let inner = rest.strip_suffix(']').ok_or(ReferenceError::Open)?.trim();
                 (path.trim(), pick(inner)?)
             }
         };
         let (name, port) = match path.split_once('.') {
-            Some((name, port)) => (name, Some(PortName::new(port).map_err(|error| error.to_string())?)),
+            Some((name, port)) => (name, Some(PortName::new(port)?)),
             None => (path, None),
         };
-        Ok(Self { name: StepName::new(name).map_err(|error| error.to_string())?, port, pick })
+        Ok(Self { name: StepName::new(name)?, port, pick })
     }
 }
 
-fn pick(inner: &str) -> Result<Pick, String> {
+fn pick(inner: &str) -> Result<Pick, ReferenceError> {
     if inner == "*" {
         return Ok(Pick::All);
     }
     if !inner.contains('=') {
-        return StepName::new(inner).map(Pick::Chosen).map_err(|error| error.to_string());
+        return Ok(Pick::Chosen(StepName::new(inner)?));
     }
     let mut wanted = BTreeMap::new();
     for pair in inner.split(',') {
-        let (name, value) = pair.split_once('=').ok_or_else(|| format!("`{pair}` is not `name=value`"))?;
+        let (name, value) = pair.split_once('=').ok_or_else(|| ReferenceError::Pair(pair.to_owned()))?;
         wanted.insert(name.trim().to_owned(), scalar(value.trim()));
     }
     Ok(Pick::Where(wanted))

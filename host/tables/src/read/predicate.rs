@@ -123,8 +123,8 @@ pub(super) fn apply(
     let fail = |error| ReadError::Filter { path: path.to_owned(), error };
     let condition = millrace_expr::parse(text).and_then(|expr| expr.check(&schema)).map_err(fail)?;
     let inputs = condition.columns().iter().filter_map(|name| plain.get(schema.index_of(name).ok()?)?.as_ref());
-    let inputs: Result<Vec<Column>, String> = inputs.map(|array| Column::try_from(&**array)).collect();
-    let inputs = inputs.map_err(|error| ReadError::content(path, None, error))?;
+    let inputs: Result<Vec<Column>, _> = inputs.map(|array| Column::try_from(&**array)).collect();
+    let inputs = inputs.map_err(|error| ReadError::content(path, None, error.to_string()))?;
     let mask = condition.mask(&inputs, rows).map_err(fail)?;
     if mask.true_count() == rows {
         return Ok(Batch { rows, schema, arrays: plain });

@@ -139,8 +139,7 @@ impl Guest for Evil {
             // Two billion of fuel in a loop that calls nothing, and a good end.
             "takes long" | "takes longer" => {
                 let turns = if attack == "takes long" { 250_000_000u64 } else { 1_500_000_000 };
-                let last =
-                    (0..opaque(turns)).fold(opaque(1u64), |x, i| (x ^ i).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+                let last = (0..opaque(turns)).fold(opaque(1u64), |x, i| (x ^ i).wrapping_mul(0x9e37_79b9_7f4a_7c15));
                 task.log(wit::Level::Info, &format!("came to {last}"));
                 begin();
                 good_n();

@@ -167,7 +167,7 @@ impl Groups<'_> {
                 let unpack = |name: &String| -> Result<Column, ArrowError> {
                     let array = batch.column_by_name(name).ok_or_else(|| ArrowError::SchemaError(name.clone()))?;
                     let array = ::arrow::compute::cast(array, &predicate::wanted(&options, name, array.data_type()))?;
-                    Column::try_from(&*array).map_err(ArrowError::SchemaError)
+                    Column::try_from(&*array).map_err(|error| ArrowError::SchemaError(error.to_string()))
                 };
                 let inputs = condition.columns().iter().map(unpack).collect::<Result<Vec<_>, _>>()?;
                 condition.mask(&inputs, batch.num_rows()).map_err(|error| {
