@@ -24,6 +24,7 @@ mod key;
 mod ledger;
 mod nearby;
 mod needs;
+mod node_end;
 mod nodes;
 mod options;
 mod outputs;

@@ -13,7 +13,7 @@ use super::display::Emit;
 use super::hits::Hits;
 use super::job::{Job, JobResult};
 use super::key::{self, TaskInputs};
-use super::ledger::{Ending, Ledger, TaskName};
+use super::ledger::{Ending, Ledger};
 use super::nodes::{Nodes, Progress};
 use super::options::{Loaded, Options, RunMode};
 use super::planner::Planner;
@@ -31,17 +31,17 @@ pub(super) struct Run<'a> {
     pub(super) options: &'a Options,
     pub(super) loaded: &'a Loaded,
     pub(super) graph: &'a Graph,
-    planner: Planner<'a>,
+    pub(super) planner: Planner<'a>,
     pub(super) nodes: Nodes<'a>,
-    schedule: Schedule,
+    pub(super) schedule: Schedule,
     pub(super) ledger: Ledger<'a>,
     /// The nodes that read the outputs of a node.
-    dependents: Vec<Vec<usize>>,
+    pub(super) dependents: Vec<Vec<usize>>,
     pub(super) hits: Hits<'a>,
     /// Nodes to look at again.
-    dirty: VecDeque<usize>,
-    tasks: Vec<Task>,
-    stopping: bool,
+    pub(super) dirty: VecDeque<usize>,
+    pub(super) tasks: Vec<Task>,
+    pub(super) stopping: bool,
 }
 
 impl<'a> Run<'a> {
@@ -193,15 +193,6 @@ impl<'a> Run<'a> {
         self.schedule.add(Candidate { key, urgency, memory: node.limits.memory.0 });
     }
 
-    /// In a plan: a task that would run, so that nodes behind it are unknown.
-    fn would_run(&mut self, id: TaskId, reason: MissReason) {
-        let node = self.tasks[id].node;
-        self.nodes.states[node].progress = Progress::Blocked;
-        let name = self.tasks[id].name(self.graph);
-        self.ledger.ended(name, Status::WouldRun, Ending { reason: Some(reason), ..Ending::default() });
-        self.notify_dependents(node);
-    }
-
     /// Assembles the outputs of a record and adds them to those of the node.
     fn apply(&mut self, id: TaskId, record: &ActionRecord) -> Result<(), Misfit> {
         let task = &self.tasks[id];
@@ -267,7 +258,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn finish_task(&mut self, id: TaskId, status: Status, ending: Ending) {
+    pub(super) fn finish_task(&mut self, id: TaskId, status: Status, ending: Ending) {
         let node = self.tasks[id].node;
         let name = self.tasks[id].name(self.graph);
         self.ledger.ended(name, status, ending);
@@ -280,47 +271,5 @@ impl<'a> Run<'a> {
         }
         // A part that exists can be worked on, whatever happens to the others.
         self.notify_dependents(node);
-    }
-
-    fn notify_dependents(&mut self, index: usize) {
-        self.dirty.extend(self.dependents[index].iter().copied());
-    }
-
-    fn done(&mut self, index: usize) {
-        if self.nodes.states[index].progress != Progress::Open {
-            return;
-        }
-        self.nodes.states[index].complete();
-        let blob = self.nodes.states[index].blobs().next();
-        if let Some(bytes) = self.hits.selection(index, blob) {
-            self.nodes.selections.insert(index, &bytes);
-        }
-        self.notify_dependents(index);
-    }
-
-    fn refuse(&mut self, index: usize, problems: Vec<crate::Diagnostic>) {
-        self.nodes.states[index].progress = Progress::Failed;
-        self.ledger.refused(self.node_name(index), problems);
-        self.stopping |= self.options.fail_fast;
-        self.notify_dependents(index);
-    }
-
-    fn skip(&mut self, index: usize) {
-        self.end_node(index, Progress::Skipped, Status::Skipped);
-    }
-
-    fn mark_unknown(&mut self, index: usize) {
-        self.end_node(index, Progress::Blocked, Status::Unknown);
-    }
-
-    /// Ends a node of which no task was made.
-    fn end_node(&mut self, index: usize, progress: Progress, status: Status) {
-        self.nodes.states[index].progress = progress;
-        self.ledger.ended(self.node_name(index), status, Ending::default());
-        self.notify_dependents(index);
-    }
-
-    fn node_name(&self, index: usize) -> TaskName<'a> {
-        TaskName { index, node: &self.graph.nodes[index], part: None, phase: Phase::Whole, key: None }
     }
 }
