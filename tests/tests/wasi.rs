@@ -156,3 +156,34 @@ fn a_guest_with_wasi_stays_within_its_bounds() {
     let run = sandbox.run(&[]);
     assert_eq!(run.ran(), 1);
 }
+
+/// The value of a granted variable may be a secret.
+#[test]
+fn a_stored_task_does_not_have_the_values_of_its_variables() {
+    let sandbox = sandbox(r#"grants = { env = ["MILLRACE_TEST_B", "MILLRACE_TEST_A"] }"#);
+    let run = |arguments: &[&str], value: &str| {
+        let mut command = sandbox.command(arguments);
+        let output = command.env("MILLRACE_TEST_A", value).env("MILLRACE_TEST_B", "two").output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let events = |text: &str| text.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<Value>>();
+    let local = events(&run(&["run", "--json", "--store", "local"], "a-secret-value").1);
+    let process = events(&run(&["run", "--json", "--store", "process", "--executor", "process"], "a-secret-value").1);
+    let outputs = |events: &[Value]| events.last().unwrap()["outputs"].clone();
+    assert_eq!(outputs(&process), outputs(&local));
+    let finished = process.iter().find(|event| event["event"] == "task-finished").unwrap();
+    let key = finished["key"].as_str().unwrap();
+    let mut stored = 0;
+    for shard in std::fs::read_dir(sandbox.path("process/tasks")).unwrap() {
+        for file in std::fs::read_dir(shard.unwrap().path()).unwrap() {
+            let bytes = std::fs::read(file.unwrap().path()).unwrap();
+            assert!(!bytes.windows(14).any(|window| window == b"a-secret-value"));
+            stored += 1;
+        }
+    }
+    assert_eq!(stored, 1);
+    let exec = ["exec", key, "--again", "--store", "process"];
+    let (code, _, said) = run(&exec, "another value");
+    assert!(code == Some(2) && said.contains("`MILLRACE_TEST_A` does not have the value"), "{said}");
+    assert_eq!(run(&exec, "a-secret-value").0, Some(0));
+}

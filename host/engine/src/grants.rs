@@ -3,6 +3,7 @@
 //! A component with WASI can see all of a folder that it is granted, so all of it is in
 //! the key of its tasks: names, bytes, and where links point.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use millrace_store::{Store, StoreError};
@@ -48,8 +49,7 @@ impl Granted {
         for (name, span) in &step.grants.env {
             // That there is none is something to see, too.
             let value = std::env::var_os(name);
-            let bytes = value.as_ref().map(|value| value.as_encoded_bytes());
-            let digest = blake3::hash(&postcard::to_allocvec(&bytes).unwrap_or_default());
+            let digest = digest_of_variable(value.as_deref());
             match value.map(std::ffi::OsString::into_string) {
                 Some(Ok(value)) => found.grants.env.push((name.clone(), value)),
                 Some(Err(_)) => {
@@ -58,7 +58,7 @@ impl Granted {
                 }
                 None => {}
             }
-            found.digests.push((format!("env:{name}"), digest.into()));
+            found.digests.push((format!("env:{name}"), digest));
         }
         for (name, span) in &step.grants.read {
             let folder = step.folder.join(name);
@@ -74,6 +74,8 @@ impl Granted {
             }
         }
         found.digests.sort();
+        // The key does not cover the order in which the pipeline names variables.
+        found.grants.env.sort();
         if errors.is_empty() { Ok(found) } else { Err(errors) }
     }
 
@@ -89,6 +91,28 @@ impl Granted {
         };
         self.grants.read.iter().find(|grant| !is_same(grant)).map(|(name, _)| name.as_str())
     }
+}
+
+/// The digest of the value of a variable, or of there being none.
+fn digest_of_variable(value: Option<&OsStr>) -> BlobDigest {
+    let bytes = value.map(OsStr::as_encoded_bytes);
+    blake3::hash(&postcard::to_allocvec(&bytes).unwrap_or_default()).into()
+}
+
+/// The granted variables of a task, from the environment of this process.
+///
+/// # Errors
+/// The name of a variable whose value is not that of its digest.
+pub(crate) fn variables(digests: &[(String, BlobDigest)]) -> Result<Vec<(String, String)>, &str> {
+    let mut found = Vec::new();
+    for (name, digest) in digests.iter().filter_map(|(name, digest)| Some((name.strip_prefix("env:")?, digest))) {
+        let value = std::env::var_os(name);
+        if digest_of_variable(value.as_deref()) != *digest {
+            return Err(name);
+        }
+        found.extend(value.and_then(|value| Some((name.to_owned(), value.into_string().ok()?))));
+    }
+    Ok(found)
 }
 
 /// The name of a folder without the slash at its end.

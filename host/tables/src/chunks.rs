@@ -1,5 +1,5 @@
-//! Where columns and blobs come from and where they go: the contract between whoever runs a
-//! guest or reads a file, and whatever keeps the bytes.
+//! The source and the destination of columns and blobs: the contract between the code that runs
+//! a guest or reads a file, and the code that stores the bytes.
 //!
 //! Two implementations: the engine's, over the store, and [`MemoryChunks`], over memory.
 

@@ -19,7 +19,7 @@ use super::compute::Compute;
 use super::job::{JobResult, Work};
 use crate::chunks::StoreChunks;
 use crate::components::shipped_code;
-use crate::grants::Granted;
+use crate::grants::{Granted, variables};
 
 /// A task that any process can run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,6 +73,9 @@ pub enum ExecError {
     /// A granted folder is not what it was when the task was made.
     #[error("the granted folder `{0}` is not what it was when the task was made")]
     Granted(String),
+    /// A granted variable does not have the value that the key of the task covers.
+    #[error("the granted variable `{0}` does not have the value that it had when the task was made")]
+    Variable(String),
 }
 
 /// The task ran.
@@ -108,7 +111,10 @@ pub struct ExecReport {
 /// When it cannot be stored.
 pub(super) fn prepare(store: &Store, work: &Work, component: &[u8]) -> Result<(), StoreError> {
     let component = store.put_blob(component)?;
-    store.put_record(&work.key, &TaskFile { component, parts: work.parts.clone(), spec: work.spec.clone() })
+    let mut spec = work.spec.clone();
+    // A granted variable may be a secret: its value is never stored, nor uploaded.
+    spec.grants.env.clear();
+    store.put_record(&work.key, &TaskFile { component, parts: work.parts.clone(), spec })
 }
 
 /// Runs a task from its record, and publishes its action record. With `again` it runs even if
@@ -118,10 +124,11 @@ pub(super) fn prepare(store: &Store, work: &Work, component: &[u8]) -> Result<()
 /// When it cannot be begun. A task that fails is no error: the report says so.
 pub fn exec(store: &Store, key: &ActionKey, again: bool, cancel: &Cancel) -> Result<ExecReport, ExecError> {
     let file = store.record::<TaskFile>(key).ok_or(ExecError::NoTask(*key))?;
-    let TaskFile { component, parts, spec } = file;
+    let TaskFile { component, parts, mut spec } = file;
     if parts.key() != *key || spec.key != *key {
         return Err(ExecError::Key(*key));
     }
+    spec.grants.env = variables(&parts.grants).map_err(|name| ExecError::Variable(name.to_owned()))?;
     let granted = Granted { grants: spec.grants.clone(), digests: parts.grants.clone() };
     if let Some(name) = granted.changed(store) {
         return Err(ExecError::Granted(name.to_owned()));
