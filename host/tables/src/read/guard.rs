@@ -10,7 +10,7 @@ thread_local! {
     static GUARDED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether this thread is inside [`guarded`]: a panic hook need not print a panic that
+/// Whether this thread is inside `guarded`: a panic hook need not print a panic that
 /// becomes an error.
 pub fn is_guarded() -> bool {
     GUARDED.get()

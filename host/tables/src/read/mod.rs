@@ -1,4 +1,4 @@
-//! Files to parts: one module for each format, behind the trait [`reader::Reader`].
+//! Files to parts: one module for each format, behind the trait `reader::Reader`.
 //!
 //! A reader yields parts with one schema. Parts follow from the content alone (a row group or
 //! batch, a piece of a large one, or a number of rows of text), so that the same bytes give
