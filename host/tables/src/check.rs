@@ -1,7 +1,7 @@
-//! From a guest's claims to a column.
+//! Checks what a guest claims about a column.
 //!
-//! A guest says that some bytes are a column. Nothing of it is believed: this
-//! is the only way from [`Unchecked`] to a [`ColumnBytes`] that is stored.
+//! A guest claims that some bytes are a column. No claim is trusted: this is the only way from
+//! [`Unchecked`] to a [`ColumnBytes`] that is stored.
 
 use std::borrow::Cow;
 
@@ -9,12 +9,12 @@ use millrace_types::{DataType, bounds};
 
 use crate::column::{ColumnBytes, ColumnRef, clear_unused_bits};
 
-/// A column as a guest describes it; the slices may lie in its memory.
+/// A column as a guest describes it; the slices may be in its memory.
 #[derive(Debug, Clone, Copy)]
 pub struct Unchecked<'a> {
-    /// Values, as it says.
+    /// The claimed number of values.
     pub rows: u64,
-    /// Nulls, as it says.
+    /// The claimed number of nulls.
     pub null_count: u64,
     /// A bit for each value.
     pub validity: Option<&'a [u8]>,
@@ -24,61 +24,61 @@ pub struct Unchecked<'a> {
     pub values: &'a [u8],
 }
 
-/// Which claim is not true.
+/// A claim that is not true.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ClaimError {
     /// More rows than a part can have.
     #[error("it has {rows} rows, and a part has at most {}", bounds::PART_ROWS)]
     Rows {
-        /// As claimed.
+        /// The claimed number.
         rows: u64,
     },
-    /// A buffer of another size than rows and type ask for.
+    /// A buffer of another size than rows and type require.
     #[error("its {buffer} buffer has {found} bytes, and {rows} rows of {data_type} need {expected}")]
     Size {
         /// `validity`, `offsets` or `values`.
         buffer: &'static str,
-        /// As claimed.
+        /// The claimed number of rows.
         rows: u64,
-        /// Of the column.
+        /// The type of the column.
         data_type: DataType,
-        /// Bytes that are there.
+        /// The size of the buffer, in bytes.
         found: usize,
-        /// Bytes that are needed.
+        /// The required size, in bytes.
         expected: u64,
     },
-    /// Offsets where there must be none, or none where there must be.
+    /// An offsets buffer for a type without one, or none for a type with one.
     #[error("a column of {data_type} has {} offsets buffer", if *.expected { "an" } else { "no" })]
     Offsets {
-        /// Of the column.
+        /// The type of the column.
         data_type: DataType,
-        /// Whether there must be offsets.
+        /// Whether the type has offsets.
         expected: bool,
     },
-    /// The number of nulls is not that of unset bits.
+    /// A number of nulls other than that of the unset bits.
     #[error("it claims {claimed} nulls, and its validity buffer has {found}")]
     NullCount {
-        /// As claimed.
+        /// The claimed number.
         claimed: u64,
-        /// As counted.
+        /// The number of unset bits.
         found: u64,
     },
-    /// Nulls where the schema has none.
-    #[error("it has {nulls} nulls, and its schema says that it has none")]
+    /// Nulls in a column that is not nullable.
+    #[error("it has {nulls} nulls, and its schema allows none")]
     NotNullable {
-        /// As counted.
+        /// The number of nulls.
         nulls: u64,
     },
-    /// An offset that goes back, or beyond the values.
+    /// An offset that is less than the one before it, or beyond the values.
     #[error("offset {index} is {offset}, after {before}, and there are {bytes} bytes of values")]
     OffsetOrder {
-        /// Which offset.
+        /// The index of the offset.
         index: usize,
         /// Its value.
         offset: i32,
         /// The one before it.
         before: i32,
-        /// Bytes of values.
+        /// The size of the values, in bytes.
         bytes: usize,
     },
     /// Text that is not UTF-8.
@@ -87,28 +87,28 @@ pub enum ClaimError {
         /// Counted from 0.
         row: usize,
     },
-    /// An index beyond the rows that there are.
+    /// An index beyond the rows.
     #[error("row {row} has index {index}, and there are {rows} rows")]
     Index {
         /// Counted from 0.
         row: usize,
         /// The index.
         index: u32,
-        /// Rows that can be taken.
+        /// The number of rows that can be taken.
         rows: u64,
     },
 }
 
 impl<'a> Unchecked<'a> {
-    /// The column, if all that the guest says of it is true.
+    /// The column, if every claim is true.
     ///
     /// # Errors
-    /// The first claim that is not.
+    /// The first claim that is not true.
     pub fn check(&self, data_type: &DataType, nullable: bool) -> Result<ColumnBytes, ClaimError> {
         self.check_in_place(data_type, nullable).map(|column| column.to_column())
     }
 
-    /// The column where the guest has it, under the same conditions.
+    /// The column without a copy, in the memory of the guest, under the same conditions.
     ///
     /// # Errors
     /// The first claim that is not true.
@@ -189,7 +189,7 @@ pub(crate) fn read_u32(bytes: &[u8], index: usize) -> u32 {
     u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
-/// The bits, those behind the last row zero.
+/// The bits, with those after the last row zero.
 fn clean_bits(bits: &[u8], rows: usize) -> Cow<'_, [u8]> {
     match (bits.last(), rows % 8) {
         (Some(last), used @ 1..) if last >> used != 0 => {
@@ -219,8 +219,8 @@ fn check_offsets(offsets: &[u8], bytes: usize) -> Result<(), ClaimError> {
     Ok(())
 }
 
-/// The whole is checked at once, which is fast; then only that no value starts
-/// inside a character.
+/// Validates all values in one call, which is fast, and then only that no value starts inside a
+/// character.
 fn check_utf8(offsets: &[u8], values: &[u8]) -> Result<(), ClaimError> {
     let rows = offsets.len() / 4 - 1;
     let row_of = |at: usize| (0..rows).find(|row| read_u32(offsets, row + 1) as usize > at).unwrap_or(0);
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn each_false_claim_is_named() {
+    fn each_false_claim_is_reported() {
         let error = |result: Result<ColumnBytes, ClaimError>| result.unwrap_err().to_string();
         let fixed = |rows, null_count, validity, values| {
             Unchecked { rows, null_count, validity, offsets: None, values }.check(&DataType::Int32, false)
@@ -255,7 +255,7 @@ mod tests {
         );
         assert_eq!(error(fixed(2, 1, None, &[0; 8])), "it claims 1 nulls, and its validity buffer has 0");
         assert_eq!(error(fixed(2, 0, Some(&[1]), &[0; 8])), "it claims 0 nulls, and its validity buffer has 1");
-        assert_eq!(error(fixed(2, 1, Some(&[1]), &[0; 8])), "it has 1 nulls, and its schema says that it has none");
+        assert_eq!(error(fixed(2, 1, Some(&[1]), &[0; 8])), "it has 1 nulls, and its schema allows none");
         assert_eq!(error(utf8(2, &[0, 3, 2], b"abc")), "offset 2 is 2, after 3, and there are 3 bytes of values");
         assert_eq!(error(utf8(1, &[0, 4], b"abc")), "offset 1 is 4, after 0, and there are 3 bytes of values");
         assert_eq!(error(utf8(1, &[-1, 3], b"abc")), "offset 0 is -1, after 0, and there are 3 bytes of values");
@@ -274,9 +274,9 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever a guest claims: an error, or a column that Arrow accepts too.
+        /// Any claim is an error, or gives a column that Arrow accepts too.
         #[test]
-        fn what_is_accepted_is_valid_for_arrow(
+        fn accepted_columns_are_valid_for_arrow(
             rows in 0u64..6,
             null_count in 0u64..4,
             validity in prop::option::of(prop::collection::vec(any::<u8>(), 0..2)),

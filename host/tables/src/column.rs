@@ -1,8 +1,8 @@
 //! A column as Arrow buffers, in one normal form.
 //!
-//! Normal form: no validity when there are no nulls, offsets from 0, buffers of
-//! exactly the needed size, unused bits of the last byte zero. So the digest is
-//! one of content: how a column was sliced or built does not show in it.
+//! Normal form: no validity buffer when there are no nulls, offsets from 0, buffers of exactly
+//! the needed size, unused bits of the last byte zero. So the digest depends on the content
+//! alone, not on how a column was sliced or built.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -17,7 +17,7 @@ use millrace_types::{ColumnDigest, ColumnName, DataType, Field, Schema, TimeUnit
 /// A column that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ColumnError {
-    /// An Arrow type that has no counterpart here.
+    /// An Arrow type without a counterpart here.
     #[error("type {0} is not supported; leave it out with `columns`")]
     Type(String),
     /// Buffers that contradict each other.
@@ -36,23 +36,23 @@ pub struct ColumnBytes {
     pub(crate) values: Bytes,
 }
 
-/// Some rows of a column, where they lie: as a guest is given them.
+/// Some rows of a column, without a copy: what a guest receives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Block {
-    /// How many they are.
+    /// The number of rows.
     pub rows: usize,
-    /// Nulls among them.
+    /// The number of nulls among them.
     pub null_count: usize,
-    /// A bit for each, when there are nulls.
+    /// A bit for each row, when there are nulls.
     pub validity: Option<Bytes>,
-    /// `rows + 1` 32-bit integers, for types of variable size: counted from the first of them.
+    /// `rows + 1` 32-bit integers, for types of variable size: relative to the first of them.
     pub offsets: Option<Bytes>,
     /// The values.
     pub values: Bytes,
 }
 
 impl Block {
-    /// Bytes of its buffers.
+    /// The size of its buffers, in bytes.
     pub fn bytes(&self) -> u64 {
         bytes_of(self.validity.as_ref(), self.offsets.as_ref(), &self.values)
     }
@@ -63,8 +63,8 @@ fn bytes_of(validity: Option<&Bytes>, offsets: Option<&Bytes>, values: &Bytes) -
     (values.len() + of(validity) + of(offsets)) as u64
 }
 
-/// A column whose buffers lie somewhere else, in the memory of a guest for one, and in normal
-/// form but for bits, which are copied where some had to be cleared.
+/// A column whose buffers are borrowed, for instance from the memory of a guest, and in normal
+/// form; only bitmaps in which bits had to be cleared are copies.
 #[derive(Debug, Clone)]
 pub struct ColumnRef<'a> {
     pub(crate) data_type: DataType,
@@ -76,18 +76,18 @@ pub struct ColumnRef<'a> {
 }
 
 impl ColumnRef<'_> {
-    /// Values in it, nulls included.
+    /// The number of values, nulls included.
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// Bytes of its buffers.
+    /// The size of its buffers, in bytes.
     pub fn bytes(&self) -> u64 {
         let validity = self.validity.as_ref().map_or(0, |bytes| bytes.len());
         (self.values.len() + validity + self.offsets.map_or(0, <[u8]>::len)) as u64
     }
 
-    /// A copy that keeps.
+    /// An owned copy.
     pub fn to_column(&self) -> ColumnBytes {
         ColumnBytes {
             data_type: self.data_type.clone(),
@@ -99,8 +99,8 @@ impl ColumnRef<'_> {
         }
     }
 
-    /// What a digest of the column begins with: then come its three buffers, each with its
-    /// length before it, and of one that is absent the length only.
+    /// The hasher of the column's digest, after type, rows and nulls. Then follow the three
+    /// buffers, each after its length; an absent buffer has length 0.
     pub(crate) fn hasher(&self) -> blake3::Hasher {
         let mut hasher = blake3::Hasher::new_derive_key("millrace 2026-11 column");
         let name = self.data_type.to_string();
@@ -111,10 +111,10 @@ impl ColumnRef<'_> {
 }
 
 impl ColumnBytes {
-    /// Without rows.
+    /// A column without rows.
     ///
     /// # Errors
-    /// Never, for the types that there are.
+    /// Never, for the types that exist.
     pub fn empty(data_type: &DataType) -> Result<Self, ColumnError> {
         Self::from_array(&arrow::array::new_empty_array(&arrow_type(data_type)))
     }
@@ -124,12 +124,12 @@ impl ColumnBytes {
         &self.data_type
     }
 
-    /// Values in it, nulls included.
+    /// The number of values, nulls included.
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// Nulls in it.
+    /// The number of nulls.
     pub fn null_count(&self) -> usize {
         self.null_count
     }
@@ -149,12 +149,12 @@ impl ColumnBytes {
         &self.values
     }
 
-    /// Bytes of its buffers.
+    /// The size of its buffers, in bytes.
     pub fn bytes(&self) -> u64 {
         bytes_of(self.validity.as_ref(), self.offsets.as_ref(), &self.values)
     }
 
-    /// Of type, length and buffers.
+    /// The digest of its type, length and buffers.
     pub fn digest(&self) -> ColumnDigest {
         let mut hasher = self.as_ref().hasher();
         for buffer in [self.validity.as_ref(), self.offsets.as_ref(), Some(&self.values)] {
@@ -164,12 +164,12 @@ impl ColumnBytes {
         hasher.finalize().into()
     }
 
-    /// Some of its rows. Nothing is copied but bits that do not begin at a multiple of eight, or
-    /// of which some in the last byte are those of other rows.
+    /// Some of its rows. Only bitmaps are copied, and only when the first row is not a multiple
+    /// of eight or the last byte has set bits of other rows.
     ///
     /// # Errors
-    /// When it has fewer rows, or offsets that lie outside of its values, as they may when they
-    /// come from disk.
+    /// When it has fewer rows, or offsets outside its values, which is possible when they come
+    /// from disk.
     pub fn block(&self, rows: Range<usize>) -> Result<Block, ColumnError> {
         let (from, to) = (rows.start, rows.end);
         if from > to || to > self.rows {
@@ -190,7 +190,7 @@ impl ColumnBytes {
         Ok(Block { rows: rows.len(), null_count, validity, offsets, values })
     }
 
-    /// The column where it lies.
+    /// A borrow of the column.
     pub fn as_ref(&self) -> ColumnRef<'_> {
         ColumnRef {
             data_type: self.data_type.clone(),
@@ -202,11 +202,11 @@ impl ColumnBytes {
         }
     }
 
-    /// The column as an Arrow array, with every claim validated once more:
-    /// bytes that come from disk stay claims.
+    /// The column as an Arrow array. Everything is validated again: bytes from disk are not
+    /// trusted.
     ///
     /// # Errors
-    /// When offsets or text are not what they should be.
+    /// When offsets or text are invalid.
     pub fn to_array(&self) -> Result<ArrayRef, ColumnError> {
         let mut data = ArrayData::builder(arrow_type(&self.data_type)).len(self.rows).align_buffers(true);
         if let Some(validity) = &self.validity {
@@ -219,10 +219,10 @@ impl ColumnBytes {
         data.build().map(make_array).map_err(|error| ColumnError::Buffers(error.to_string()))
     }
 
-    /// The column in an Arrow array.
+    /// A column with the values of an Arrow array.
     ///
     /// # Errors
-    /// When the array has a type that does not cross.
+    /// When the type of the array is not supported.
     pub fn from_array(array: &dyn Array) -> Result<Self, ColumnError> {
         let data_type = type_from_arrow(array.data_type())?;
         let data = array.to_data();
@@ -260,15 +260,15 @@ impl ColumnBytes {
     }
 }
 
-/// Offsets of these rows, and the values between them.
+/// The offsets of these rows, and the values between them.
 fn variable(offsets: &Bytes, values: &Bytes, rows: Range<usize>) -> Result<(Bytes, Bytes), ColumnError> {
     let (ends, _) = offsets[rows.start * size_of::<i32>()..(rows.end + 1) * size_of::<i32>()].as_chunks::<4>();
-    let end = |place: Option<&[u8; 4]>| place.map_or(0, |end| i32::from_le_bytes(*end));
+    let end = |bytes: Option<&[u8; 4]>| bytes.map_or(0, |end| i32::from_le_bytes(*end));
     let (first, last) = (end(ends.first()), end(ends.last()));
-    let lie = |first: i32, last: i32| Some(usize::try_from(first).ok()?..usize::try_from(last).ok()?);
-    let between = lie(first, last).filter(|between| between.start <= between.end && between.end <= values.len());
-    let between = between.ok_or_else(|| ColumnError::Buffers("offsets lie outside of their values".to_owned()))?;
-    // Those between the two are claims, as those of the whole column are.
+    let span = |first: i32, last: i32| Some(usize::try_from(first).ok()?..usize::try_from(last).ok()?);
+    let between = span(first, last).filter(|between| between.start <= between.end && between.end <= values.len());
+    let between = between.ok_or_else(|| ColumnError::Buffers("offsets outside their values".to_owned()))?;
+    // The offsets between the first and the last are not checked, as in a whole column.
     Ok((offsets.slice_ref(ends.as_flattened()), values.slice(between)))
 }
 
@@ -276,7 +276,8 @@ fn from_buffer(buffer: Buffer) -> Bytes {
     Bytes::from_owner(buffer)
 }
 
-/// Bits from the first, with the unused ones of the last byte zero: where they lie, if that is so.
+/// The bits from the first row on, with the unused bits of the last byte zero. Copied only if
+/// bits have to be shifted or cleared.
 fn bitmap(bits: &BooleanBuffer, rows: usize) -> Bytes {
     let bytes = bits.sliced().slice_with_length(0, rows.div_ceil(8));
     if bytes.last().is_none_or(|last| last & !used_bits(rows) == 0) {
@@ -287,7 +288,7 @@ fn bitmap(bits: &BooleanBuffer, rows: usize) -> Bytes {
     bytes.into()
 }
 
-/// Those of the last byte of a bitmap that stand for rows.
+/// A mask of the bits in the last byte of a bitmap that stand for rows.
 fn used_bits(rows: usize) -> u8 {
     match rows % 8 {
         0 => u8::MAX,
@@ -301,7 +302,7 @@ pub(crate) fn clear_unused_bits(bytes: &mut [u8], rows: usize) {
     }
 }
 
-/// The Arrow type of ours.
+/// The Arrow type for one of our types.
 pub fn arrow_type(data_type: &DataType) -> ArrowType {
     match data_type {
         DataType::Boolean => ArrowType::Boolean,
@@ -333,7 +334,7 @@ pub fn arrow_type(data_type: &DataType) -> ArrowType {
 /// Our type for an Arrow type.
 ///
 /// # Errors
-/// When there is none.
+/// When the type is not supported.
 pub fn type_from_arrow(data_type: &ArrowType) -> Result<DataType, ColumnError> {
     Ok(match data_type {
         ArrowType::Boolean => DataType::Boolean,
@@ -363,7 +364,7 @@ pub fn type_from_arrow(data_type: &ArrowType) -> Result<DataType, ColumnError> {
     })
 }
 
-/// The Arrow schema of ours.
+/// The Arrow schema for one of our schemas.
 pub fn schema_to_arrow(schema: &Schema) -> ArrowSchema {
     let field = |field: &Field| ArrowField::new(field.name.as_str(), arrow_type(&field.data_type), field.nullable);
     ArrowSchema::new(schema.fields.iter().map(field).collect::<Vec<_>>())
@@ -392,7 +393,7 @@ mod tests {
         assert_eq!(ColumnBytes::from_array(&*back).unwrap(), a);
     }
 
-    /// Rows as a column of their own.
+    /// Some rows, as a column in normal form.
     fn normal(whole: &ColumnBytes, rows: Range<usize>) -> ColumnBytes {
         let Block { rows, null_count, validity, offsets, values } = whole.block(rows).unwrap();
         let from_zero = |offsets: Bytes| {
@@ -405,9 +406,9 @@ mod tests {
     }
 
     proptest! {
-        /// The same values are the same column, however the array came about.
+        /// Equal values give equal columns, however the array was built.
         #[test]
-        fn a_slice_and_a_fresh_array_are_one_column(
+        fn a_slice_and_a_fresh_array_give_equal_columns(
             values in prop::collection::vec(prop::option::of((any::<i64>(), any::<bool>(), ".{0,5}")), 1..80),
             from in 0usize..40,
         ) {
@@ -434,31 +435,31 @@ mod tests {
         }
     }
 
-    /// What goes to a guest is copied once, into its memory: not to be cut out before.
+    /// Rows for a guest are copied once, into its memory: cutting them out must not copy.
     #[test]
-    fn rows_are_where_their_column_lies() {
-        let lies = |whole: &Bytes, part: &Bytes| whole.as_ptr_range().contains(&part.as_ptr());
+    fn a_block_shares_the_memory_of_its_column() {
+        let shares = |whole: &Bytes, part: &Bytes| whole.as_ptr_range().contains(&part.as_ptr());
         let set = |row: usize| (!row.is_multiple_of(3)).then_some(row.is_multiple_of(7));
         let bits = ColumnBytes::from_array(&(0..100).map(set).collect::<BooleanArray>()).unwrap();
-        for (rows, as_it_lies) in [(16..64, true), (64..100, true), (0..100, true), (0..5, false), (3..64, false)] {
+        for (rows, is_shared) in [(16..64, true), (64..100, true), (0..100, true), (0..5, false), (3..64, false)] {
             let some = bits.block(rows.clone()).unwrap();
             let validity = some.validity.expect("nulls");
-            assert_eq!(lies(bits.validity().unwrap(), &validity), as_it_lies, "{rows:?}");
-            assert_eq!(lies(bits.values(), &some.values), as_it_lies, "{rows:?}");
+            assert_eq!(shares(bits.validity().unwrap(), &validity), is_shared, "{rows:?}");
+            assert_eq!(shares(bits.values(), &some.values), is_shared, "{rows:?}");
             assert_eq!(some.null_count, rows.filter(|row| row.is_multiple_of(3)).count());
         }
         let texts =
             ColumnBytes::from_array(&StringArray::from_iter_values((0..100).map(|row| row.to_string()))).unwrap();
         for rows in [0..64, 64..100, 3..5, 0..100] {
             let some = texts.block(rows).unwrap();
-            assert!(lies(texts.values(), &some.values));
-            assert!(lies(texts.offsets().unwrap(), &some.offsets.unwrap()));
+            assert!(shares(texts.values(), &some.values));
+            assert!(shares(texts.offsets().unwrap(), &some.offsets.unwrap()));
         }
     }
 
-    /// Offsets that come from disk are claims.
+    /// Offsets from disk are not trusted.
     #[test]
-    fn rows_whose_offsets_lie_outside_are_none() {
+    fn offsets_outside_the_values_are_an_error() {
         let column = ColumnBytes::from_array(&StringArray::from(vec!["ab", "c", "def"])).unwrap();
         let with = |offsets: [i32; 4]| {
             let offsets: Vec<u8> = offsets.iter().flat_map(|end| end.to_le_bytes()).collect();
@@ -468,15 +469,15 @@ mod tests {
         for offsets in [[0, 2, 3, 7], [0, -1, 3, 6], [0, 5, 3, 4], [0, i32::MIN, 3, i32::MAX]] {
             assert!(with(offsets).block(1..3).is_err(), "{offsets:?}");
         }
-        // What lies between is the guest's to look at, as it is in a whole column.
+        // Offsets in between are for the guest to check, as in a whole column.
         assert!(with([0, 2, i32::MIN, 6]).block(1..3).is_ok());
-        #[expect(clippy::reversed_empty_ranges, reason = "asked for by somebody who errs")]
+        #[expect(clippy::reversed_empty_ranges, reason = "an erroneous caller")]
         let backwards = column.block(2..1);
         assert!(backwards.is_err() && column.block(4..4).is_err() && column.block(3..3).unwrap().rows == 0);
     }
 
     #[test]
-    fn type_length_and_nulls_are_in_the_digest() {
+    fn the_digest_covers_type_length_and_nulls() {
         let digest = |array: &dyn Array| ColumnBytes::from_array(array).unwrap().digest();
         let a = digest(&Int64Array::from(vec![0, 0]));
         assert_ne!(a, digest(&Int64Array::from(vec![0, 0, 0])));

@@ -1,4 +1,4 @@
-//! Tables to files.
+//! Writes tables to files.
 
 use std::io::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,13 +16,13 @@ use crate::read::Format;
 /// A table that could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
-    /// The system refused.
+    /// An error of the system.
     #[error(transparent)]
     Io(#[from] std::io::Error),
-    /// The columns are not what they should be.
+    /// The columns are invalid.
     #[error(transparent)]
     Column(#[from] ColumnError),
-    /// The format refused.
+    /// An error of the format.
     #[error("{0}")]
     Format(String),
 }
@@ -32,29 +32,29 @@ fn format_error(error: impl std::fmt::Display) -> ExportError {
 }
 
 enum Inner<W: Write + Send> {
-    /// Parts are bytes, one behind the other.
+    /// CSV and NDJSON, whose parts are bytes, one after the other.
     Text(W),
     Parquet(Box<SerializedFileWriter<W>>),
     Ipc(Box<arrow::ipc::writer::FileWriter<W>>),
 }
 
-/// Writes a table, part after part. The same table gives the same bytes, whoever encoded its
-/// parts.
+/// Writes a table, part after part. The same table gives the same bytes, whichever threads
+/// encode its parts.
 pub struct Exporter<W: Write + Send> {
     inner: Inner<W>,
     encoder: Arc<Encoder>,
 }
 
-/// Makes parts what they are in the file, each by itself and on whichever thread.
+/// Encodes parts for the file, each independently and on any thread.
 pub struct Encoder {
     format: Format,
     schema: Arc<arrow::datatypes::Schema>,
     row_groups: Option<ArrowRowGroupWriterFactory>,
-    /// Memory of texts that were written: fresh memory costs as much as what is put into it.
+    /// The buffers of texts that were written: fresh memory costs as much as writing to it.
     spare: Mutex<Vec<Vec<u8>>>,
 }
 
-/// A part as it will be in the file.
+/// A part, encoded for the file.
 pub struct Encoded(Inside);
 
 enum Inside {
@@ -63,25 +63,25 @@ enum Inside {
     Batch(RecordBatch),
 }
 
-/// Of columns with more bytes the text is made when it is written, some rows at a time: it has
-/// two to four times as many.
+/// Bytes of columns up to which a part is encoded as one text. The text of a larger part, which
+/// has two to four times as many bytes, is encoded when it is written, some rows at a time.
 const WHOLE: u64 = 64 << 20;
 
-/// Rows of a row group at most.
+/// The maximum number of rows in a row group.
 const ROW_GROUP: usize = 1 << 20;
 
 impl Encoder {
     /// Encodes a part.
     ///
     /// # Errors
-    /// Those of the format, and columns that are not what they should be.
+    /// Those of the format; when the columns are invalid.
     pub fn part(&self, rows: usize, columns: &[ColumnBytes]) -> Result<Encoded, ExportError> {
         let batch = record_batch(&self.schema, rows, columns)?;
         let bytes: u64 = columns.iter().map(ColumnBytes::bytes).sum();
         Ok(Encoded(match (self.format, &self.row_groups) {
             (Format::Csv | Format::Ndjson, _) if bytes <= WHOLE => Inside::Bytes(self.text(&batch)?),
             (_, Some(row_groups)) => {
-                // A part stays a row group.
+                // A part becomes one row group, or several if it has more rows than one may have.
                 let pieces = (0..rows).step_by(ROW_GROUP).map(|from| batch.slice(from, ROW_GROUP.min(rows - from)));
                 Inside::RowGroups(pieces.map(|piece| row_group(row_groups, &piece)).collect::<Result<_, _>>()?)
             }
@@ -94,7 +94,7 @@ impl Encoder {
         if self.format == Format::Csv {
             return csv(batch, false, bytes);
         }
-        // With nulls written out: a column of nulls alone must be a column again.
+        // Nulls are written out, so that a column of nulls alone is a column when it is read.
         let builder = arrow::json::WriterBuilder::new().with_explicit_nulls(true);
         let mut writer = builder.build::<_, arrow::json::writer::LineDelimited>(&mut bytes);
         writer.write(batch).and_then(|()| writer.finish()).map_err(format_error)?;
@@ -115,7 +115,7 @@ fn csv(batch: &RecordBatch, has_header: bool, mut bytes: Vec<u8>) -> Result<Vec<
 }
 
 fn row_group(factory: &ArrowRowGroupWriterFactory, batch: &RecordBatch) -> Result<Vec<ArrowColumnChunk>, ExportError> {
-    // Which row group it is matters to those that are encrypted.
+    // The index of the row group matters only for encryption.
     let mut writers = factory.create_column_writers(0).map_err(format_error)?.into_iter();
     let mut chunks = Vec::with_capacity(batch.num_columns());
     for (field, array) in batch.schema_ref().fields().iter().zip(batch.columns()) {
@@ -138,7 +138,7 @@ impl<W: Write + Send> Exporter<W> {
         let mut row_groups = None;
         let inner = match format {
             Format::Csv => {
-                // The header, also when no part follows.
+                // The header is written even when no part follows.
                 out.write_all(&csv(&RecordBatch::new_empty(schema.clone()), true, Vec::new())?)?;
                 Inner::Text(out)
             }
@@ -162,12 +162,12 @@ impl<W: Write + Send> Exporter<W> {
         Ok(Self { inner, encoder: Arc::new(Encoder { format, schema, row_groups, spare: Mutex::default() }) })
     }
 
-    /// What makes parts ready for [`Self::put`].
+    /// The encoder of parts for [`Self::put`].
     pub fn encoder(&self) -> Arc<Encoder> {
         self.encoder.clone()
     }
 
-    /// Writes a part that was encoded.
+    /// Writes an encoded part.
     ///
     /// # Errors
     /// Those of the writer.
@@ -184,7 +184,7 @@ impl<W: Write + Send> Exporter<W> {
                 Ok(())
             }
             (Inner::Text(out), Inside::Bytes(mut bytes)) => {
-                // In one piece it took the system up to ten times as long (in turn, 45 MB each).
+                // In one piece the write took up to ten times as long (measured alternately, 45 MB each).
                 bytes.chunks(128 << 10).try_for_each(|piece| out.write_all(piece))?;
                 bytes.clear();
                 self.encoder.spare().push(bytes);
@@ -221,7 +221,7 @@ impl<W: Write + Send> Exporter<W> {
 /// Columns as an Arrow record batch.
 ///
 /// # Errors
-/// When the columns are not what the schema says.
+/// When the columns do not match the schema.
 pub fn record_batch(
     schema: &Arc<arrow::datatypes::Schema>,
     rows: usize,

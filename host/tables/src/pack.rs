@@ -1,12 +1,12 @@
-//! Packs: the columns that one task made for one part, in one file.
+//! Packs: the columns that one task wrote for one part, in one file.
 //!
-//! A pack is a plain Arrow IPC file with one record batch, uncompressed, every
-//! buffer at a multiple of 64 bytes: pyarrow, Polars and DuckDB open it as it
-//! is, and this host maps it and takes the buffers from where the chunk says
-//! they lie. Layout: <https://arrow.apache.org/docs/format/Columnar.html#ipc-file-format>
+//! A pack is a plain Arrow IPC file with one record batch, uncompressed, every buffer at a
+//! multiple of 64 bytes: pyarrow, Polars and DuckDB open it unchanged, and this host maps it
+//! and takes the buffers at the offsets that the chunk records. Layout:
+//! <https://arrow.apache.org/docs/format/Columnar.html#ipc-file-format>
 //!
-//! Its name is a digest over the digests of its columns, so that no byte is
-//! hashed twice; who fetches one from elsewhere verifies it column by column.
+//! Its name is a digest over the digests of its columns, so that no byte is hashed twice; a
+//! pack fetched from elsewhere is verified column by column.
 
 use std::io::{self, Seek, SeekFrom, Write};
 use std::sync::Arc;
@@ -28,42 +28,42 @@ fn padded(size: usize) -> usize {
     size.next_multiple_of(ALIGN)
 }
 
-/// Bytes that are hashed and written at a time: what was read for the one is still in the
-/// cache for the other.
+/// Bytes that are hashed and then written at a time: hashing leaves them in the cache for
+/// writing.
 const AT_ONCE: usize = 128 << 10;
 
-/// Bytes that are held back: a small file is written with one call.
-const HELD_BACK: usize = 64 << 10;
+/// Bytes that are buffered: a small file is written with one call.
+const BUFFER: usize = 64 << 10;
 
-/// A file that grows at its end, but for its first bytes, which are known last.
+/// A file that grows at its end, except for its first bytes, which are known last.
 struct Body<W> {
     out: W,
-    held: Vec<u8>,
-    /// Whether what is held is not the beginning any more.
-    has_begun: bool,
+    buffer: Vec<u8>,
+    /// Whether the beginning of the file has left the buffer.
+    is_flushed: bool,
 }
 
 impl<W: Write + Seek> Body<W> {
     fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if self.held.len() + bytes.len() > HELD_BACK {
-            self.out.write_all(&self.held)?;
-            self.held.clear();
-            self.has_begun = true;
-            if bytes.len() > HELD_BACK / 4 {
+        if self.buffer.len() + bytes.len() > BUFFER {
+            self.out.write_all(&self.buffer)?;
+            self.buffer.clear();
+            self.is_flushed = true;
+            if bytes.len() > BUFFER / 4 {
                 return self.out.write_all(bytes);
             }
         }
-        self.held.extend_from_slice(bytes);
+        self.buffer.extend_from_slice(bytes);
         Ok(())
     }
 
-    /// Writes what is held, and the beginning.
+    /// Writes the buffer and the beginning.
     fn end(mut self, beginning: &[u8]) -> io::Result<W> {
-        if !self.has_begun {
-            self.held[..beginning.len()].copy_from_slice(beginning);
+        if !self.is_flushed {
+            self.buffer[..beginning.len()].copy_from_slice(beginning);
         }
-        self.out.write_all(&self.held)?;
-        if self.has_begun {
+        self.out.write_all(&self.buffer)?;
+        if self.is_flushed {
             self.out.seek(SeekFrom::Start(0))?;
             self.out.write_all(beginning)?;
         }
@@ -75,11 +75,11 @@ impl<W: Write + Seek> Body<W> {
 struct Written {
     digest: ColumnDigest,
     null_count: u64,
-    place: Place,
+    extents: Extents,
 }
 
-/// A pack that is being written, column by column and from wherever they lie: each byte is
-/// read once, to be hashed and written.
+/// A pack that is being written, column by column, from borrowed buffers: each byte is read
+/// once, to be hashed and written.
 pub struct PackWriter<W> {
     fields: Vec<Field>,
     rows: u64,
@@ -93,26 +93,26 @@ pub struct PackWriter<W> {
 pub struct Pack<W> {
     /// Its name.
     pub digest: PackDigest,
-    /// Where each column lies, in order.
+    /// The columns with the extents of their buffers, in order.
     pub chunks: Vec<Arc<StoredChunk>>,
-    /// Where it was written to.
+    /// The writer that it was written to.
     pub out: W,
 }
 
 impl<W: Write + Seek> PackWriter<W> {
-    /// Begins a pack of these columns with so many rows each.
+    /// Begins a pack of these columns with `rows` rows each.
     pub fn new(fields: &[Field], rows: u64, out: W) -> Self {
-        // How long the header is follows from fields and rows: positions have a fixed size in
-        // it, and of numbers only zeros take no room.
+        // Fields and rows decide the length of the header: offsets in it have a fixed size,
+        // and of all numbers only zeros take no room.
         let has_body = fields.iter().any(|field| rows > 0 || field.data_type.is_variable());
         let empty = |_: &Field| Written {
             digest: ColumnDigest::from_bytes([0; 32]),
             null_count: 0,
-            place: (None, None, Extent { offset: 0, size: 0 }),
+            extents: (None, None, Extent { offset: 0, size: 0 }),
         };
         let written: Vec<Written> = fields.iter().map(empty).collect();
         let header = header(fields, rows, &written, usize::from(has_body)).0.len();
-        let body = Body { out, held: vec![0; header], has_begun: false };
+        let body = Body { out, buffer: vec![0; header], is_flushed: false };
         Self { fields: fields.to_vec(), rows, header, body, size: 0, written: Vec::with_capacity(fields.len()) }
     }
 
@@ -124,11 +124,12 @@ impl<W: Write + Seek> PackWriter<W> {
     /// Writes the next column.
     ///
     /// # Errors
-    /// Those of the writer; and when it is none of the next field and as many rows.
+    /// Those of the writer; when the column has another type than the next field or another
+    /// number of rows than the pack.
     pub fn column(&mut self, column: &ColumnRef<'_>) -> io::Result<()> {
         let fits = self.next().is_some_and(|field| field.data_type == column.data_type);
         if !fits || column.rows as u64 != self.rows {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a column that the pack does not have"));
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a column that does not belong in the pack"));
         }
         let mut hasher = column.hasher();
         let mut put = |buffer: Option<&[u8]>| -> io::Result<Option<Extent>> {
@@ -137,7 +138,7 @@ impl<W: Write + Seek> PackWriter<W> {
             let extent = Extent { offset: self.size as u64, size: buffer.len() as u64 };
             let mut rest = buffer;
             while !rest.is_empty() {
-                // Pieces end where whole subtrees of the digest do: others cost a third more.
+                // Pieces end at subtrees of the digest: other pieces take a third longer to hash.
                 let whole = AT_ONCE - (hasher.count() % AT_ONCE as u64) as usize;
                 let (piece, more) = rest.split_at(whole.min(rest.len()));
                 hasher.update(piece);
@@ -148,21 +149,21 @@ impl<W: Write + Seek> PackWriter<W> {
             self.size += padded(buffer.len());
             Ok(Some(extent))
         };
-        let place = (put(column.validity.as_deref())?, put(column.offsets)?, put(Some(&column.values))?);
-        let place = (place.0, place.1, place.2.unwrap_or(Extent { offset: 0, size: 0 }));
+        let extents = (put(column.validity.as_deref())?, put(column.offsets)?, put(Some(&column.values))?);
+        let extents = (extents.0, extents.1, extents.2.unwrap_or(Extent { offset: 0, size: 0 }));
         let digest = hasher.finalize().into();
-        self.written.push(Written { digest, null_count: column.null_count as u64, place });
+        self.written.push(Written { digest, null_count: column.null_count as u64, extents });
         Ok(())
     }
 
-    /// Writes what stands around the columns.
+    /// Writes the header and the footer.
     ///
     /// # Errors
-    /// Those of the writer; and when columns are missing.
+    /// Those of the writer; when columns are missing.
     pub fn finish(self) -> io::Result<Pack<W>> {
         let Self { fields, rows, header: reserved, mut body, size, written } = self;
         if written.len() != fields.len() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a pack without some of its columns"));
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a pack that lacks some of its columns"));
         }
         let mut name = blake3::Hasher::new_derive_key("millrace 2026-11 pack");
         for (field, Written { digest, .. }) in fields.iter().zip(&written) {
@@ -174,7 +175,7 @@ impl<W: Write + Seek> PackWriter<W> {
         let digest = PackDigest::from(name.finalize());
         let (header, block) = header(&fields, rows, &written, size);
         if header.len() != reserved {
-            return Err(io::Error::other("the header of a pack is not as long as was thought: please report this"));
+            return Err(io::Error::other("the header of a pack has another length than expected: please report this"));
         }
         let footer = footer(&fields, block, &header, size);
         let pack_bytes = (header.len() + size + footer.len()) as u64;
@@ -182,7 +183,7 @@ impl<W: Write + Seek> PackWriter<W> {
         let out = body.end(&header)?;
         let shift = |extent: Extent| Extent { offset: extent.offset + reserved as u64, ..extent };
         let chunk = |(field, column): (Field, Written)| {
-            let (validity, offsets, values) = column.place;
+            let (validity, offsets, values) = column.extents;
             Arc::new(StoredChunk {
                 digest: column.digest,
                 data_type: field.data_type,
@@ -199,10 +200,10 @@ impl<W: Write + Seek> PackWriter<W> {
     }
 }
 
-/// Writes a pack of columns of one length.
+/// Writes a pack of columns of equal length.
 ///
 /// # Errors
-/// Those of the writer; and when they differ in length or from their fields.
+/// Those of the writer; when columns differ in length, or from their fields in type.
 pub fn write<W: Write + Seek>(fields: &[Field], columns: &[ColumnBytes], out: W) -> io::Result<Pack<W>> {
     let rows = columns.first().map_or(0, |column| column.rows as u64);
     let mut pack = PackWriter::new(fields, rows, out);
@@ -210,7 +211,7 @@ pub fn write<W: Write + Seek>(fields: &[Field], columns: &[ColumnBytes], out: W)
     pack.finish()
 }
 
-/// A message with its prefix, padded so that what follows is aligned.
+/// Appends a message with its prefix, padded so that the next one is aligned.
 fn message(out: &mut Vec<u8>, flatbuffer: &[u8]) {
     let start = out.len();
     out.extend_from_slice(&CONTINUATION);
@@ -220,9 +221,10 @@ fn message(out: &mut Vec<u8>, flatbuffer: &[u8]) {
     out.resize(end, 0);
 }
 
-type Place = (Option<Extent>, Option<Extent>, Extent);
+/// The extents of validity, offsets and values.
+type Extents = (Option<Extent>, Option<Extent>, Extent);
 
-/// Everything before the body, and the footer's entry.
+/// Everything before the body, and the footer's entry for the record batch.
 fn header(fields: &[Field], rows: u64, columns: &[Written], body: usize) -> (Vec<u8>, ipc::Block) {
     let mut out = Vec::with_capacity(1024);
     out.extend_from_slice(MAGIC);
@@ -240,7 +242,7 @@ fn header(fields: &[Field], rows: u64, columns: &[Written], body: usize) -> (Vec
         columns.iter().map(|column| ipc::FieldNode::new(rows as i64, column.null_count as i64)).collect();
     let mut buffers = Vec::new();
     let absent = Extent { offset: 0, size: 0 };
-    for (field, Written { place: (validity, offsets, values), .. }) in fields.iter().zip(columns) {
+    for (field, Written { extents: (validity, offsets, values), .. }) in fields.iter().zip(columns) {
         let buffer = |extent: &Extent| ipc::Buffer::new(extent.offset as i64, extent.size as i64);
         buffers.push(buffer(validity.as_ref().unwrap_or(&absent)));
         if field.data_type.is_variable() {
@@ -269,8 +271,8 @@ fn header(fields: &[Field], rows: u64, columns: &[Written], body: usize) -> (Vec
     (out, block)
 }
 
-/// What stands between the end of the stream and the footer, where Arrow does not look:
-/// how long the header is, and a digest of header, body's length and footer.
+/// The size of the seal, between the end of the stream and the footer, which Arrow does not
+/// read: the length of the header, and a digest of header, body length and footer.
 const SEAL: usize = 8 + 32;
 /// Continuation and a length of zero.
 const END_OF_STREAM: usize = 8;
@@ -285,8 +287,8 @@ fn seal(header: &[u8], body: usize, footer: &[u8]) -> blake3::Hash {
     hasher.update(&(body as u64).to_le_bytes()).finalize()
 }
 
-/// Whether everything of a file but its columns is as it was written. What a reader of
-/// Arrow files makes of anything else is not certain.
+/// Whether everything in a file except its columns is as written. What a reader of Arrow files
+/// does with any other file is uncertain.
 fn is_sealed(file: &[u8]) -> bool {
     let check = || {
         let (rest, tail) = file.split_at_checked(file.len().checked_sub(TAIL)?)?;
@@ -296,8 +298,8 @@ fn is_sealed(file: &[u8]) -> bool {
         let header = usize::try_from(u64::from_le_bytes(sealed[..8].try_into().ok()?)).ok()?;
         let body = rest.len().checked_sub(END_OF_STREAM)?.checked_sub(header)?;
         let end_of_stream = [CONTINUATION, [0; 4]].concat();
-        let stands = tail[4..] == *MAGIC && rest[header + body..] == end_of_stream;
-        Some(stands && sealed[8..] == *seal(&rest[..header], body, footer).as_bytes())
+        let is_framed = tail[4..] == *MAGIC && rest[header + body..] == end_of_stream;
+        Some(is_framed && sealed[8..] == *seal(&rest[..header], body, footer).as_bytes())
     };
     check() == Some(true)
 }
@@ -328,8 +330,8 @@ fn footer(fields: &[Field], block: ipc::Block, header: &[u8], body: usize) -> Ve
     out
 }
 
-/// Whether a file is the pack that its name says: read as any Arrow IPC file is, and
-/// digested anew.
+/// Whether a file is the pack with this digest: it is read as any Arrow IPC file, and its
+/// digest is recomputed.
 pub fn is_intact(file: &[u8], digest: &PackDigest) -> bool {
     let field = |field: &Arc<arrow::datatypes::Field>| field_from_arrow(field).ok();
     let read = || {
@@ -340,15 +342,15 @@ pub fn is_intact(file: &[u8], digest: &PackDigest) -> bool {
             batch.columns().iter().map(|array| ColumnBytes::from_array(array).ok()).collect::<Option<Vec<_>>>()?;
         Some(write(&fields, &columns, io::empty()).ok()?.digest)
     };
-    // Who is able to seal may still have sealed what a reader panics at.
+    // A file with a valid seal may still make a reader panic.
     is_sealed(file) && std::panic::catch_unwind(std::panic::AssertUnwindSafe(read)).ok().flatten() == Some(*digest)
 }
 
-/// The column that a chunk says lies in a pack. Positions are claims: they are
-/// held against the file and against the type.
+/// The column of a chunk, from its pack. Extents are not trusted: they are checked against the
+/// file and the type.
 ///
 /// # Errors
-/// When a position lies outside of the file or has another size than needed.
+/// When an extent is outside the file or has another size than needed.
 pub fn column(pack: &Bytes, chunk: &StoredChunk) -> Result<ColumnBytes, ColumnError> {
     let wrong = || ColumnError::Buffers(format!("pack {} does not have column {}", chunk.pack, chunk.digest));
     let slice = |extent: &Extent| -> Result<Bytes, ColumnError> {
@@ -408,12 +410,12 @@ mod tests {
         (arrays.iter().map(field).collect(), columns)
     }
 
-    fn packed(fields: &[Field], columns: &[ColumnBytes]) -> (Pack<()>, Vec<u8>) {
+    fn written(fields: &[Field], columns: &[ColumnBytes]) -> (Pack<()>, Vec<u8>) {
         let Pack { digest, chunks, out } = write(fields, columns, io::Cursor::new(Vec::new())).unwrap();
         (Pack { digest, chunks, out: () }, out.into_inner())
     }
 
-    /// Where columns and what fills up between them lie.
+    /// The range of the columns and their padding.
     fn body_of(chunks: &[Arc<StoredChunk>]) -> std::ops::Range<usize> {
         let first = &chunks[0];
         let start = first.validity.or(first.offsets).unwrap_or(first.values).offset as usize;
@@ -422,9 +424,9 @@ mod tests {
     }
 
     #[test]
-    fn a_pack_is_an_arrow_file_and_its_columns_lie_where_it_says() {
+    fn a_pack_is_an_arrow_file_and_its_columns_are_at_their_extents() {
         let (fields, columns) = fixture();
-        let (pack, bytes) = packed(&fields, &columns);
+        let (pack, bytes) = written(&fields, &columns);
         assert_eq!(bytes.len() as u64, pack.chunks[0].pack_bytes);
 
         let mut reader = ipc::reader::FileReader::try_new(std::io::Cursor::new(&bytes), None).unwrap();
@@ -440,10 +442,10 @@ mod tests {
         }
     }
 
-    /// Of any size about what is held back and what is hashed at a time.
+    /// Sizes around the buffer and around the bytes that are hashed at a time.
     #[test]
-    fn large_columns_lie_where_it_says_too() {
-        for rows in [HELD_BACK / 8 - 200, HELD_BACK / 8 - 30, HELD_BACK / 8, AT_ONCE / 8 + 1, 3 * AT_ONCE] {
+    fn large_columns_are_at_their_extents_too() {
+        for rows in [BUFFER / 8 - 200, BUFFER / 8 - 30, BUFFER / 8, AT_ONCE / 8 + 1, 3 * AT_ONCE] {
             let numbers: Float64Array = (0..rows).map(|row| (row % 7 != 3).then_some(row as f64)).collect();
             let texts: StringArray = (0..rows).map(|row| Some("x".repeat(row % 3))).collect();
             let arrays: [ArrayRef; 3] = [Arc::new(numbers.clone()), Arc::new(texts), Arc::new(numbers)];
@@ -455,7 +457,7 @@ mod tests {
                 nullable: true,
             };
             let fields: Vec<Field> = ["a", "b", "c"].into_iter().zip(&columns).map(field).collect();
-            let (pack, bytes) = packed(&fields, &columns);
+            let (pack, bytes) = written(&fields, &columns);
             assert_eq!(bytes.len() as u64, pack.chunks[0].pack_bytes, "{rows} rows");
             assert!(is_intact(&bytes, &pack.digest), "{rows} rows");
             let bytes = Bytes::from(bytes);
@@ -467,48 +469,48 @@ mod tests {
     }
 
     #[test]
-    fn only_what_was_planned_is_written() {
+    fn columns_that_differ_from_the_fields_are_refused() {
         let (fields, columns) = fixture();
         let mut pack = PackWriter::new(&fields, 3, io::Cursor::new(Vec::new()));
-        assert!(pack.column(&columns[1].as_ref()).is_err(), "of another type");
+        assert!(pack.column(&columns[1].as_ref()).is_err(), "another type");
         pack.column(&columns[0].as_ref()).unwrap();
         assert!(pack.finish().is_err(), "columns are missing");
         let mut pack = PackWriter::new(&fields[..1], 4, io::Cursor::new(Vec::new()));
-        assert!(pack.column(&columns[0].as_ref()).is_err(), "of another length");
+        assert!(pack.column(&columns[0].as_ref()).is_err(), "another length");
     }
 
     #[test]
-    fn a_pack_without_rows_or_columns_is_one_too() {
+    fn a_pack_without_rows_or_columns_is_valid() {
         for (fields, columns) in [(vec![], vec![]), {
             let (fields, _) = fixture();
             let empty = StringArray::from(Vec::<&str>::new());
             (vec![fields[1].clone()], vec![ColumnBytes::from_array(&empty).unwrap()])
         }] {
-            let (pack, bytes) = packed(&fields, &columns);
+            let (pack, bytes) = written(&fields, &columns);
             assert!(ipc::reader::FileReader::try_new(std::io::Cursor::new(&bytes), None).is_ok());
             assert!(is_intact(&bytes, &pack.digest));
         }
     }
 
-    /// Whole ones are never taken for harmed, and of harmed ones none that a column of it
-    /// would be read from differently. Nothing panics on the way: only a file with its
-    /// seal is given to a reader of Arrow files.
+    /// An intact pack is never taken for corrupt, and a pack in which a column would be read
+    /// differently is never taken for intact. Nothing panics: only a file with a valid seal is
+    /// given to a reader of Arrow files.
     #[test]
-    fn a_harmed_pack_is_not_whole() {
+    fn a_corrupt_pack_is_not_intact() {
         let (fields, columns) = fixture();
-        let (pack, mut bytes) = packed(&fields, &columns);
+        let (pack, mut bytes) = written(&fields, &columns);
         assert!(is_intact(&bytes, &pack.digest));
-        let columns_lie_in = |at: usize| {
-            let places = pack
+        let is_in_a_column = |at: usize| {
+            let extents = pack
                 .chunks
                 .iter()
                 .flat_map(|chunk| [chunk.validity, chunk.offsets, Some(chunk.values)].into_iter().flatten());
-            places.into_iter().any(|place| (place.offset..place.offset + place.size).contains(&(at as u64)))
+            extents.into_iter().any(|extent| (extent.offset..extent.offset + extent.size).contains(&(at as u64)))
         };
         for at in 0..bytes.len() {
             bytes[at] ^= 4;
             let body = body_of(&pack.chunks);
-            assert!(body.contains(&at) || columns_lie_in(at) || !is_sealed(&bytes), "byte {at}");
+            assert!(body.contains(&at) || is_in_a_column(at) || !is_sealed(&bytes), "byte {at}");
             let file = Bytes::copy_from_slice(&bytes);
             let reads_alike =
                 pack.chunks.iter().zip(&columns).all(|(chunk, column)| {
@@ -518,14 +520,14 @@ mod tests {
             bytes[at] ^= 4;
         }
         for end in 0..bytes.len() {
-            assert!(!is_sealed(&bytes[..end]), "cut at {end}");
+            assert!(!is_sealed(&bytes[..end]), "truncated to {end} bytes");
         }
     }
 
     #[test]
-    fn false_positions_are_errors() {
+    fn wrong_extents_are_errors() {
         let (fields, columns) = fixture();
-        let (pack, bytes) = packed(&fields, &columns);
+        let (pack, bytes) = written(&fields, &columns);
         let bytes = Bytes::from(bytes);
         let good = (*pack.chunks[1]).clone();
         let changes: Vec<fn(&mut StoredChunk)> = vec![

@@ -1,4 +1,4 @@
-//! The rows that a selection picks.
+//! Gathers the rows that a selection picks.
 
 use arrow::array::{Array, ArrayRef, BooleanArray, cast::AsArray};
 use arrow::buffer::{BooleanBuffer, Buffer};
@@ -10,12 +10,12 @@ use millrace_types::{DataType, Selection};
 use crate::check::count_ones;
 use crate::column::{ColumnBytes, ColumnError};
 
-/// Rows that a mask keeps.
+/// The number of rows that a mask keeps.
 pub fn kept(mask: &ColumnBytes) -> u64 {
     count_ones(&mask.values)
 }
 
-/// Whether indices are 0, 1, 2, …
+/// Whether the indices are 0, 1, 2, …
 pub fn is_identity(indices: &ColumnBytes) -> bool {
     let (values, rest) = indices.values.as_chunks();
     indices.null_count == 0 && rest.is_empty() && (0u32..).zip(values).all(|(i, index)| u32::from_le_bytes(*index) == i)
@@ -24,8 +24,7 @@ pub fn is_identity(indices: &ColumnBytes) -> bool {
 /// The selected rows of `sources`, taken as one run of rows.
 ///
 /// # Errors
-/// When selection and sources do not fit, or the result would not fit 32-bit
-/// offsets.
+/// When the selection does not fit the sources, or the result would not fit 32-bit offsets.
 pub fn gather(kind: Selection, selection: &ColumnBytes, sources: &[ColumnBytes]) -> Result<ColumnBytes, ColumnError> {
     if let (Selection::Mask, [source]) = (kind, sources)
         && source.data_type.is_variable()
@@ -34,7 +33,7 @@ pub fn gather(kind: Selection, selection: &ColumnBytes, sources: &[ColumnBytes])
     }
     let arrays = sources.iter().map(ColumnBytes::to_array).collect::<Result<Vec<_>, _>>()?;
     let source: ArrayRef = match arrays.as_slice() {
-        [] => return Err(wrong("a selection from nothing")),
+        [] => return Err(wrong("a selection without a column to select from")),
         [one] => one.clone(),
         many => {
             let bytes: usize = sources.iter().map(|source| source.values.len()).sum();
@@ -80,23 +79,24 @@ fn mask_of(selection: &ArrayRef, rows: usize) -> Result<&BooleanArray, ColumnErr
     Ok(mask)
 }
 
-/// Of values of any size those that a mask keeps, run after run. Their bytes are moved and not
-/// looked at: as an array of Arrow they would be, each by itself, and are by whoever makes one of the result.
+/// The values of variable size that a mask keeps, run after run. Their bytes are moved without
+/// validation: an Arrow array would validate each value, which happens anyway when one is built
+/// from the result.
 fn masked(mask: &BooleanArray, source: &ColumnBytes) -> Result<ColumnBytes, ColumnError> {
-    let harmed = || wrong("offsets that do not fit their values");
+    let corrupt = || wrong("offsets that do not fit their values");
     let (offsets, _) = source.offsets.as_deref().unwrap_or_default().as_chunks();
     let rows = mask.true_count();
     let mut ends = Vec::with_capacity(rows + 1);
     let mut values = Vec::with_capacity(source.values.len());
     ends.push(0);
     for (from, to) in mask.values().set_slices() {
-        let run = offsets.get(from..=to).ok_or_else(harmed)?;
-        let at = |place: usize| i32::from_le_bytes(run[place]);
+        let run = offsets.get(from..=to).ok_or_else(corrupt)?;
+        let at = |index: usize| i32::from_le_bytes(run[index]);
         let (first, last) = (at(0), at(to - from));
-        // No longer than what it comes from.
+        // The cast is lossless: the result is no longer than the source.
         let shift = (values.len() as i32).wrapping_sub(first);
         let bytes = usize::try_from(first).ok().zip(usize::try_from(last).ok());
-        let bytes = bytes.and_then(|(first, last)| source.values.get(first..last)).ok_or_else(harmed)?;
+        let bytes = bytes.and_then(|(first, last)| source.values.get(first..last)).ok_or_else(corrupt)?;
         values.extend_from_slice(bytes);
         ends.extend(run[1..].iter().map(|end| i32::from_le_bytes(*end).wrapping_add(shift)));
     }
@@ -129,9 +129,9 @@ mod tests {
     }
 
     proptest! {
-        /// A mask is the take of the indices of its set bits.
+        /// A mask selects the same rows as a take of the indices of its set bits.
         #[test]
-        fn a_mask_is_a_take_of_its_set_bits(rows in prop::collection::vec((prop::option::of(".{0,4}"), any::<bool>()), 0..60)) {
+        fn a_mask_equals_a_take_of_its_set_bits(rows in prop::collection::vec((prop::option::of(".{0,4}"), any::<bool>()), 0..60)) {
             let texts: StringArray = rows.iter().map(|(text, _)| text.clone()).collect();
             let mask: BooleanArray = rows.iter().map(|(_, keep)| Some(*keep)).collect();
             let indices: UInt32Array = (0u32..).zip(&rows).filter(|(_, (_, keep))| *keep).map(|(i, _)| i).collect();
@@ -141,7 +141,7 @@ mod tests {
             prop_assert_eq!(masked.rows() as u64, kept(&column(&mask)));
         }
 
-        /// Taking from parts is taking from the whole.
+        /// Taking from parts gives the same rows as taking from the whole.
         #[test]
         fn parts_and_the_whole_give_the_same_rows(
             values in prop::collection::vec(any::<i64>(), 1..40),
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn harmed_columns_of_text_are_errors_and_not_panics() {
+    fn corrupt_columns_of_text_are_errors_and_do_not_panic() {
         let good = column(&StringArray::from(vec![Some("ab"), None, Some("cde"), Some("")]));
         let mask = column(&BooleanArray::from(vec![true, false, true, true]));
         let offsets = |offsets: &[i32]| ColumnBytes {
@@ -177,7 +177,7 @@ mod tests {
         };
         let all = gather(Selection::Mask, &mask, std::slice::from_ref(&good)).unwrap();
         assert_eq!((all.rows(), all.null_count(), &all.values()[..]), (3, 0, &b"abcde"[..]));
-        let harmed = [
+        let corrupt = [
             offsets(&[0, 2, 2, 6, 6]),
             offsets(&[0, 2, 2, i32::MIN, i32::MAX]),
             offsets(&[-1, 2, 2, 5, 5]),
@@ -188,8 +188,8 @@ mod tests {
             ColumnBytes { validity: Some(Bytes::new()), ..good.clone() },
             ColumnBytes { values: Bytes::new(), ..good },
         ];
-        for (number, harmed) in harmed.into_iter().enumerate() {
-            assert!(gather(Selection::Mask, &mask, &[harmed]).is_err(), "{number}");
+        for (number, corrupt) in corrupt.into_iter().enumerate() {
+            assert!(gather(Selection::Mask, &mask, &[corrupt]).is_err(), "{number}");
         }
         let short = column(&BooleanArray::from(vec![true]));
         assert!(gather(Selection::Mask, &short, &[column(&StringArray::from(vec!["a", "b"]))]).is_err());

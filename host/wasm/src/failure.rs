@@ -1,4 +1,4 @@
-//! From the error that ended a guest to the failure of its task.
+//! Converts the error that ended a guest into the failure of its task.
 
 use millrace_tables::ChunkError;
 use millrace_types::{ByteSize, Failure, Limits};
@@ -8,7 +8,8 @@ use wasmtime_wasi::{I32Exit, ResourceTableError};
 use crate::text::sanitize;
 use crate::trap::{EmitError, Stop};
 
-/// The error of an instantiation: unless the guest exceeded a limit, the machine has no room.
+/// The error of an instantiation: unless the guest exceeded a limit, the system has no room for
+/// it.
 pub(crate) fn not_instantiated(error: wasmtime::Error) -> wasmtime::Error {
     if error.is::<Stop>() || error.is::<Trap>() {
         return error;
@@ -16,7 +17,7 @@ pub(crate) fn not_instantiated(error: wasmtime::Error) -> wasmtime::Error {
     wasmtime::Error::new(ChunkError::Io(format!("the system has no room for a guest: {}", error.root_cause())))
 }
 
-/// Whether a guest has to restart with checks in all loops.
+/// Whether a guest must restart with checks in all loops.
 pub(crate) fn needs_loop_checks<R>(answer: &wasmtime::Result<R>) -> bool {
     answer.as_ref().is_err_and(|error| error.downcast_ref() == Some(&Stop::NeedsLoopChecks))
 }
@@ -28,7 +29,8 @@ pub(crate) fn emit_failure(error: EmitError) -> Failure {
     }
 }
 
-/// Functions from the innermost outward, without hashes and without the panic machinery.
+/// The names of the functions from the innermost outward, without hashes and without the panic
+/// machinery.
 fn backtrace(error: &wasmtime::Error) -> Vec<String> {
     let Some(trace) = error.downcast_ref::<WasmBacktrace>() else { return Vec::new() };
     let plumbing = [
@@ -66,7 +68,7 @@ pub(crate) fn failure(error: &wasmtime::Error, limits: &Limits, panic: Option<St
         return Failure::Trap { message: format!("it ended itself with the exit code {code}"), backtrace };
     }
     if let Some(ResourceTableError::Full) = error.downcast_ref() {
-        return Failure::Misuse { message: "it holds too many streams, files or waits at a time".to_owned() };
+        return Failure::Misuse { message: "it holds too many streams, files or pollables at a time".to_owned() };
     }
     if let Some(error) = error.downcast_ref::<ChunkError>() {
         return Failure::Host { message: error.to_string() };
@@ -75,12 +77,12 @@ pub(crate) fn failure(error: &wasmtime::Error, limits: &Limits, panic: Option<St
         (Some(Trap::OutOfFuel), _) => Failure::Fuel { limit: limits.fuel, backtrace },
         (_, Some(panic)) => Failure::Trap { message: panic, backtrace },
         (Some(Trap::StackOverflow), None) => {
-            Failure::Trap { message: "its stack overflowed, as by a recursion without end".to_owned(), backtrace }
+            Failure::Trap { message: "its stack overflowed, for instance by endless recursion".to_owned(), backtrace }
         }
         (Some(trap), None) => Failure::Trap { message: trap.to_string(), backtrace },
-        // The canonical ABI refused what the guest handed over.
+        // The canonical ABI refused the values that the guest passed.
         (None, None) => Failure::Misuse {
-            message: format!("it broke the canonical ABI: {}", sanitize(format!("{}", error.root_cause()), 400)),
+            message: format!("it violated the canonical ABI: {}", sanitize(format!("{}", error.root_cause()), 400)),
         },
     }
 }

@@ -1,8 +1,8 @@
 //! The types of `wit/step.wit`, as wasmtime lifts and lowers them.
 //!
-//! Written by hand instead of generated: a column goes to a guest with one copy (`Bytes`), and
-//! a column of a guest is read where it lies (`WasmList`). wasmtime checks these types against
-//! the component when it links it.
+//! Written by hand instead of generated: a column is passed to a guest with one copy (`Bytes`),
+//! and a column of a guest is read in its memory (`WasmList`). wasmtime checks these types
+//! against the component when it links it.
 
 use bytes::Bytes;
 use millrace_tables::Block;
@@ -16,7 +16,7 @@ use crate::collective::Reduction;
 pub(crate) struct TaskRep;
 /// Resource `table`; its number is the handle of the table in the task.
 pub(crate) struct TableRep;
-/// Resource `blob`; likewise.
+/// Resource `blob`; its number is the handle of the blob in the task.
 pub(crate) struct BlobRep;
 
 #[derive(ComponentType, Lift, Lower, Clone, Copy, PartialEq)]
@@ -252,7 +252,7 @@ pub(crate) struct WitFailure {
     pub(crate) row: Option<u64>,
 }
 
-/// A column on its way to a guest: one copy, from where it is mapped.
+/// A column that is passed to a guest, with one copy from the mapped file.
 #[derive(ComponentType, Lower)]
 #[component(record)]
 pub(crate) struct ColumnOut {

@@ -35,7 +35,7 @@ fn digits(text: &[u8], count: usize) -> Option<(i64, &[u8])> {
     let (head, rest) = text.split_at_checked(count)?;
     let mut value = 0;
     for byte in head {
-        value = value * 10 + i64::from(byte.is_ascii_digit().then_some(byte - b'0')?);
+        value = value * 10 + i64::from(byte.is_ascii_digit().then(|| byte - b'0')?);
     }
     Some((value, rest))
 }

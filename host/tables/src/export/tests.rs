@@ -9,8 +9,8 @@ use millrace_threads::Threads;
 type Table = (Schema, Vec<ColumnBytes>);
 
 fn table(columns: Vec<(DataType, ColumnBytes)>) -> Table {
-    let field = |(place, (data_type, _)): (usize, &(DataType, ColumnBytes))| Field {
-        name: ColumnName::new(&format!("c{place}")),
+    let field = |(index, (data_type, _)): (usize, &(DataType, ColumnBytes))| Field {
+        name: ColumnName::new(&format!("c{index}")),
         data_type: data_type.clone(),
         nullable: true,
     };
@@ -18,7 +18,7 @@ fn table(columns: Vec<(DataType, ColumnBytes)>) -> Table {
     (Schema { fields }, columns.into_iter().map(|(_, column)| column).collect())
 }
 
-/// A file of the table, cut into these parts.
+/// A file of the table, written in these parts.
 fn written((schema, columns): &Table, format: Format, parts: &[Range<usize>], threads: Option<usize>) -> Vec<u8> {
     let part = |rows: &Range<usize>| -> Vec<ColumnBytes> {
         let some = |column: &ColumnBytes| column.to_array().unwrap().slice(rows.start, rows.len());
@@ -36,9 +36,9 @@ fn written((schema, columns): &Table, format: Format, parts: &[Range<usize>], th
     bytes
 }
 
-/// Whoever encodes the parts of a table, the file is the same.
+/// The file is the same, whichever threads encode the parts.
 #[test]
-fn a_file_does_not_depend_on_who_encoded_its_parts() {
+fn a_file_does_not_depend_on_the_threads_that_encode_its_parts() {
     let rows = 5000i64;
     let ints: Int64Array = (0..rows).map(|row| (row % 9 != 0).then_some(row * 7)).collect();
     let floats: Float64Array = (0..rows).map(|row| Some(row as f64 * 0.37)).collect();
@@ -48,7 +48,7 @@ fn a_file_does_not_depend_on_who_encoded_its_parts() {
         (DataType::Float64, ColumnBytes::from_array(&floats).unwrap()),
         (DataType::Utf8, ColumnBytes::from_array(&texts).unwrap()),
     ]);
-    // One without rows among them.
+    // One part has no rows.
     let parts = [0..700, 700..1400, 1400..1400, 1400..1401, 1401..3000, 3000..5000];
     for format in [Format::Parquet, Format::Ipc, Format::Ndjson, Format::Csv] {
         let alone = written(&table, format, &parts, None);
@@ -59,12 +59,12 @@ fn a_file_does_not_depend_on_who_encoded_its_parts() {
     }
 }
 
-/// A part of very many bytes is made text some rows at a time, to the same file.
+/// The text of a large part is encoded some rows at a time; the file is the same.
 #[test]
-fn a_large_part_is_written_as_small_ones_are() {
+fn a_large_part_gives_the_same_file_as_small_parts() {
     let rows = 100_000;
-    let column = |place: i64| {
-        let ints: Int64Array = (0..rows as i64).map(|row| Some(row % 7 * place)).collect();
+    let column = |index: i64| {
+        let ints: Int64Array = (0..rows as i64).map(|row| Some(row % 7 * index)).collect();
         (DataType::Int64, ColumnBytes::from_array(&ints).unwrap())
     };
     let table = table((0..90).map(column).collect());

@@ -1,4 +1,4 @@
-//! Opens files, those of text unpacked on the way.
+//! Opens files, and decompresses text files.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -6,8 +6,8 @@ use std::path::Path;
 
 use super::error::ReadError;
 
-/// A regular file. What became something else since it was looked at, such as a pipe that nobody
-/// writes to, is none, and nobody waits for it.
+/// Opens a regular file. If it has been replaced since it was checked, for instance by a pipe
+/// without a writer, that is an error, and opening does not block.
 pub(super) fn regular(path: &Path) -> io::Result<File> {
     let mut options = File::options();
     options.read(true);
@@ -20,7 +20,8 @@ pub(super) fn regular(path: &Path) -> io::Result<File> {
     if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is not a regular file")) }
 }
 
-/// The bytes of a file; `.gz` and `.zip` with a single entry are unpacked.
+/// Passes the bytes of a file to `each`; `.gz`, and `.zip` with a single entry, are
+/// decompressed.
 pub(super) fn open(
     path: &Path,
     each: &mut dyn FnMut(&mut (dyn Read + Send)) -> Result<(), ReadError>,
@@ -35,7 +36,7 @@ pub(super) fn open(
             };
             let mut archive = zip::ZipArchive::new(file).map_err(zip)?;
             if archive.len() != 1 {
-                let message = format!("a zip file with one entry is needed, and it has {}", archive.len());
+                let message = format!("a zip file must have one entry, and it has {}", archive.len());
                 return Err(ReadError::content(path, None, message));
             }
             each(&mut archive.by_index(0).map_err(zip)?)

@@ -1,4 +1,4 @@
-//! The row filter of a source, and the types that are unpacked on the way in.
+//! The row filter of a source, and the conversion of types that tables do not have.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -14,22 +14,22 @@ use millrace_expr::Column;
 use super::error::ReadError;
 use super::options::ReadOptions;
 
-/// A run of rows, of no columns too.
+/// A run of rows; it may have no columns.
 pub(super) struct Batch {
     pub(super) rows: usize,
     pub(super) schema: SchemaRef,
-    /// None of a column of which nobody wants more than the type.
+    /// `None` for a column of which only the type is needed.
     pub(super) arrays: Vec<Option<ArrayRef>>,
 }
 
 impl Batch {
-    /// Of columns, of which there is at least one.
+    /// A batch of at least one column.
     pub(super) fn new(schema: SchemaRef, arrays: Vec<ArrayRef>) -> Self {
         let rows = arrays.first().map_or(0, |array| array.len());
         Self { rows, schema, arrays: arrays.into_iter().map(Some).collect() }
     }
 
-    /// Of no rows.
+    /// A batch without rows.
     pub(super) fn empty(schema: SchemaRef) -> Self {
         let arrays = schema.fields().iter().map(|field| Some(new_empty_array(field.data_type()))).collect();
         Self { rows: 0, schema, arrays }
@@ -43,14 +43,14 @@ impl From<&RecordBatch> for Batch {
     }
 }
 
-/// The columns that a filter names. Of one that cannot be read nothing is known; that is told
-/// of when it is applied.
+/// The columns that the filter names; none if it cannot be parsed, which is reported when it is
+/// applied.
 pub(super) fn named(options: &ReadOptions) -> HashSet<String> {
     let parsed = options.filter.as_deref().and_then(|text| millrace_expr::parse(text).ok());
     parsed.map(|expr| expr.columns().into_iter().collect()).unwrap_or_default()
 }
 
-/// What a type that does not cross is unpacked to.
+/// The type to which a type is converted: itself, or the nearest one that a table can have.
 pub(super) fn unpacked(data_type: &ArrowType) -> ArrowType {
     match data_type {
         ArrowType::LargeUtf8 | ArrowType::Utf8View | ArrowType::Null => ArrowType::Utf8,
@@ -65,18 +65,18 @@ pub(super) fn unpacked(data_type: &ArrowType) -> ArrowType {
     }
 }
 
-/// The type of a column: the one that is given for it, or what its own is unpacked to.
+/// The type of a column: the one given for it, or the one to which its own is converted.
 pub(super) fn wanted(options: &ReadOptions, name: &str, data_type: &ArrowType) -> ArrowType {
     options.types.get(name).map_or_else(|| unpacked(data_type), crate::arrow_type)
 }
 
-/// Whether the digits of all decimals are an integer that a float holds: then the float
-/// nearest to a decimal has no other that is as near.
+/// Whether the digits of all decimals form an integer that a float holds: then no other decimal
+/// of these digits has the same nearest float.
 fn decimals_fit(array: &dyn Array) -> bool {
     use ::arrow::array::AsArray;
     use ::arrow::datatypes::{Decimal32Type, Decimal64Type, Decimal128Type, Decimal256Type, i256};
-    const MOST: i128 = 1 << 53;
-    let fits = |value: i128| (-MOST..=MOST).contains(&value);
+    const MAX: i128 = 1 << 53;
+    let fits = |value: i128| (-MAX..=MAX).contains(&value);
     match array.data_type() {
         ArrowType::Decimal32(..) => array.as_primitive::<Decimal32Type>().iter().flatten().all(|v| fits(v.into())),
         ArrowType::Decimal64(..) => array.as_primitive::<Decimal64Type>().iter().flatten().all(|v| fits(v.into())),
@@ -89,7 +89,7 @@ fn decimals_fit(array: &dyn Array) -> bool {
     }
 }
 
-/// A column as the type that it is read as.
+/// A column, converted to the type as which it is read.
 pub(super) fn plain_array(path: &Path, name: &str, array: ArrayRef, to: &ArrowType) -> Result<ArrayRef, ReadError> {
     if *to == ArrowType::Float64 && !decimals_fit(&array) {
         let message =
@@ -100,12 +100,12 @@ pub(super) fn plain_array(path: &Path, name: &str, array: ArrayRef, to: &ArrowTy
         return Ok(array);
     }
     let strict = ::arrow::compute::CastOptions { safe: false, ..Default::default() };
-    // Text that is no number of the given type is an error, and no missing value.
+    // Text that is not a number of the given type is an error, not a missing value.
     ::arrow::compute::cast_with_options(&array, to, &strict)
         .map_err(|error| ReadError::content(path, None, format!("column `{name}`: {error}")))
 }
 
-/// Unpacks, applies the types of the pipeline, and filters.
+/// Converts the columns, to the types of the pipeline where given, and filters the rows.
 pub(super) fn apply(
     path: &Path,
     options: &ReadOptions,

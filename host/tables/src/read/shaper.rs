@@ -1,6 +1,6 @@
-//! What was read, in the shape of a part: the columns that are asked for, in their order,
-//! unpacked and filtered, under one schema for all parts. It knows Arrow's arrays and nothing
-//! of the files that they come from.
+//! Shapes the arrays that were read into parts: the selected columns in their order, converted
+//! and filtered, with one schema for all parts. It knows Arrow's arrays and nothing of the
+//! files that they come from.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -18,23 +18,23 @@ use super::predicate::{self, Batch};
 use super::sink::Sink;
 use crate::column::{ColumnBytes, field_from_arrow};
 
-/// Makes parts, which have one schema.
+/// Makes the parts of a source, which share one schema.
 pub(super) struct Shaper<'a> {
     pub(super) options: &'a ReadOptions,
-    /// Of the first part.
+    /// The schema of the first part.
     schema: OnceLock<Schema>,
     next: AtomicU64,
 }
 
-/// A column that the sink wants.
+/// A column that the sink takes.
 pub(super) struct Kept {
-    /// Where it stands in what was read.
+    /// Its index among the fields that were read.
     pub(super) place: usize,
     pub(super) field: Field,
 }
 
 impl Kept {
-    /// The column of an array that was unpacked.
+    /// The column with the values of a converted array.
     pub(super) fn column(&self, path: &Path, array: &ArrayRef) -> Result<ColumnBytes, ReadError> {
         ColumnBytes::from_array(&**array).map_err(|error| ReadError::column(path, self.field.name.as_str(), &error))
     }
@@ -45,7 +45,7 @@ impl<'a> Shaper<'a> {
         Self { options, schema: OnceLock::new(), next: AtomicU64::new(0) }
     }
 
-    /// Whether there was a part.
+    /// Whether the schema is known: there was a part.
     pub(super) fn is_known(&self) -> bool {
         self.schema.get().is_some()
     }
@@ -54,12 +54,12 @@ impl<'a> Shaper<'a> {
         self.schema.into_inner().ok_or_else(|| ReadError::content(&path.cloned().unwrap_or_default(), None, what))
     }
 
-    /// Takes the arrays of the next part under their schema; one without rows is left out.
+    /// Emits the next part; a batch without rows only determines the schema.
     pub(super) fn emit(&self, path: &Path, batch: Batch, sink: &dyn Sink) -> Result<(), ReadError> {
         self.emit_at(PartId::sequential(self.next.fetch_add(1, Ordering::Relaxed)), path, batch, sink)
     }
 
-    /// Takes the arrays of the part at a place.
+    /// Emits the part with this id; a batch without rows only determines the schema.
     pub(super) fn emit_at(&self, id: PartId, path: &Path, batch: Batch, sink: &dyn Sink) -> Result<(), ReadError> {
         let mut batch = predicate::apply(path, self.options, batch)?;
         let mut kept = self.kept(path, batch.schema.fields(), sink)?;
@@ -76,10 +76,9 @@ impl<'a> Shaper<'a> {
         Ok(part.end()?)
     }
 
-    /// Of these fields, as they are unpacked, the columns that the sink wants of all that are
-    /// asked for.
+    /// The selected columns that the sink takes, among these fields of converted columns.
     pub(super) fn kept(&self, path: &Path, fields: &Fields, sink: &dyn Sink) -> Result<Vec<Kept>, ReadError> {
-        // All of them, or those of these names: there may be thousands.
+        // There may be thousands: names are looked up in a map.
         let places: Vec<(&str, Option<usize>)> = match &self.options.columns {
             Some(names) => {
                 let places: HashMap<&str, usize> =
@@ -95,8 +94,7 @@ impl<'a> Shaper<'a> {
                 name: name.to_owned(),
                 candidates: fields.iter().map(|field| field.name().clone()).collect(),
             })?;
-            // Nulls may come in any later part, and a change of nullability
-            // would be a change of everybody's key.
+            // Any later part may have nulls, and a change of nullability would change all keys.
             let field = field_from_arrow(&fields[place].as_ref().clone().with_nullable(true))
                 .map_err(|error| ReadError::column(path, name, &error))?;
             if sink.wants(name) {
@@ -108,7 +106,7 @@ impl<'a> Shaper<'a> {
         Ok(kept)
     }
 
-    /// That a part has the schema of the first.
+    /// Checks that a part has the schema of the first.
     fn fits(&self, path: &Path, read: &Fields, found: Schema) -> Result<(), ReadError> {
         match self.schema.get() {
             None => {
@@ -130,13 +128,13 @@ impl<'a> Shaper<'a> {
     }
 }
 
-/// The first name that was there before.
+/// The first name that occurs a second time.
 fn twice<'n>(mut names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     let mut seen = HashSet::new();
     names.find(|name| !seen.insert(*name))
 }
 
-/// Of the columns that are kept.
+/// The schema of these columns.
 pub(super) fn schema(kept: &[Kept]) -> Schema {
     Schema { fields: kept.iter().map(|kept| kept.field.clone()).collect() }
 }
@@ -144,17 +142,17 @@ pub(super) fn schema(kept: &[Kept]) -> Schema {
 fn difference(known: &Schema, found: &Schema) -> String {
     let lacks = |schema: &Schema, field: &Field| schema.find(field.name.as_str()).is_none();
     if let Some(gone) = known.fields.iter().find(|field| lacks(found, field)) {
-        return format!("there is no column `{}`, which the files before have", gone.name);
+        return format!("it has no column `{}`, which earlier files have", gone.name);
     }
     if let Some(new) = found.fields.iter().find(|field| lacks(known, field)) {
-        return format!("there is a column `{}`, which the files before do not have", new.name);
+        return format!("it has a column `{}`, which earlier files do not have", new.name);
     }
     let pairs = known.fields.iter().zip(&found.fields);
     match pairs.into_iter().find(|(a, b)| a != b) {
         Some((a, b)) if a.name == b.name => {
-            format!("column `{}` is {} here and {} in the files before", a.name, b.data_type, a.data_type)
+            format!("column `{}` is {} here and {} in earlier files", a.name, b.data_type, a.data_type)
         }
-        Some((a, b)) => format!("column `{}` stands where the files before have `{}`", b.name, a.name),
-        None => format!("it has {} columns, and the files before have {}", found.fields.len(), known.fields.len()),
+        Some((a, b)) => format!("it has column `{}` where earlier files have `{}`", b.name, a.name),
+        None => format!("it has {} columns, and earlier files have {}", found.fields.len(), known.fields.len()),
     }
 }

@@ -13,11 +13,11 @@ struct Seen {
     restarts: usize,
 }
 
-/// Parts by place, and how often reading began anew.
+/// The parts by id, and the number of restarts.
 #[derive(Default)]
 pub(super) struct Seeing(pub(super) std::sync::Mutex<(BTreeMap<PartId, (usize, Vec<String>)>, usize)>);
 
-/// As [`Seeing`], of some columns.
+/// As [`Seeing`], for some of the columns.
 pub(super) struct SeeingSome(pub(super) Seeing, pub(super) Vec<String>);
 
 impl Sink for SeeingSome {
@@ -92,12 +92,12 @@ fn csv(content: &str) -> (Schema, Seen) {
 
 fn csv_error(content: &[u8], options: &ReadOptions) -> String {
     let error = read_text("t.csv", content, options).err().unwrap().to_string();
-    // The folder is another one each time.
+    // The folder differs in each run.
     format!("`t.csv{}", error.split_once("t.csv").unwrap().1)
 }
 
 #[test]
-fn types_are_the_narrowest_that_hold_all_values() {
+fn the_type_is_the_narrowest_that_holds_all_values() {
     let (schema, seen) = csv(
         "i,f,b,d,at,utc,t,zip,m\n1,2,true,2025-01-31,2025-01-31T10:00:00,2025-01-31T10:00:00Z,x,007,\n-5,0.5,false,NA,2025-01-31,2025-01-31T10:00:01Z,2,1,NA\n",
     );
@@ -114,7 +114,7 @@ fn a_later_value_widens_the_type_of_the_whole_column() {
     assert_eq!(types(&schema), "a: float64, b: utf8");
     assert_eq!(seen.parts, [(3, vec!["1.0 2.0 3.0".into(), "· · ·".into()]), (1, vec!["4.5".into(), "x".into()])]);
     assert!(seen.restarts > 0);
-    // A column without any value at first may turn out to be a number.
+    // A column without values in the first part may turn out to have numbers.
     assert_eq!(types(&csv("a,b\n1,\n2,\n3,\n4,5\n").0), "a: int64, b: int64");
 }
 
@@ -127,7 +127,7 @@ fn quotes_separators_and_line_ends_follow_rfc_4180() {
 }
 
 #[test]
-fn bad_files_say_what_and_where() {
+fn errors_name_the_line_and_the_column() {
     let plain = options(Format::Csv);
     assert_eq!(csv_error(b"a,b\n1,2\n3\n", &plain), "`t.csv`, line 3: 1 fields, and the header has 2");
     assert_eq!(csv_error(b"", &plain), "`t.csv`: the file is empty: there is not even a header line");
@@ -150,9 +150,9 @@ fn bad_files_say_what_and_where() {
     );
 }
 
-/// Also before the header, and with quotes further down, where another reader reads.
+/// Also before the header, and in blocks with quotes, which another parser reads.
 #[test]
-fn empty_lines_are_no_records() {
+fn empty_lines_are_not_records() {
     let expected = [(2, vec!["1 3".into(), "2 4".into()])];
     for text in ["\n\na,b\n1,2\n\n3,4\n\n", "\r\n\r\na,b\r\n\r\n1,2\r\n3,4", "\na,b\n\n1,\"2\"\n3,4\n\n"] {
         let (_, seen) = read_text("t.csv", text.as_bytes(), &options(Format::Csv)).unwrap();
@@ -168,7 +168,7 @@ fn a_header_alone_is_a_table_without_parts() {
 }
 
 #[test]
-fn a_filter_and_a_projection_apply_before_parts_are_kept() {
+fn a_filter_and_a_projection_apply_before_parts_are_emitted() {
     let picked = ReadOptions { columns: Some(vec!["b".into()]), filter: Some("a >= 2".into()), ..options(Format::Csv) };
     let (schema, seen) = read_text("t.csv", b"a,b\n1,x\n2,y\n3,z\n0,u\n0,v\n", &picked).unwrap();
     assert_eq!(types(&schema), "b: utf8");
@@ -176,7 +176,7 @@ fn a_filter_and_a_projection_apply_before_parts_are_kept() {
 }
 
 #[test]
-fn packed_text_is_unpacked() {
+fn compressed_text_is_decompressed() {
     let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gz.write_all(b"a\n1\n").unwrap();
     let (schema, _) = read_text("t.csv.gz", &gz.finish().unwrap(), &options(Format::Csv)).unwrap();
@@ -199,9 +199,9 @@ fn json_lines_become_columns() {
     assert!(read_text("t.ndjson", b"", &options(Format::Ndjson)).is_err());
 }
 
-/// What is written in a format and read again is the same table.
+/// A table that is exported and read again is unchanged.
 #[test]
-fn every_format_reads_back_what_was_exported() {
+fn every_format_reads_back_an_exported_table() {
     let content =
         "i,f,t,b,d\n1,0.5,x,true,2025-01-31\nNA,,\"a,b\",false,NA\n3,2,z,NA,2024-02-29\n4,1e3,w,true,2024-01-01\n";
     let (schema, seen) = csv(content);
@@ -269,10 +269,10 @@ fn a_parquet_filter_skips_row_groups_and_rows() {
     assert!(read_text("t.arrow", b"ARROW1", &options(Format::Ipc)).is_err());
 }
 
-/// Batches in any number of threads, cut where they are large, and no column more than is
-/// asked for.
+/// With any number of threads batches give the same parts, are divided where they are large,
+/// and only the selected columns are read.
 #[test]
-fn arrow_batches_are_cut_and_read_by_all_threads() {
+fn arrow_batches_are_divided_and_read_by_all_threads() {
     use ::arrow::array::{ArrayRef, Int64Array, StringArray};
     use ::arrow::record_batch::RecordBatch;
     let batch = |from: i64, rows: i64| {
@@ -316,17 +316,17 @@ fn arrow_batches_are_cut_and_read_by_all_threads() {
         assert!(matches!(&error, ReadError::NoColumn { candidates, .. } if candidates.len() == 3), "{error}");
         let wrong = ReadOptions { filter: Some("z > 1".into()), ..picked.clone() };
         assert!(matches!(read_text("t.arrow", bytes, &wrong), Err(ReadError::Filter { .. })));
-        // Cut short: an error or fewer rows of a stream, and never a panic.
+        // Truncated: an error, or fewer rows of a stream, but never a panic.
         for end in (0..bytes.len()).step_by(97) {
             let _ = read_text("t.arrow", &bytes[..end], &picked);
         }
     }
 }
 
-/// A file may become something else after it was looked at: nobody waits for who writes to a pipe.
+/// A file may be replaced after it was checked: opening a pipe must not wait for a writer.
 #[cfg(unix)]
 #[test]
-fn what_is_no_regular_file_is_not_waited_for() {
+fn opening_a_pipe_fails_without_blocking() {
     let folder = tempfile::tempdir().unwrap();
     for (name, format) in [
         ("t.csv", Format::Csv),
@@ -337,20 +337,20 @@ fn what_is_no_regular_file_is_not_waited_for() {
     ] {
         let path = folder.path().join(name);
         assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
-        let (told, ended) = std::sync::mpsc::channel();
+        let (sender, receiver) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
             let paths = std::slice::from_ref(&path);
             assert_eq!(peek(paths, &options(format)), Peek::Unknown);
             let read = read(paths, &options(format), &Threads::new(2), &Seeing::default());
-            let _ = told.send(read.err().unwrap().to_string());
+            let _ = sender.send(read.err().unwrap().to_string());
         });
-        // Who waits for a pipe waits for ever.
-        let error = ended.recv_timeout(std::time::Duration::from_secs(60)).expect("it comes to an end");
+        // A reader that waits for the pipe never ends.
+        let error = receiver.recv_timeout(std::time::Duration::from_secs(60)).expect("the reader ends");
         assert!(error.contains("it is not a regular file"), "{error}");
     }
 }
 
-/// Unsigned columns have statistics in signed boxes.
+/// The statistics of unsigned columns are stored as signed integers.
 #[test]
 fn a_parquet_filter_keeps_rows_of_unsigned_columns() {
     use ::arrow::array::{ArrayRef, UInt32Array, UInt64Array};
@@ -383,19 +383,19 @@ fn a_parquet_filter_keeps_rows_of_unsigned_columns() {
         let found: Vec<&str> = seen.parts.iter().flat_map(|(_, columns)| columns[0].split(' ')).collect();
         assert_eq!(found, expected, "{condition}");
     }
-    // A value that has no result is a mistake of the condition, and none of the file.
+    // An overflow is an error of the condition, not of the file.
     let wrong = ReadOptions { filter: Some("0 < u * 9000000000000".into()), ..options(Format::Parquet) };
     let Some(ReadError::Filter { error, .. }) = read_text("t.parquet", &bytes, &wrong).err() else {
-        panic!("it is no mistake of the condition")
+        panic!("not an error of the condition")
     };
     assert!(error.message.contains("does not fit 64 bits") && error.span == (4, 21), "{error:?}");
 }
 
 proptest::proptest! {
-    /// The first block is read by other code than those behind it, which says the same of the same
-    /// fields: of their types, of what is in quotes, and of those that do not fit.
+    /// The first block and later blocks are parsed by different code. Both give the same types,
+    /// the same text from quoted fields, and the same errors.
     #[test]
-    fn later_blocks_are_read_as_the_first_one_is(
+    fn later_blocks_are_read_like_the_first_one(
         rows in proptest::collection::vec((
             proptest::collection::vec((
                 "(|NA|-?[0-9]{1,3}|0[0-9]|[0-9]{16,20}|-?[0-9]{0,3}\\.[0-9]{0,9}|1e[0-9]{1,3}|true|2020-01-0[0-9]|x y|5\" tv|\"\"x|[a,\"\r\n]{0,5}|é)",
@@ -407,7 +407,7 @@ proptest::proptest! {
         ends_with_line in proptest::bool::ANY,
     ) {
         let field = |(text, how): &(String, u8)| match how {
-            // Whatever it is.
+            // Unchanged.
             0 => text.clone(),
             1 => format!("\"{}\"x", text.replace('"', "\"\"")),
             2..=5 => format!("\"{}\"", text.replace('"', "\"\"")),
@@ -438,7 +438,7 @@ proptest::proptest! {
         let whole = read(1000);
         for part_rows in [3, 1] {
             let blocks = read(part_rows);
-            // That a quote is open is found before what is wrong in the block before it.
+            // An open quote is found before errors in the block before it.
             let is_open = matches!(&whole, Err(Some(error)) if error.contains("never closed"));
             if !(is_open && blocks.is_err()) {
                 proptest::prop_assert_eq!(&blocks, &whole);
@@ -446,10 +446,10 @@ proptest::proptest! {
         }
     }
 
-    /// What nobody wants is left out, and changes nothing else: not the types, not the parts, not
-    /// what is wrong.
+    /// Leaving out columns that no step reads changes nothing else: neither types nor parts nor
+    /// errors.
     #[test]
-    fn columns_that_nobody_wants_are_looked_at_for_their_types(
+    fn columns_that_no_step_reads_still_have_their_types(
         rows in proptest::collection::vec(
             proptest::collection::vec("(|NA|-?[0-9]{1,3}|0[0-9]|[0-9]{16,20}|-?[0-9]{0,3}\\.[0-9]{0,9}|1e[0-9]{1,3}|true|2020-01-0[0-9]|x y|é|\"q,\"|\u{fffd})", 3),
             1..12,
@@ -457,20 +457,20 @@ proptest::proptest! {
         wanted in proptest::collection::vec(proptest::bool::ANY, 3),
         given in proptest::option::weighted(0.2, 0usize..3),
         filter in proptest::bool::weighted(0.2),
-        harm in proptest::bool::weighted(0.2),
+        is_corrupt in proptest::bool::weighted(0.2),
     ) {
         let names = ["a", "b", "c"];
         let text = "a,b,c\n".to_owned() + &rows.iter().map(|row| row.join(",") + "\n").collect::<String>();
         let mut bytes = text.into_bytes();
-        if harm {
-            // No UTF-8 any more.
+        if is_corrupt {
+            // No longer UTF-8.
             bytes.iter_mut().filter(|byte| **byte == 0xef).for_each(|byte| *byte = 0xff);
         }
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("t.csv");
         std::fs::write(&path, bytes).unwrap();
         let mut options = options(Format::Csv);
-        options.types.extend(given.map(|place| (names[place].to_owned(), DataType::Float64)));
+        options.types.extend(given.map(|index| (names[index].to_owned(), DataType::Float64)));
         options.filter = filter.then(|| "a is null or b is not null".to_owned());
         let files = [path];
         let all = Seeing::default();
@@ -482,9 +482,9 @@ proptest::proptest! {
             (Ok(schema), Ok(found)) => {
                 proptest::prop_assert_eq!(schema, found);
                 let (all, some) = (all.0.into_inner().unwrap().0, some.0.0.into_inner().unwrap().0);
-                let expected: Vec<_> = all.into_iter().map(|(place, (rows, columns))| {
+                let expected: Vec<_> = all.into_iter().map(|(id, (rows, columns))| {
                     let kept = columns.into_iter().zip(&wanted).filter(|(_, kept)| **kept);
-                    (place, (rows, kept.map(|(column, _)| column).collect::<Vec<_>>()))
+                    (id, (rows, kept.map(|(column, _)| column).collect::<Vec<_>>()))
                 }).collect();
                 proptest::prop_assert_eq!(expected, some.into_iter().collect::<Vec<_>>());
             }

@@ -1,14 +1,14 @@
 //! Reads and writes the binary format of modules and components: sections, numbers, the types of
-//! functions. It knows nothing of what is rewritten.
+//! functions. It knows nothing of the rewriting.
 
 use wasmparser::{BinaryReader, FunctionBody, Parser, Payload, SubType, TypeRef, ValType};
 
-/// As many types or functions, bytes of a function and locals, as a compiler takes.
-pub(super) const MOST_ITEMS: usize = 1_000_000;
+/// The limits of the compiler: types or functions of a module, bytes of a function, and locals.
+pub(super) const MAX_ITEMS: usize = 1_000_000;
 pub(super) const MAX_FUNCTION_BYTES: usize = 7_654_321;
 pub(super) const MOST_LOCALS: usize = 50_000;
 
-/// The bytes of a component or module are no such thing.
+/// The bytes are not a component or module.
 #[derive(Debug)]
 pub(crate) struct Malformed;
 
@@ -25,7 +25,7 @@ pub(super) fn is_module(bytes: &[u8]) -> bool {
     bytes.get(4..HEAD) == Some(&[1, 0, 0, 0])
 }
 
-/// The sections of a module or component: the number of each, and what is in it.
+/// The sections of a module or component: the id and the content of each.
 pub(super) fn sections<'b>(
     bytes: &'b [u8],
 ) -> Result<impl Iterator<Item = Result<(u8, &'b [u8]), Malformed>>, Malformed> {
@@ -50,7 +50,7 @@ pub(super) fn section(out: &mut Vec<u8>, id: u8, content: &[u8]) -> Result<(), M
     Ok(())
 }
 
-/// LEB128, as WebAssembly writes its numbers.
+/// Appends an unsigned LEB128 number.
 pub(super) fn number(out: &mut Vec<u8>, mut value: u32) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
@@ -59,7 +59,7 @@ pub(super) fn number(out: &mut Vec<u8>, mut value: u32) {
     out.push(value as u8);
 }
 
-/// The same for a number with a sign.
+/// Appends a signed LEB128 number.
 pub(super) fn signed(out: &mut Vec<u8>, mut value: i64) {
     loop {
         let byte = value as u8 & 0x7f;
@@ -72,17 +72,17 @@ pub(super) fn signed(out: &mut Vec<u8>, mut value: i64) {
     }
 }
 
-/// A function of the code section.
+/// Appends a function of the code section.
 pub(super) fn body(out: &mut Vec<u8>, body: &[u8]) {
     number(out, body.len() as u32);
     out.extend_from_slice(body);
 }
 
-/// What a module declares of its functions.
+/// The types and functions of a module.
 #[derive(Default)]
 pub(super) struct Types {
     pub(super) types: Vec<SubType>,
-    /// Of all functions, imports first.
+    /// The types of all functions, imports first.
     pub(super) functions: Vec<u32>,
     pub(super) imported: usize,
 }
@@ -95,7 +95,7 @@ impl Types {
                 Payload::TypeSection(reader) => {
                     for group in reader {
                         types.types.extend(group?.into_types());
-                        if types.types.len() > MOST_ITEMS {
+                        if types.types.len() > MAX_ITEMS {
                             return Err(Malformed);
                         }
                     }
@@ -109,7 +109,7 @@ impl Types {
                     types.imported = types.functions.len();
                 }
                 Payload::FunctionSection(reader) => {
-                    if reader.count() as usize > MOST_ITEMS {
+                    if reader.count() as usize > MAX_ITEMS {
                         return Err(Malformed);
                     }
                     for ty in reader {
@@ -118,7 +118,7 @@ impl Types {
                 }
                 _ => {}
             }
-            if types.functions.len() > MOST_ITEMS {
+            if types.functions.len() > MAX_ITEMS {
                 return Err(Malformed);
             }
         }
@@ -133,7 +133,7 @@ impl Types {
     }
 }
 
-/// The locals of a function: its params, and what it declares.
+/// The types of the locals of a function: its params, then those that it declares.
 pub(super) fn locals(body: &FunctionBody<'_>, params: &[ValType]) -> Result<Vec<ValType>, Malformed> {
     let mut locals = params.to_vec();
     for group in body.get_locals_reader()? {

@@ -1,13 +1,14 @@
-//! Components are written again before they are compiled.
+//! Rewrites components before they are compiled.
 //!
 //! ```text
-//! component, checked → core modules → nan     NaN has one form wherever it can be seen
-//!                                   → fuel    what is done is counted, and now and then told
+//! component, validated → core modules → nan     NaN has one form wherever it can be observed
+//!                                     → fuel    fuel is counted, and reported from time to time
 //! ```
 //!
-//! Both add instructions, and `fuel` declares what only these may name. So a component is
-//! checked before: one that names what it does not declare would name that. What is no
-//! WebAssembly is refused here, for the compiler to say what is wrong.
+//! Both add instructions, and `fuel` adds declarations to which only these may refer. So a
+//! component is validated first: otherwise a reference to something that it does not declare
+//! could refer to these. Bytes that are not WebAssembly are refused here; the compiler reports
+//! what is wrong with them.
 
 mod binary;
 mod fuel;
@@ -21,27 +22,27 @@ use binary::{HEAD, is_module, section, sections};
 pub(crate) use binary::Malformed;
 pub(crate) use fuel::{FuelChecks, LOST, TABLE};
 
-/// Of what is written: code that another version has made is compiled anew.
+/// The version of the rewriting: code from another version is recompiled.
 pub(crate) const VERSION: u32 = 5;
 
-/// Components in components, and modules in those.
+/// The maximum depth of components in components, and of modules in those.
 const DEPTH: usize = 200;
 
-/// A component whose NaNs have one form wherever they can be seen, and that counts its fuel.
+/// A component whose NaNs have one form wherever they can be observed, and that counts its fuel.
 ///
 /// # Errors
-/// When it is none.
+/// When the bytes are not a component.
 pub(crate) fn rewritten(component: &[u8], checks: FuelChecks) -> Result<Vec<u8>, Malformed> {
-    // Whatever there is: what the compiler does not take is its own to refuse.
+    // With all features: the compiler refuses those that it does not support.
     Validator::new_with_features(WasmFeatures::all()).validate_all(component)?;
     part(component, checks, DEPTH)
 }
 
-/// Whether there are components in it that call each other, or may: between them wasmtime
-/// copies, with code that is not in the component and is not written again.
+/// Whether it contains components that call each other, or may: between them wasmtime copies
+/// values, with code that is not in the component and so is not rewritten.
 pub(crate) fn is_composed(component: &[u8]) -> bool {
     fn has(bytes: &[u8], depth: usize) -> Result<bool, Malformed> {
-        // So deep is none that is taken.
+        // Components of this depth are refused.
         if is_module(bytes) || depth == DEPTH {
             return Ok(false);
         }
@@ -54,13 +55,13 @@ pub(crate) fn is_composed(component: &[u8]) -> bool {
         }
         Ok(false)
     }
-    // What is none is told of as it is compiled.
+    // Bytes that are not a component are reported when they are compiled.
     has(component, 0).unwrap_or(false)
 }
 
 const CORE_MODULE: u8 = 1;
 const COMPONENT: u8 = 4;
-/// Functions that are lifted from modules, or lowered into them.
+/// The section of functions that are lifted from modules or lowered into them.
 const CANON: u8 = 8;
 
 fn part(bytes: &[u8], checks: FuelChecks, depth: usize) -> Result<Vec<u8>, Malformed> {

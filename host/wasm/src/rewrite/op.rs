@@ -1,4 +1,4 @@
-//! Numbers of instructions and types, as WebAssembly writes them.
+//! The codes of instructions and types in the binary format of WebAssembly.
 
 pub(super) const UNREACHABLE: u8 = 0x00;
 pub(super) const LOOP: u8 = 0x03;

@@ -1,4 +1,4 @@
-//! Components of several components.
+//! Components that consist of several components.
 
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Store, Trap};
@@ -6,8 +6,8 @@ use wasmtime::{Store, Trap};
 use super::{FuelChecks, is_composed, rewritten};
 use crate::engine::Engine;
 
-/// One lends the other a list again and again, from a function that begins; a list is copied
-/// by wasmtime, element by element.
+/// One component passes the other a list again and again, from a start function; wasmtime
+/// copies each list, element by element.
 const COPIES: &str = r#"(component
   (component $to
     (core module $m (memory (export "memory") 65)
@@ -30,7 +30,7 @@ const COPIES: &str = r#"(component
   (instance (instantiate $from (with "f" (func $to "f")))))"#;
 
 #[test]
-fn what_is_copied_between_components_is_fuel() {
+fn copies_between_components_use_fuel() {
     let bytes = wat::parse_str(COPIES).expect("a component");
     assert!(is_composed(&bytes));
     let engine = Engine::new().and_then(|engine| engine.for_composed()).expect("an engine");
@@ -39,17 +39,17 @@ fn what_is_copied_between_components_is_fuel() {
             Component::from_binary(&engine.inner, &rewritten(&bytes, checks).expect("written")).expect("compiled");
         let mut store = Store::new(&engine.inner, ());
         store.set_fuel(500_000_000).expect("fuel");
-        let error = Linker::new(&engine.inner).instantiate(&mut store, &code).map(|_| ()).expect_err("it has no end");
+        let error = Linker::new(&engine.inner).instantiate(&mut store, &code).map(|_| ()).expect_err("out of fuel");
         assert_eq!(error.downcast_ref::<Trap>(), Some(&Trap::OutOfFuel), "{error:#}");
     }
 }
 
 #[test]
-fn what_only_has_components_in_it_is_not_composed() {
+fn a_component_that_merely_contains_components_is_not_composed() {
     let texts = [
         "(component)",
         "(component (core module (func)))",
-        // As tools write it: a component that gives functions their names again.
+        // As tools write it: an inner component that exports functions under their names.
         "(component (core module $m (func (export \"f\"))) (core instance $i (instantiate $m))
            (func $f (canon lift (core func $i \"f\")))
            (component $names (import \"f\" (func $f)) (export \"f\" (func $f)))
@@ -58,7 +58,7 @@ fn what_only_has_components_in_it_is_not_composed() {
     for text in texts {
         assert!(!is_composed(&wat::parse_str(text).expect("a component")), "{text}");
     }
-    for harm in [&b""[..], b"\0asm", b"\0asm\x0d\0\x01\0\x04\xff", b"\0asm\x0d\0\x01\0\x04\x03abc"] {
-        assert!(!is_composed(harm));
+    for malformed in [&b""[..], b"\0asm", b"\0asm\x0d\0\x01\0\x04\xff", b"\0asm\x0d\0\x01\0\x04\x03abc"] {
+        assert!(!is_composed(malformed));
     }
 }

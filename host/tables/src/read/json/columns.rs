@@ -1,4 +1,4 @@
-//! Lines of JSON whose columns are known, straight into them.
+//! Lines of JSON whose columns are known, read straight into these columns.
 
 use std::sync::Arc;
 
@@ -20,18 +20,18 @@ enum Values {
         bytes: Vec<u8>,
         offsets: Vec<i32>,
     },
-    /// Of a type that was given: text without its quotes, all else as written.
+    /// Values for a given type: text without its quotes, other values as written.
     Given(RawColumn),
-    /// As written, each on a line: arrow says which bytes that is.
+    /// Values as written, each on a line: arrow decodes the bytes.
     Binary(Vec<u8>),
-    /// Nobody wants more than its type.
+    /// Only the types of the values are checked; no step reads the values.
     Checked,
 }
 
 /// A value that its column cannot hold.
 pub(super) enum Misfit {
     Kind,
-    /// An integer that a float would not hold to the last digit.
+    /// An integer that a float does not represent exactly.
     Digits,
 }
 
@@ -39,11 +39,11 @@ pub(super) enum Misfit {
 pub(super) struct NotGiven {
     /// Counted from 0.
     pub(super) row: usize,
-    /// What it says.
+    /// The value.
     pub(super) text: String,
 }
 
-/// A column on its way.
+/// A column that is being read.
 pub(super) struct Column {
     kind: Kind,
     given: Option<ArrowType>,
@@ -51,12 +51,12 @@ pub(super) struct Column {
     rows: usize,
     /// Rows without a value.
     missing: Vec<u32>,
-    /// Where the last of a text begins.
+    /// The offset of the last line of `Values::Binary`.
     last: usize,
 }
 
 impl Column {
-    /// With room for so many rows.
+    /// A column with room for `rows` rows.
     pub(super) fn new(kind: Kind, given: Option<&ArrowType>, is_kept: bool, rows: usize) -> Self {
         let values = match kind {
             _ if given == Some(&ArrowType::Binary) => Values::Binary(Vec::new()),
@@ -74,13 +74,13 @@ impl Column {
         Self { kind, given: given.cloned(), values, rows: 0, missing: Vec::new(), last: 0 }
     }
 
-    /// Rows so far; such without a value behind the last are added later.
+    /// The rows so far; rows without a value after the last one are added later.
     #[inline]
     pub(super) fn rows(&self) -> usize {
         self.rows
     }
 
-    /// Adds the value of a row; in the rows between there is none.
+    /// Adds the value of a row; the rows before it that are not added yet have no value.
     #[inline]
     pub(super) fn push(&mut self, row: usize, member: &Member<'_>) -> Result<(), Misfit> {
         if self.rows < row {
@@ -99,7 +99,7 @@ impl Column {
             }
             (Values::Text { bytes, offsets }, Value::Text(text)) => {
                 bytes.extend_from_slice(text);
-                // The reader cuts blocks long before 2 GiB.
+                // Blocks are cut long before 2 GiB.
                 offsets.push(bytes.len() as i32);
             }
             (Values::Bool(values), Value::Bool(value)) => values.push(*value),
@@ -137,7 +137,7 @@ impl Column {
         Ok(())
     }
 
-    /// Goes on to so many rows, of which the new ones have no value.
+    /// Extends the column to `rows` rows; the new ones have no value.
     pub(super) fn fill(&mut self, rows: usize) {
         let more = rows.saturating_sub(self.rows);
         match &mut self.values {
@@ -155,13 +155,13 @@ impl Column {
             Values::Checked => {}
         }
         if !matches!(self.values, Values::Given(_) | Values::Binary(_) | Values::Checked) {
-            // A block has less than 2^32 bytes.
+            // A block has fewer than 2^32 bytes.
             self.missing.extend(self.rows as u32..rows as u32);
         }
         self.rows = rows;
     }
 
-    /// Takes back the last value: of several of one name the last holds.
+    /// Removes the last value: of several members with one name, the last counts.
     pub(super) fn pop(&mut self) {
         self.rows -= 1;
         if self.missing.last().is_some_and(|row| *row as usize == self.rows) {
@@ -185,8 +185,8 @@ impl Column {
         self.given.clone().unwrap_or_else(|| self.kind.arrow())
     }
 
-    /// All values; of a column that nobody wants none. Fails with the first that is not of the
-    /// type that was given.
+    /// All values; `None` for a column that was only checked. Fails with the first value that is
+    /// not of the given type.
     pub(super) fn finish(self) -> Result<Option<ArrayRef>, NotGiven> {
         let Self { values, rows, missing, given, .. } = self;
         let nulls = || {
@@ -222,7 +222,7 @@ impl Column {
     }
 }
 
-/// Bytes by their hexadecimal digits in text, as they are exported; each on a line.
+/// Decodes binary values, each on a line, from the hexadecimal digits that an export writes.
 fn binary(lines: &[u8], rows: usize) -> Result<ArrayRef, ArrowError> {
     let field = Arc::new(ArrowField::new("value", ArrowType::Binary, true));
     if rows == 0 {

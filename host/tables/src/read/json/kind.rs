@@ -1,4 +1,4 @@
-//! What columns of JSON lines are: by the kinds of all their values.
+//! The types of the columns of JSON lines, from the kinds of all their values.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -7,27 +7,28 @@ use millrace_types::bounds;
 
 use super::lexer::{Lexer, NotJson, Value};
 
-/// 2^53: integers up to here are floats without loss.
+/// 2^53: floats represent all integers up to here exactly.
 const EXACT: u64 = 1 << 53;
 
-/// Kinds of values by inclusion; joined, the narrowest that holds both.
+/// Kinds of values, ordered by inclusion; the join of two is the narrowest that holds both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Nothing but nulls so far.
+    /// Only nulls so far.
     Null,
     Bool,
     Int,
-    /// An integer of more than 64 bits, which nothing holds.
+    /// An integer of more than 64 bits, which no type holds.
     Huge,
     Float,
-    /// Also what nothing else holds: then those that are no text are mistakes.
+    /// Also kinds that no other kind holds together: then the values that are not text are
+    /// errors.
     Text,
     /// A list or an object.
     Nested,
 }
 
 impl Kind {
-    /// What a value is, as it is written.
+    /// The kind of a value, as it is written.
     pub(super) fn of(value: &Value<'_>, written: &[u8]) -> Self {
         match value {
             Value::Null => Self::Null,
@@ -73,63 +74,62 @@ pub(super) fn int(written: &[u8]) -> Option<i64> {
     Some(if digits.len() == written.len() { value } else { -value })
 }
 
-/// An integer as a float that holds all of it.
+/// An integer as a float, if the float is exact.
 pub(super) fn exact(written: &[u8]) -> Option<f64> {
     int(written).filter(|value| value.unsigned_abs() <= EXACT).map(|value| value as f64)
 }
 
-/// Columns by their names, of which the next is mostly the one that stood in this place in
-/// the object before.
+/// Finds columns by name. Mostly a name is at the same index as in the object before.
 pub(super) struct Names {
     names: Vec<Box<[u8]>>,
-    places: HashMap<Box<[u8]>, usize>,
-    /// By place in the object.
+    columns: HashMap<Box<[u8]>, usize>,
+    /// The column at each index of an object.
     order: Vec<usize>,
 }
 
 impl Names {
     pub(super) fn new<'n>(names: impl IntoIterator<Item = &'n [u8]>) -> Self {
         let names: Vec<Box<[u8]>> = names.into_iter().map(Into::into).collect();
-        let places = names.iter().cloned().zip(0..).collect();
-        Self { names, places, order: Vec::new() }
+        let columns = names.iter().cloned().zip(0..).collect();
+        Self { names, columns, order: Vec::new() }
     }
 
-    /// The column of a name that stands in this place of its object.
+    /// The column of a name that is at this index of its object.
     #[inline]
-    pub(super) fn find(&mut self, place: usize, name: &[u8]) -> Option<usize> {
-        match self.order.get(place) {
+    pub(super) fn find(&mut self, index: usize, name: &[u8]) -> Option<usize> {
+        match self.order.get(index) {
             Some(column) if *self.names[*column] == *name => Some(*column),
-            _ => self.find_elsewhere(place, name),
+            _ => self.find_elsewhere(index, name),
         }
     }
 
     #[cold]
-    fn find_elsewhere(&mut self, place: usize, name: &[u8]) -> Option<usize> {
-        let column = *self.places.get(name)?;
-        if let Some(known) = self.order.get_mut(place) {
+    fn find_elsewhere(&mut self, index: usize, name: &[u8]) -> Option<usize> {
+        let column = *self.columns.get(name)?;
+        if let Some(known) = self.order.get_mut(index) {
             *known = column;
-        } else if place == self.order.len() && place < self.names.len() {
+        } else if index == self.order.len() && index < self.names.len() {
             self.order.push(column);
         }
         Some(column)
     }
 
-    /// Takes one more name, unless there are as many as columns are taken.
+    /// Adds a name, unless there are as many as a table may have columns.
     pub(super) fn add(&mut self, name: &[u8]) -> Option<usize> {
         let column = self.names.len();
         if column >= bounds::COLUMNS {
             return None;
         }
-        self.places.insert(name.into(), column);
+        self.columns.insert(name.into(), column);
         self.names.push(name.into());
         Some(column)
     }
 }
 
-/// Names with what their values are together.
+/// Names, each with the joined kind of its values.
 pub(super) type Kinds = BTreeMap<Box<[u8]>, Kind>;
 
-/// Adds what is known of names.
+/// Joins the kinds of `more` into `kinds`.
 pub(super) fn join_all(kinds: &mut Kinds, more: Kinds) {
     for (name, kind) in more {
         let known = kinds.entry(name).or_insert(kind);
@@ -137,15 +137,16 @@ pub(super) fn join_all(kinds: &mut Kinds, more: Kinds) {
     }
 }
 
-/// Why lines were not looked at to their end.
+/// Why the kinds of lines cannot be determined.
 pub(super) enum Unlooked {
-    /// It is no JSON, here.
+    /// The input is not JSON, at this offset.
     NotJson(usize),
-    /// There are more names than columns are taken.
+    /// There are more names than a table may have columns.
     TooMany,
 }
 
-/// Looks at all values of at most so many objects, of the names that are asked for, or all.
+/// The kinds of the values of at most `most` objects, for the names in `asked`, or for all
+/// names.
 pub(super) fn kinds_of(lines: &[u8], most: usize, asked: Option<&HashSet<String>>) -> Result<Kinds, Unlooked> {
     let is_asked = |name: &[u8]| asked.is_none_or(|asked| asked.iter().any(|asked| asked.as_bytes() == name));
     let mut lexer = Lexer::new(lines);
@@ -157,9 +158,9 @@ pub(super) fn kinds_of(lines: &[u8], most: usize, asked: Option<&HashSet<String>
         if !lexer.object().map_err(|NotJson| not_json(&lexer))? {
             break;
         }
-        let mut place = 0;
+        let mut index = 0;
         while let Some(member) = lexer.member().map_err(|NotJson| not_json(&lexer))? {
-            let column = match names.find(place, &member.name) {
+            let column = match names.find(index, &member.name) {
                 Some(column) => Some(column),
                 None => {
                     let is_asked = is_asked(&member.name);
@@ -177,10 +178,10 @@ pub(super) fn kinds_of(lines: &[u8], most: usize, asked: Option<&HashSet<String>
                     seen.object = number;
                     object.push(column);
                 }
-                // Of several of one name the last holds.
+                // Of several members with one name, the last counts.
                 seen.last = Kind::of(&member.value, member.written);
             }
-            place += 1;
+            index += 1;
         }
         for column in object.drain(..) {
             kinds[column].all = kinds[column].all.join(kinds[column].last);
@@ -190,11 +191,12 @@ pub(super) fn kinds_of(lines: &[u8], most: usize, asked: Option<&HashSet<String>
     Ok(asked.map(|(name, seen)| (name, seen.all)).collect())
 }
 
-/// What was seen of a name.
+/// What is known about a name.
 struct Seen {
     all: Kind,
-    /// In the object that was the last to have it.
+    /// The kind in the last object that has the name.
     last: Kind,
+    /// The number of that object, from 1.
     object: usize,
     is_asked: bool,
 }

@@ -1,25 +1,24 @@
-//! Lines of JSON to names and values, by the grammar of RFC 8259 and no more.
+//! Lines of JSON to names and values, strictly by the grammar of RFC 8259.
 //!
-//! What it takes is what serde_json takes, line by line: a test holds the two against each
-//! other. It says that something is wrong, and where; what it is says serde_json, of that
-//! line.
+//! It accepts what serde_json accepts, line by line: a test compares the two. It reports that
+//! something is wrong, and where; serde_json then reports what, from that line.
 
 use std::borrow::Cow;
 
-/// Lists and objects inside of each other, as serde_json has it.
+/// The depth to which lists and objects may be nested, as in serde_json.
 const DEPTH: usize = 127;
 
-/// A value as it stands there.
+/// A value as it is written.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Value<'a> {
     Null,
     Bool(bool),
-    /// Whether it has neither a fraction nor an exponent, and is not `-0`, which integers
-    /// do not have.
     Number {
+        /// Whether it has neither a fraction nor an exponent, and is not `-0`, which no integer
+        /// is.
         is_integer: bool,
     },
-    /// What the quotes hold, in UTF-8 as far as the bytes are.
+    /// The content of the quotes; UTF-8 if the input is.
     Text(Cow<'a, [u8]>),
     List,
     Object,
@@ -33,13 +32,13 @@ pub(super) struct Member<'a> {
     pub(super) written: &'a [u8],
 }
 
-/// Something is not as JSON lines are, at the place where the lexer stands.
+/// The input is not JSON lines, at the position of the lexer.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct NotJson;
 
 type Lexed<T> = Result<T, NotJson>;
 
-/// Reads lines, each an object or empty.
+/// Reads lines, each of which is an object or empty.
 #[derive(Clone)]
 pub(super) struct Lexer<'a> {
     bytes: &'a [u8],
@@ -52,7 +51,7 @@ impl<'a> Lexer<'a> {
         Self { bytes, at: 0, is_first: true }
     }
 
-    /// Where it stands.
+    /// Its position, in bytes.
     pub(super) fn at(&self) -> usize {
         self.at
     }
@@ -62,7 +61,7 @@ impl<'a> Lexer<'a> {
         self.bytes.get(self.at).copied()
     }
 
-    /// Skips blanks of a line.
+    /// Skips blanks within a line.
     #[inline]
     fn blanks(&mut self) {
         while let Some(b' ' | b'\t' | b'\r') = self.peek() {
@@ -70,7 +69,7 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    /// Goes into the object of the next line that is not empty. No at the end.
+    /// Enters the object of the next line that is not empty. Returns `false` at the end.
     pub(super) fn object(&mut self) -> Lexed<bool> {
         loop {
             self.blanks();
@@ -87,7 +86,8 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    /// The next of the object; none behind its last, and the line has ended then.
+    /// The next member of the object; `None` after the last, when the end of the line has been
+    /// read too.
     #[inline]
     pub(super) fn member(&mut self) -> Lexed<Option<Member<'a>>> {
         if !self.is_more(b'}')? {
@@ -107,8 +107,8 @@ impl<'a> Lexer<'a> {
         Ok(Some(Member { name, value, written: &self.bytes[start..self.at] }))
     }
 
-    /// Whether there is one more of what this bracket ends; steps behind the comma, or the
-    /// bracket.
+    /// Whether another member or element follows before the bracket `end`. Consumes the comma
+    /// or the bracket.
     #[inline]
     fn is_more(&mut self, end: u8) -> Lexed<bool> {
         self.blanks();
@@ -128,7 +128,7 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    /// A name and what parts it from its value.
+    /// Reads a name and the colon after it.
     #[inline]
     fn name(&mut self) -> Lexed<Cow<'a, [u8]>> {
         self.expect(b'"')?;
@@ -173,7 +173,7 @@ impl<'a> Lexer<'a> {
         Ok(value)
     }
 
-    /// A list or an object, of which the values are wanted by nobody.
+    /// Skips a list or an object.
     fn nested(&mut self, end: u8, depth: usize) -> Lexed<()> {
         if depth >= DEPTH {
             return Err(NotJson);
@@ -225,7 +225,7 @@ impl<'a> Lexer<'a> {
                 return Err(NotJson);
             }
         }
-        // Whether a float holds it is asked of all numbers, whoever wants them.
+        // As in serde_json, every number must fit a float, whether or not it is used.
         if has_exponent || whole > 300 {
             let value: Option<f64> = fast_float2::parse(&self.bytes[start..self.at]).ok();
             value.filter(|value| value.is_finite()).ok_or(NotJson)?;
@@ -233,7 +233,7 @@ impl<'a> Lexer<'a> {
         Ok(Value::Number { is_integer })
     }
 
-    /// What the quotes hold, the first of which was read.
+    /// The content of quotes, after the opening one.
     #[inline]
     fn text(&mut self) -> Lexed<Cow<'a, [u8]>> {
         let start = self.at;
@@ -254,7 +254,7 @@ impl<'a> Lexer<'a> {
         loop {
             match self.peek() {
                 Some(b'"') => break,
-                // Whatever it is, it is no end; serde_json looks at it.
+                // No escape is the end of the text; serde_json checks it.
                 Some(b'\\') if self.bytes.get(self.at + 1).is_some_and(|byte| *byte >= 0x20) => self.at += 2,
                 _ => return Err(NotJson),
             }
@@ -266,12 +266,12 @@ impl<'a> Lexer<'a> {
     }
 }
 
-/// Bytes before the first that is a quote, a backslash or a control character; eight at a time.
+/// The number of bytes before the first quote, backslash or control character; eight at a time.
 #[inline]
 fn plain(bytes: &[u8]) -> usize {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGH: u64 = 0x8080_8080_8080_8080;
-    // The lowest bit that is set stands at the first zero byte, whatever the bits behind it say.
+    // The lowest set bit marks the first zero byte; the bits above it may be wrong.
     let zero = |word: u64| word.wrapping_sub(ONES) & !word & HIGH;
     let mut at = 0;
     while let Some(eight) = bytes[at..].first_chunk() {
@@ -293,7 +293,7 @@ mod tests {
 
     use super::*;
 
-    /// Names and values, or that something is wrong.
+    /// The names and values, or an error.
     fn lexed(text: &[u8]) -> Lexed<Vec<(String, Value<'_>)>> {
         let mut lexer = Lexer::new(text);
         let mut found = Vec::new();
@@ -305,13 +305,13 @@ mod tests {
         Ok(found)
     }
 
-    fn agree(line: &str) {
+    fn check(line: &str) {
         let ours = lexed(line.as_bytes());
         let theirs = serde_json::from_str::<serde_json::Value>(line);
         let is_line = matches!(theirs, Ok(serde_json::Value::Object(_))) || line.trim().is_empty();
         assert_eq!(ours.is_ok(), is_line, "{line:?}: {theirs:?}");
         let (Ok(ours), Ok(serde_json::Value::Object(theirs))) = (ours, theirs) else { return };
-        // Of several of one name the last holds.
+        // Of several members with one name, the last counts.
         let ours: std::collections::BTreeMap<_, _> = ours.into_iter().collect();
         let theirs: std::collections::BTreeMap<_, _> = theirs.into_iter().collect();
         assert!(ours.keys().eq(theirs.keys()), "{line:?}");
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn the_grammar_is_that_of_serde_json() {
+    fn the_grammar_is_the_one_of_serde_json() {
         let values = [
             "0",
             "-0",
@@ -386,16 +386,16 @@ mod tests {
             "{]",
         ];
         for value in values {
-            agree(&format!("{{\"a\":{value}}}"));
-            agree(&format!(" {{ \"x\" : 1 , \"a\" : {value} }} "));
-            agree(value);
+            check(&format!("{{\"a\":{value}}}"));
+            check(&format!(" {{ \"x\" : 1 , \"a\" : {value} }} "));
+            check(value);
         }
         for digits in [299, 301, 308, 309, 400] {
-            agree(&format!("{{\"a\":1{}}}", "0".repeat(digits)));
+            check(&format!("{{\"a\":1{}}}", "0".repeat(digits)));
         }
         for depth in [120, 125, 126, 127, 128, 300] {
-            agree(&format!("{{\"a\":{}{}}}", "[".repeat(depth), "]".repeat(depth)));
-            agree(&format!("{{\"a\":{}1{}}}", "{\"b\":".repeat(depth), "}".repeat(depth)));
+            check(&format!("{{\"a\":{}{}}}", "[".repeat(depth), "]".repeat(depth)));
+            check(&format!("{{\"a\":{}1{}}}", "{\"b\":".repeat(depth), "}".repeat(depth)));
         }
         assert_eq!(lexed(b"{\"a\":1}{\"b\":2}"), Err(NotJson));
         assert_eq!(lexed(b"{\"a\":\n1}"), Err(NotJson));
@@ -404,14 +404,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_stands_in_a_line_both_say_the_same(
+        fn any_line_is_read_as_serde_json_reads_it(
             line in "\\{(\"[ab\\\\\"u0]{0,3}\":([-+0-9.eE]{1,6}|\"[a\\\\nu0-9d]{0,9}\"|\\[[0-9,]{0,4}\\]|null|true),?){0,3}\\}",
         ) {
-            agree(&line);
+            check(&line);
         }
 
         #[test]
-        fn plain_text_ends_where_it_ends(text in "[ -~]{0,20}[\"\\\\\u{0}-\u{1f}é\u{80}\u{ff}a]{0,3}[ -~]{0,9}") {
+        fn plain_text_ends_at_the_first_special_byte(text in "[ -~]{0,20}[\"\\\\\u{0}-\u{1f}é\u{80}\u{ff}a]{0,3}[ -~]{0,9}") {
             let is_end = |byte: &u8| *byte < 0x20 || matches!(byte, b'"' | b'\\');
             let bytes = text.as_bytes();
             prop_assert_eq!(plain(bytes), bytes.iter().position(is_end).unwrap_or(bytes.len()));

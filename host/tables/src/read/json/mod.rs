@@ -1,9 +1,9 @@
-//! NDJSON: an object on each line, all of them together one table.
+//! NDJSON: an object on each line, all objects together one table.
 //!
-//! Columns are the names of all objects, in the order of the alphabet: an object has none. What
-//! they are is taken from the first block of lines. Mostly that holds to the end; where it
-//! does not, all lines are looked at for what they are, and read once more. So the table is
-//! that of the whole file, and memory holds few blocks at a time.
+//! The columns are the names in all objects, in alphabetical order: an object has no order.
+//! Names and types are taken from the first block of lines, which mostly holds to the end. If
+//! it does not, all lines are examined for names and types, and then read again. So the table
+//! is that of the whole file, and memory holds few blocks at a time.
 
 mod columns;
 mod kind;
@@ -36,13 +36,13 @@ use columns::{Column, Misfit, NotGiven};
 use kind::{Kind, Kinds, Names, Unlooked, join_all, kinds_of};
 use lexer::{Lexer, NotJson};
 
-/// Objects that say what the columns probably are.
+/// Objects from which the columns are guessed.
 const PEEKED: usize = 1000;
 
-/// Values of a part, with those that are missing: a line may have few of many names.
+/// Values of a part, including missing ones: a line may have few of many names.
 const CELLS: usize = 32 << 20;
 
-/// The columns are not what was thought: all has to be looked at.
+/// The columns are not as guessed: all lines must be examined.
 struct Unexpected;
 
 type Stop = BlocksStop<Unexpected>;
@@ -90,17 +90,17 @@ impl Reader for Ndjson {
     }
 }
 
-/// The schema that it probably has, by the first objects.
+/// The likely schema of a file, from its first objects.
 fn guess(path: &Path, options: &ReadOptions) -> Option<Schema> {
     let mut guessed = None;
-    let looked = open(path, &mut |input| {
+    let peeked = open(path, &mut |input| {
         let mut splitter = Splitter::lines(path, input);
         if let Some(block) = splitter.next(PEEKED)? {
             guessed = kinds_of(unmarked(&block), PEEKED, None).ok();
         }
         Ok(())
     });
-    looked.ok()?;
+    peeked.ok()?;
     let field = |name: &[u8], kind: Kind| {
         let name = std::str::from_utf8(name).ok()?;
         let to = options.types.get(name).map_or_else(|| kind.arrow(), arrow_type);
@@ -109,20 +109,19 @@ fn guess(path: &Path, options: &ReadOptions) -> Option<Schema> {
     Some(Schema { fields: guessed?.iter().map(|(name, kind)| field(name, *kind)).collect::<Option<_>>()? })
 }
 
-/// A column that may come to be.
+/// A name in the objects, which may be a column of the table.
 struct Field {
     name: String,
     kind: Kind,
     given: Option<ArrowType>,
     /// Whether it is a column of the table.
     is_wanted: bool,
-    /// Of those, whether somebody wants its values, and not its type alone.
+    /// Whether its values are needed, and not only its type.
     is_kept: bool,
 }
 
 fn too_many(path: &Path) -> ReadError {
-    let message =
-        format!("its objects have more than {} names, and at most so many columns are taken", bounds::COLUMNS);
+    let message = format!("its objects have more than {} names, the maximum number of columns", bounds::COLUMNS);
     ReadError::content(path, None, message)
 }
 
@@ -132,21 +131,21 @@ struct Table<'a> {
     threads: &'a Threads,
     /// The columns that the filter names.
     named: HashSet<String>,
-    /// All names that somebody asks for, unless that is everything.
+    /// All names that the options mention; `None` if every name is selected.
     asked: Option<HashSet<String>>,
     shaper: Shaper<'a>,
     /// In the order of their names, once they are known.
     fields: Option<Vec<Field>>,
-    /// Whether all lines were looked at for them: then what does not fit is a mistake.
+    /// Whether the fields are from all lines: then a value that does not fit is an error.
     is_certain: bool,
 }
 
 /// Why an object does not fit the columns.
 enum Unfit {
     NotJson,
-    /// It has a name that is none of theirs.
+    /// It has a name that is not a column.
     Name,
-    /// The value of this one does not.
+    /// The value of this column does not fit it.
     Value(usize, Misfit),
 }
 
@@ -156,21 +155,21 @@ impl From<NotJson> for Unfit {
     }
 }
 
-/// A block on its way into columns.
+/// A block that is being read into columns.
 struct At<'a> {
-    /// Of the file.
+    /// The number of the file.
     number: u64,
     path: &'a Path,
     block: &'a Block,
-    /// What of it is UTF-8.
+    /// Its lines up to the first that is not UTF-8.
     lines: &'a [u8],
 }
 
-/// A part on its way.
+/// A part that is being read.
 struct PartSoFar {
     columns: Vec<Option<Column>>,
     rows: usize,
-    /// Rows of the block in the pieces before.
+    /// Rows of the block in earlier pieces.
     before: usize,
     piece: usize,
 }
@@ -191,21 +190,21 @@ impl Table<'_> {
         kinds.iter().map(|(name, kind)| field(name, *kind)).collect()
     }
 
-    /// What the columns are, by all lines.
+    /// The kinds of all names, from all lines.
     fn all_kinds(&self, files: &[PathBuf]) -> Result<Kinds, ReadError> {
         let kinds = Mutex::new(Kinds::new());
         for path in files {
             open(path, &mut |input| {
                 let mut splitter = Splitter::lines(path, input);
-                let look = |block: &Block| {
-                    let more = self.look(path, block)?;
+                let examine = |block: &Block| {
+                    let more = self.kinds(path, block)?;
                     let mut kinds = lock(&kinds);
                     join_all(&mut kinds, more);
                     if kinds.len() > bounds::COLUMNS { Err(too_many(path).into()) } else { Ok(()) }
                 };
                 let rows = self.options.part_rows.max(1);
-                let looked = each_block::<Unexpected>(path, None, &mut splitter, rows, self.threads, look);
-                looked.map_err(|stop| match stop {
+                let examined = each_block::<Unexpected>(path, None, &mut splitter, rows, self.threads, examine);
+                examined.map_err(|stop| match stop {
                     Stop::Error(error) => error,
                     Stop::Again(Unexpected) => too_many(path),
                 })
@@ -214,14 +213,14 @@ impl Table<'_> {
         Ok(kinds.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// What the columns are, by the lines of a block.
-    fn look(&self, path: &Path, block: &Block) -> Result<Kinds, ReadError> {
-        let (lines, harm) = utf8(path, block);
-        let kinds = kinds_of(lines, usize::MAX, self.asked.as_ref()).map_err(|unlooked| match unlooked {
+    /// The kinds of all names, from the lines of a block.
+    fn kinds(&self, path: &Path, block: &Block) -> Result<Kinds, ReadError> {
+        let (lines, invalid) = utf8(path, block);
+        let kinds = kinds_of(lines, usize::MAX, self.asked.as_ref()).map_err(|error| match error {
             Unlooked::NotJson(at) => not_json(path, block, lines, at),
             Unlooked::TooMany => too_many(path),
         })?;
-        harm.map_or(Ok(kinds), Err)
+        invalid.map_or(Ok(kinds), Err)
     }
 
     fn files(&mut self, files: &[PathBuf]) -> Result<(), Stop> {
@@ -258,7 +257,7 @@ impl Table<'_> {
         let mut first = None;
         if self.fields.is_none() {
             let Some(block) = splitter.next(rows)? else { return Ok(()) };
-            self.fields = Some(self.fields_of(&self.look(path, &block)?));
+            self.fields = Some(self.fields_of(&self.kinds(path, &block)?));
             first = Some(block);
         }
         let table = &*self;
@@ -266,12 +265,12 @@ impl Table<'_> {
     }
 
     fn block(&self, number: u64, path: &Path, block: &Block) -> Result<(), Stop> {
-        let (lines, harm) = utf8(path, block);
+        let (lines, invalid) = utf8(path, block);
         let at = At { number, path, block, lines };
         let fields = self.fields.as_deref().unwrap_or_default();
         let wanted = fields.iter().filter(|field| field.is_wanted).count();
         let most = (CELLS / wanted.max(1)).clamp(1, self.options.part_rows.max(1));
-        // No object and line end are less than three bytes.
+        // An object and its line end have at least three bytes.
         let room = most.min(PART_ROWS).min(lines.len() / 3 + 1);
         let column =
             |field: &Field| field.is_wanted.then(|| Column::new(field.kind, field.given.as_ref(), field.is_kept, room));
@@ -297,22 +296,22 @@ impl Table<'_> {
             match self.object(&mut lexer, &mut names, &mut part) {
                 Err(Unfit::Value(..)) => {
                     lexer = start;
-                    self.settled(&mut lexer, &mut names, &mut part).map_err(|unfit| stop(unfit, &lexer))?;
+                    self.last_of_each(&mut lexer, &mut names, &mut part).map_err(|unfit| stop(unfit, &lexer))?;
                 }
                 done => done.map_err(|unfit| stop(unfit, &lexer))?,
             }
             part.rows += 1;
         }
-        harm.map_or(Ok(()), Err)?;
+        invalid.map_or(Ok(()), Err)?;
         if part.rows > 0 || part.piece == 0 { self.emit(&at, part) } else { Ok(()) }
     }
 
-    /// Takes the object that the lexer stands in.
+    /// Reads the object that the lexer has entered.
     #[inline]
     fn object(&self, lexer: &mut Lexer<'_>, names: &mut Names, part: &mut PartSoFar) -> Result<(), Unfit> {
-        let mut place = 0;
+        let mut index = 0;
         while let Some(member) = lexer.member()? {
-            match names.find(place, &member.name) {
+            match names.find(index, &member.name) {
                 Some(found) => {
                     if let Some(Some(column)) = part.columns.get_mut(found) {
                         if column.rows() > part.rows {
@@ -323,12 +322,13 @@ impl Table<'_> {
                 }
                 None => self.other(names, &member.name)?,
             }
-            place += 1;
+            index += 1;
         }
         Ok(())
     }
 
-    /// A name that is none of the columns: if nobody asks for it, it is known from now on.
+    /// Handles a name that is not a column: unless the options ask for it, it is known from now
+    /// on.
     #[cold]
     fn other(&self, names: &mut Names, name: &[u8]) -> Result<(), Unfit> {
         let is_asked = |asked: &HashSet<String>| asked.iter().any(|asked| asked.as_bytes() == name);
@@ -339,19 +339,19 @@ impl Table<'_> {
         Ok(())
     }
 
-    /// Takes the object before which the lexer stands, of which a value did not fit: it may be one
-    /// of several of its name, of which the last holds.
+    /// Reads the next object again, after one of its values did not fit: the name may occur
+    /// several times, and then the last value counts.
     #[cold]
-    fn settled(&self, lexer: &mut Lexer<'_>, names: &mut Names, part: &mut PartSoFar) -> Result<(), Unfit> {
+    fn last_of_each(&self, lexer: &mut Lexer<'_>, names: &mut Names, part: &mut PartSoFar) -> Result<(), Unfit> {
         lexer.object()?;
         let mut last = BTreeMap::new();
-        let mut place = 0;
+        let mut index = 0;
         while let Some(member) = lexer.member()? {
-            match names.find(place, &member.name) {
+            match names.find(index, &member.name) {
                 Some(found) => drop(last.insert(found, member)),
                 None => self.other(names, &member.name)?,
             }
-            place += 1;
+            index += 1;
         }
         part.columns.iter_mut().flatten().filter(|column| column.rows() > part.rows).for_each(Column::pop);
         for (found, member) in last {
@@ -389,20 +389,20 @@ impl Table<'_> {
         let id = PartId::new(at.number, at.block.number as usize, piece);
         self.shaper.emit_at(id, at.path, batch, self.sink).map_err(|error| match error {
             ReadError::Sink(_) => error.into(),
-            // It may be at odds with a guess only.
+            // Without certainty, the guess may be what is wrong.
             _ if !self.is_certain => Stop::Again(Unexpected),
             _ => error.into(),
         })
     }
 
-    /// What is wrong with a value of the object behind which the lexer stands.
+    /// Reports a value that does not fit, in the object that ends at `end`.
     #[cold]
     fn misfit(&self, at: &At<'_>, end: usize, field: &Field, misfit: &Misfit) -> Stop {
         if !self.is_certain {
             return Stop::Again(Unexpected);
         }
         let At { path, block, lines, .. } = *at;
-        // The end of its line was read, too.
+        // `end` may be after the end of the line.
         let end = end - usize::from(lines[..end].ends_with(b"\n"));
         let (number, line) = line_at(block, lines, end);
         let object: serde_json::Map<String, Value> = serde_json::from_slice(line).unwrap_or_default();
@@ -411,15 +411,15 @@ impl Table<'_> {
         let message = match misfit {
             Misfit::Digits if field.kind == Kind::Huge && field.given.is_none() => {
                 let written = written(line, name).unwrap_or_default();
-                format!("column `{name}`: `{written}` has more digits than an integer of 64 bits holds")
+                format!("column `{name}`: `{written}` has more digits than a 64-bit integer holds")
             }
             Misfit::Digits => {
                 let written = written(line, name).unwrap_or_default();
-                format!("column `{name}` is of floats, and `{written}` has more digits than a float holds")
+                format!("column `{name}` has floats, and `{written}` has more digits than a float holds")
             }
             Misfit::Kind if field.kind == Kind::Nested => {
                 format!(
-                    "column `{name}` is {} here, which no column can be: choose others with `columns`, or read it as text with `types`",
+                    "column `{name}` is {} here, which no column can hold: select other columns with `columns`, or read it as text with `types`",
                     kind(value)
                 )
             }
@@ -434,7 +434,7 @@ impl Table<'_> {
         let path = files.first().cloned().unwrap_or_default();
         let fields = self.fields.unwrap_or_default();
         if fields.is_empty() {
-            return Err(ReadError::content(&path, None, "there is no object with a value in it"));
+            return Err(ReadError::content(&path, None, "it has no object with a value"));
         }
         if !self.shaper.is_known() {
             let wanted = fields.iter().filter(|field| field.is_wanted);
@@ -446,13 +446,14 @@ impl Table<'_> {
     }
 }
 
-/// Without the mark that some programs put before UTF-8.
+/// The bytes of a block, without the byte order mark that some programs write at the beginning
+/// of a file.
 fn unmarked(block: &Block) -> &[u8] {
     let lines = block.bytes.as_slice();
     if block.number == 0 { lines.strip_prefix(b"\xef\xbb\xbf").unwrap_or(lines) } else { lines }
 }
 
-/// The lines of a block; if there is one that is not UTF-8, those before it, and the error.
+/// The lines of a block; if one is not UTF-8, the lines before it, and the error.
 fn utf8<'b>(path: &Path, block: &'b Block) -> (&'b [u8], Option<ReadError>) {
     let lines = unmarked(block);
     match std::str::from_utf8(lines) {
@@ -466,7 +467,7 @@ fn utf8<'b>(path: &Path, block: &'b Block) -> (&'b [u8], Option<ReadError>) {
     }
 }
 
-/// The line of a place: its number and what it holds. A place at a line's end belongs to it.
+/// The line at an offset: its number and its content. The end of a line belongs to the line.
 fn line_at<'b>(block: &Block, lines: &'b [u8], at: usize) -> (u64, &'b [u8]) {
     let at = at.min(lines.len());
     let before = &lines[..at];
@@ -489,13 +490,13 @@ fn not_json(path: &Path, block: &Block, lines: &[u8], at: usize) -> ReadError {
     ReadError::content(path, Some(number), message)
 }
 
-/// The line of an object of a block, counted from 0.
+/// The line number of the object with index `row` in a block.
 fn line_of(at: &At<'_>, row: usize) -> Option<u64> {
     let lines = (at.block.line..).zip(at.lines.split(|byte| *byte == b'\n'));
     lines.filter(|(_, line)| !line.trim_ascii().is_empty()).nth(row).map(|(number, _)| number)
 }
 
-/// A value as it is written: a reader of values loses digits.
+/// A value as it is written: parsing it would lose digits.
 fn written(line: &[u8], name: &str) -> Option<String> {
     let mut lexer = Lexer::new(line);
     lexer.object().ok()?;

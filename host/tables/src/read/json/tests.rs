@@ -1,4 +1,4 @@
-//! Lines of JSON against what arrow makes of them, and in all ways in which they are read.
+//! Lines of JSON compared with what arrow reads, and read in every supported way.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::ColumnBytes;
 use crate::read::tests::{Seeing, SeeingSome, options, types};
 use crate::read::{Format, read};
 
-/// The first part.
+/// The id of the first part.
 const ID: PartId = PartId::FIRST;
 
 type Parts = BTreeMap<PartId, (usize, Vec<String>)>;
@@ -29,13 +29,13 @@ fn files_of(texts: &[Vec<u8>]) -> (tempfile::TempDir, Vec<PathBuf>) {
     (folder, files)
 }
 
-/// The schema and the parts, or what is wrong without the folder.
+/// The schema and the parts, or the error without the folder.
 fn seen(texts: &[Vec<u8>], options: &ReadOptions, threads: usize) -> Result<(String, Parts), String> {
     let (folder, files) = files_of(texts);
     let seeing = Seeing::default();
     let schema = read(&files, options, &Threads::new(threads), &seeing);
-    let place = folder.path().display().to_string();
-    let schema = schema.map_err(|error| error.to_string().replace(&format!("{place}/"), ""))?;
+    let root = folder.path().display().to_string();
+    let schema = schema.map_err(|error| error.to_string().replace(&format!("{root}/"), ""))?;
     Ok((types(&schema), seeing.0.into_inner().unwrap().0))
 }
 
@@ -43,7 +43,7 @@ fn one(text: &str) -> Result<(String, Parts), String> {
     seen(&[text.as_bytes().to_vec()], &options(Format::Ndjson), 2)
 }
 
-/// What arrow makes of it, in parts of three rows as the tests have them.
+/// The table that arrow reads, in parts of three rows as in the tests.
 fn by_arrow(text: &[u8]) -> Result<(String, Parts), String> {
     let fail = |error: &dyn std::fmt::Display| error.to_string();
     let (schema, _) = infer_json_schema(text, None).map_err(|error| fail(&error))?;
@@ -68,27 +68,27 @@ fn by_arrow(text: &[u8]) -> Result<(String, Parts), String> {
 }
 
 #[test]
-fn columns_are_what_all_lines_say() {
-    // Names that come late, in any order, and kinds that turn out to be wider.
+fn columns_are_determined_by_all_lines() {
+    // Names that appear late, in any order, and kinds that turn out to be wider.
     let text = "{\"b\":1,\"a\":null}\n{\"a\":null,\"b\":2}\n{}\n{\"b\":3}\n{\"c\":true,\"b\":0.5}\n{\"a\":\"x\"}\n";
     let (schema, parts) = one(text).unwrap();
     assert_eq!(schema, "a: utf8, b: float64, c: boolean");
     let columns: Vec<_> = parts.into_values().map(|(_, columns)| columns.join("|")).collect();
     assert_eq!(columns, ["· · ·|1.0 2.0 ·|· · ·", "· · x|3.0 0.5 ·|· true ·"]);
-    // Of several values of one name the last holds.
+    // Of several values with one name, the last counts.
     let (_, parts) =
         one("{\"a\":1,\"b\":\"x\",\"a\":2,\"b\":null}\n{\"b\":\"y\",\"b\":\"zz\",\"a\":null,\"a\":3}\n").unwrap();
     assert_eq!(parts[&ID].1, ["2 3", "· zz"]);
 }
 
 #[test]
-fn escapes_are_what_they_stand_for_in_names_too() {
+fn escapes_are_decoded_in_values_and_names() {
     let (schema, parts) = one("{\"a\\u0062\":\"x\\\"\\u00e9\\ud83d\\ude00\\/\"}\n{\"ab\":\"é\"}\n").unwrap();
     assert_eq!((schema.as_str(), &*parts[&ID].1), ("ab: utf8", &["x\"é😀/ é".to_owned()][..]));
 }
 
 #[test]
-fn mistakes_are_told_with_their_line() {
+fn errors_name_the_line() {
     let line = |text: &str| one(text).unwrap_err();
     assert_eq!(
         line("{\"a\":1}\n\n{\"a\":\"x\"}\n"),
@@ -98,30 +98,29 @@ fn mistakes_are_told_with_their_line() {
         line("{\"a\":\"x\"}\n\r\n{\"a\":1}\n"),
         "`t0.ndjson`, line 3: column `a` is a number here, and utf8 elsewhere"
     );
-    let nested =
-        "is a list here, which no column can be: choose others with `columns`, or read it as text with `types`";
+    let nested = "is a list here, which no column can hold: select other columns with `columns`, or read it as text with `types`";
     assert_eq!(
         line("{\"a\":1}\n{\"a\":2}\n{\"a\":3}\n{\"a\":[4]}\n"),
         format!("`t0.ndjson`, line 4: column `a` {nested}")
     );
     assert_eq!(
         line("{\"a\":9007199254740993}\n{\"a\":1}\n{\"a\":2}\n{\"a\":0.5}\n"),
-        "`t0.ndjson`, line 1: column `a` is of floats, and `9007199254740993` has more digits than a float holds"
+        "`t0.ndjson`, line 1: column `a` has floats, and `9007199254740993` has more digits than a float holds"
     );
-    // The first, though another is found sooner.
+    // The first error in the file, though another one is found sooner.
     assert_eq!(
         line("{\"a\":1}\n{\"a\":}\n{\"a\":true}\n{\"a\":\"x\"}\n{\"a\":\"\\"),
         "`t0.ndjson`, line 2: not JSON at column 6: expected value"
     );
     assert_eq!(line("{\"a\":1}\n[2]\n"), "`t0.ndjson`, line 2: it is not an object");
-    assert_eq!(line("\n\n"), "`t0.ndjson`: there is no object with a value in it");
-    let harm =
+    assert_eq!(line("\n\n"), "`t0.ndjson`: it has no object with a value");
+    let error =
         seen(&[b"{\"a\":1}\n{\"a\":\"\xff\"}\n{\"a\":oops}\n".to_vec()], &options(Format::Ndjson), 2).unwrap_err();
-    assert_eq!(harm, "`t0.ndjson`, line 2: it is not UTF-8; convert the file, for instance with iconv");
+    assert_eq!(error, "`t0.ndjson`, line 2: it is not UTF-8; convert the file, for instance with iconv");
 }
 
 #[test]
-fn what_is_not_chosen_may_be_anything() {
+fn columns_that_are_not_selected_may_have_any_values() {
     let text = b"{\"a\":1,\"b\":[1,{\"c\":null}]}\n{\"b\":\"x\",\"a\":2,\"d\":{}}\n".to_vec();
     let columns = |names: &[&str]| ReadOptions {
         columns: Some(names.iter().map(ToString::to_string).collect()),
@@ -131,7 +130,7 @@ fn what_is_not_chosen_may_be_anything() {
     assert_eq!((schema.as_str(), parts[&ID].1[0].as_str()), ("a: int64", "1 2"));
     let filtered = ReadOptions { filter: Some("a > 1".into()), ..columns(&["a"]) };
     assert_eq!(seen(std::slice::from_ref(&text), &filtered, 2).unwrap().1[&ID].1, ["2"]);
-    // One that comes late is there all the same, and one that never comes is not.
+    // A name that appears late is found, and one that never appears is an error.
     let late = b"{\"a\":1}\n{\"a\":1}\n{\"a\":1}\n{\"a\":1,\"z\":2}\n".to_vec();
     assert_eq!(seen(std::slice::from_ref(&late), &columns(&["z"]), 2).unwrap().1[&PartId::new(0, 1, 0)].1, ["2"]);
     let missing = seen(&[late], &columns(&["y"]), 2).unwrap_err();
@@ -139,7 +138,7 @@ fn what_is_not_chosen_may_be_anything() {
 }
 
 #[test]
-fn types_that_are_given_hold() {
+fn given_types_are_used() {
     let typed = |name: &str, to: DataType| ReadOptions {
         types: BTreeMap::from([(name.to_owned(), to)]),
         ..options(Format::Ndjson)
@@ -156,13 +155,13 @@ fn types_that_are_given_hold() {
     let small = b"{\"a\":1}\n\n{\"a\":300}\n".to_vec();
     let wrong = seen(std::slice::from_ref(&small), &typed("a", DataType::UInt8), 2).unwrap_err();
     assert_eq!(wrong, "`t0.ndjson`, line 3: column `a`: `300` is not uint8, the type given for it");
-    // A name that no object has is a slip of the pen.
+    // A type for a name that no object has is an error.
     assert!(seen(&[small], &typed("b", DataType::Int64), 2).unwrap_err().contains("has no column `b`"));
 }
 
-/// Types mean what they mean for text with separators, and lose nothing.
+/// Given types accept the same values as in CSV, and lose no digits.
 #[test]
-fn types_mean_what_they_mean_in_csv() {
+fn given_types_mean_the_same_as_in_csv() {
     use millrace_types::TimeUnit::{Microsecond, Millisecond, Nanosecond, Second};
     let time = |unit, zone: Option<&str>| DataType::Timestamp(unit, zone.map(str::to_owned));
     let cases = [
@@ -220,15 +219,16 @@ fn types_mean_what_they_mean_in_csv() {
             );
         }
     }
-    // What no column can be is text for whoever asks for it.
+    // Values that no column can hold are read as text when that type is given.
     let text = b"{\"a\":[1, {\"b\":null}]}\n{\"a\":\"x\"}\n{\"a\":true}\n".to_vec();
     let given = ReadOptions { types: BTreeMap::from([("a".to_owned(), DataType::Utf8)]), ..options(Format::Ndjson) };
     assert_eq!(seen(&[text], &given, 2).unwrap().1[&ID].1, ["[1, {\"b\":null}] x true"]);
 }
 
-/// What nobody chooses and no filter names is neither a mistake nor in the way.
+/// Values of columns that are neither selected nor named by the filter are ignored, errors
+/// included.
 #[test]
-fn a_filter_asks_for_what_it_names() {
+fn a_filter_reads_the_columns_that_it_names() {
     let text =
         b"{\"a\":1,\"b\":\"x\"}\n{\"a\":2,\"b\":3}\n{\"a\":3,\"b\":[],\"c\":5}\n{\"a\":4,\"c\":99999999999999999999}\n"
             .to_vec();
@@ -246,9 +246,9 @@ fn a_filter_asks_for_what_it_names() {
     assert!(filtered("z = 1").unwrap_err().contains('z'));
 }
 
-/// A part has so many values at most, however few of them a line has.
+/// The number of values in a part is bounded, however few of them a line has.
 #[test]
-fn many_names_make_short_parts() {
+fn parts_with_many_names_are_short() {
     let names: Vec<String> = (0..40_000).map(|name| format!("\"n{name}\":1")).collect();
     let text = format!("{{{}}}\n", names.join(",")) + &"{}\n".repeat(1000);
     let (_folder, files) = files_of(&[text.into_bytes()]);
@@ -265,7 +265,7 @@ const TAME: &str = "(null|-?[0-9]{1,3}|[1-9][0-9]{0,18})";
 
 fn lines(rows: &[Vec<(usize, String)>]) -> String {
     let line = |row: &Vec<(usize, String)>| {
-        // Each name once, in the order of the row.
+        // Every name once, in the order of the row.
         let mut known = [false; 4];
         let members = row.iter().filter(|(name, _)| !std::mem::replace(&mut known[*name], true));
         let members: Vec<String> =
@@ -279,12 +279,12 @@ fn rows(values: &'static str) -> impl Strategy<Value = Vec<Vec<(usize, String)>>
     prop::collection::vec(prop::collection::vec((0usize..4, values), 0..5), 1..14)
 }
 
-fn agrees(text: &str) -> Result<(), TestCaseError> {
+fn compare(text: &str) -> Result<(), TestCaseError> {
     match (one(text), by_arrow(text.as_bytes())) {
         (Ok(ours), Ok(theirs)) => prop_assert_eq!(ours, theirs),
         (Ok((schema, _)), Err(error)) => prop_assert!(false, "{}: {}", schema, error),
         (Err(_), Err(_)) => {}
-        // What arrow takes, and loses; and a table without columns.
+        // Numbers of which arrow loses digits, and a table without columns.
         (Err(error), Ok((schema, _))) => {
             prop_assert!(error.contains("more digits") || schema.is_empty(), "{error}");
         }
@@ -294,18 +294,18 @@ fn agrees(text: &str) -> Result<(), TestCaseError> {
 
 proptest! {
     #[test]
-    fn what_lines_say_is_what_arrow_says(rows in rows(VALUES)) {
-        agrees(&lines(&rows))?;
+    fn lines_are_read_as_arrow_reads_them(rows in rows(VALUES)) {
+        compare(&lines(&rows))?;
     }
 
     #[test]
-    fn numbers_are_what_arrow_says(rows in rows(TAME)) {
-        agrees(&lines(&rows))?;
+    fn numbers_are_read_as_arrow_reads_them(rows in rows(TAME)) {
+        compare(&lines(&rows))?;
     }
 
-    /// Of several values of one name the last holds, and nobody knows the others.
+    /// Of several values with one name, only the last counts.
     #[test]
-    fn values_that_others_stand_behind_do_not_count(rows in rows(VALUES), given in any::<bool>()) {
+    fn earlier_values_with_the_same_name_do_not_count(rows in rows(VALUES), given in any::<bool>()) {
         let written = |members: Vec<&(usize, String)>| {
             let members = members.iter().map(|(name, value)| format!("\"{}\":{value}", ["a", "b", "c", "d"][*name]));
             format!("{{{}}}\n", members.collect::<Vec<_>>().join(","))
@@ -322,12 +322,12 @@ proptest! {
         prop_assert_eq!(read(&all), read(&last));
     }
 
-    /// However many read, and whatever of it somebody wants.
+    /// Whatever the number of threads and the selected columns.
     #[test]
-    fn all_ways_of_reading_say_the_same(
+    fn all_ways_of_reading_give_the_same_result(
         rows in rows(VALUES),
         cut in prop::option::weighted(0.5, 0usize..14),
-        harm in prop::option::weighted(0.2, (0usize..400, any::<u8>())),
+        corruption in prop::option::weighted(0.2, (0usize..400, any::<u8>())),
         wanted in prop::collection::vec(any::<bool>(), 4),
         chosen in prop::option::weighted(0.3, prop::sample::subsequence(vec!["a", "b", "c", "d"], 1..4)),
         given in prop::option::weighted(0.3, (0usize..4, prop::sample::select(vec![DataType::Float64, DataType::Utf8, DataType::Int32]))),
@@ -337,7 +337,7 @@ proptest! {
         if let Some(cut) = cut.filter(|cut| *cut < rows.len()) {
             texts = vec![lines(&rows[..cut]).into_bytes(), lines(&rows[cut..]).into_bytes()];
         }
-        if let Some((place, byte)) = harm && let Some(known) = texts[0].get_mut(place) {
+        if let Some((offset, byte)) = corruption && let Some(known) = texts[0].get_mut(offset) {
             *known = byte;
         }
         let names = ["a", "b", "c", "d"];
@@ -351,16 +351,16 @@ proptest! {
         let kept: Vec<String> = names.iter().zip(&wanted).filter(|(_, is)| **is).map(|(name, _)| (*name).to_owned()).collect();
         let some = SeeingSome(Seeing::default(), kept.clone());
         let (folder, files) = files_of(&texts);
-        let place = format!("{}/", folder.path().display());
-        let text = |error: ReadError| error.to_string().replace(&place, "");
+        let root = format!("{}/", folder.path().display());
+        let text = |error: ReadError| error.to_string().replace(&root, "");
         let found = read(&files, &options, &Threads::new(2), &some).map_err(text).map(|schema| types(&schema));
         match (all, found) {
             (Ok((schema, parts)), Ok(found)) => {
                 prop_assert_eq!(&schema, &found);
                 let columns: Vec<&str> = schema.split(", ").map(|field| field.split(':').next().unwrap()).collect();
-                let expected: Parts = parts.into_iter().map(|(place, (rows, values))| {
+                let expected: Parts = parts.into_iter().map(|(id, (rows, values))| {
                     let kept = values.into_iter().zip(&columns).filter(|(_, name)| kept.iter().any(|kept| kept == *name));
-                    (place, (rows, kept.map(|(values, _)| values).collect()))
+                    (id, (rows, kept.map(|(values, _)| values).collect()))
                 }).collect();
                 prop_assert_eq!(expected, some.0.0.into_inner().unwrap().0);
             }

@@ -1,7 +1,7 @@
-//! One open file that several readers read at their own places.
+//! One open file that several readers read, each at its own offset.
 //!
-//! A `File` that is cloned shares its place with the clone, and each clone is one more of the
-//! open files that a process may have.
+//! A cloned `File` shares its offset with the clone, and each clone counts towards the limit of
+//! open files of the process.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -11,7 +11,7 @@ use ::parquet::errors::{ParquetError, Result};
 use ::parquet::file::reader::{ChunkReader, Length};
 use bytes::Bytes;
 
-/// A file whose length was looked at once.
+/// A file, with the length that it had when it was opened.
 #[derive(Clone)]
 pub(super) struct SharedFile {
     file: Arc<File>,
@@ -25,28 +25,28 @@ impl SharedFile {
     }
 }
 
-/// Reads on from a place.
+/// Reads from an offset on.
 pub(super) struct From {
     file: Arc<File>,
-    place: u64,
+    offset: u64,
 }
 
 impl Read for From {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let read = read_at(&self.file, into, self.place)?;
-        self.place += read as u64;
+        let read = read_at(&self.file, into, self.offset)?;
+        self.offset += read as u64;
         Ok(read)
     }
 }
 
 #[cfg(unix)]
-fn read_at(file: &File, into: &mut [u8], place: u64) -> io::Result<usize> {
-    std::os::unix::fs::FileExt::read_at(file, into, place)
+fn read_at(file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
+    std::os::unix::fs::FileExt::read_at(file, into, offset)
 }
 
 #[cfg(windows)]
-fn read_at(file: &File, into: &mut [u8], place: u64) -> io::Result<usize> {
-    std::os::windows::fs::FileExt::seek_read(file, into, place)
+fn read_at(file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
+    std::os::windows::fs::FileExt::seek_read(file, into, offset)
 }
 
 impl Length for SharedFile {
@@ -59,18 +59,18 @@ impl ChunkReader for SharedFile {
     type T = BufReader<From>;
 
     fn get_read(&self, start: u64) -> Result<Self::T> {
-        Ok(BufReader::new(From { file: self.file.clone(), place: start }))
+        Ok(BufReader::new(From { file: self.file.clone(), offset: start }))
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes> {
-        // What a harmed file says of itself takes no more memory than the file has bytes.
+        // A length that a corrupt file declares never takes more memory than the file has bytes.
         if start.checked_add(length as u64).is_none_or(|end| end > self.bytes) {
-            return Err(ParquetError::EOF(format!("bytes {start} and {length} more are not in the file")));
+            return Err(ParquetError::EOF(format!("the file does not have {length} bytes at offset {start}")));
         }
         let mut bytes = Vec::with_capacity(length);
-        let from = From { file: self.file.clone(), place: start };
+        let from = From { file: self.file.clone(), offset: start };
         if from.take(length as u64).read_to_end(&mut bytes)? < length {
-            return Err(ParquetError::EOF("the file is shorter than it was".to_owned()));
+            return Err(ParquetError::EOF("the file was truncated while it was read".to_owned()));
         }
         Ok(bytes.into())
     }

@@ -1,4 +1,4 @@
-//! What text values are: the narrowest type that holds all of a column.
+//! The types of text columns: the narrowest type that holds all values.
 
 use std::sync::Arc;
 
@@ -9,20 +9,20 @@ use ::arrow::buffer::{BooleanBuffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use ::arrow::datatypes::{DataType as ArrowType, TimeUnit};
 use millrace_expr::{parse_date, parse_timestamp};
 
-/// What counts as missing when a pipeline does not say.
+/// The values that count as missing unless a pipeline lists others.
 pub const MISSING: [&str; 1] = [""];
 
-/// 2^53: integers up to here are floats without loss.
+/// 2^53: floats represent all integers up to here exactly.
 const EXACT: u64 = 1 << 53;
 
-/// A set of types by inclusion; joined, the narrowest that holds both.
+/// Kinds of values, ordered by inclusion; the join of two is the narrowest that holds both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::read) enum Kind {
-    /// Nothing but missing values so far.
+    /// Only missing values so far.
     Missing,
     Bool,
     Int,
-    /// An integer that a float would not hold to the last digit.
+    /// An integer that a float does not represent exactly.
     Long,
     Float,
     Date,
@@ -32,7 +32,7 @@ pub(in crate::read) enum Kind {
 }
 
 impl Kind {
-    /// What a value is. Digits that a number would lose are text: `007`, `+1`,
+    /// The kind of a value. A value is text if a number would lose some of it: `007`, `+1`,
     /// integers beyond 64 bits, `1e400`.
     pub(in crate::read) fn of(text: &[u8]) -> Self {
         match number(text) {
@@ -70,7 +70,7 @@ impl Kind {
         }
     }
 
-    /// What further values may make of it, short of text.
+    /// The widest kind, other than text, that further values may lead to.
     pub(in crate::read) fn wider(self) -> Self {
         match self {
             Self::Missing | Self::Int => Self::Float,
@@ -97,7 +97,7 @@ enum Number {
     Float(f64),
 }
 
-/// A number that keeps all digits of its text.
+/// A number, if it loses no digits of its text.
 fn number(text: &[u8]) -> Option<Number> {
     let digits = text.strip_prefix(b"-").unwrap_or(text);
     match digits.first()? {
@@ -111,7 +111,7 @@ fn number(text: &[u8]) -> Option<Number> {
     if text == b"-0" {
         return Some(Number::Float(-0.0)); // an integer has no such zero
     }
-    // 18 digits fit whatever they are.
+    // Any 18 digits fit.
     if digits.len() <= 18 && digits.iter().all(u8::is_ascii_digit) {
         let value = digits.iter().fold(0i64, |value, digit| value * 10 + i64::from(digit - b'0'));
         return Some(Number::Int(if digits.len() == text.len() { value } else { -value }));
@@ -120,13 +120,13 @@ fn number(text: &[u8]) -> Option<Number> {
         return std::str::from_utf8(text).ok()?.parse().ok().map(Number::Int);
     }
     let value: f64 = fast_float2::parse(text).ok()?;
-    // What overflows or underflows is lost too.
+    // A number that overflows or underflows loses digits too.
     let mantissa = || digits.iter().take_while(|b| !b.eq_ignore_ascii_case(&b'e'));
     let kept = if value == 0.0 { mantissa().all(|b| matches!(b, b'0' | b'.')) } else { value.is_finite() };
     kept.then_some(Number::Float(value))
 }
 
-/// An integer, as inference would have taken it.
+/// An integer, if inference accepts the text as one.
 pub(in crate::read) fn int(text: &[u8]) -> Option<i64> {
     match number(text)? {
         Number::Int(value) => Some(value),
@@ -134,7 +134,7 @@ pub(in crate::read) fn int(text: &[u8]) -> Option<i64> {
     }
 }
 
-/// A number that a float holds, as inference would have taken it.
+/// A float, if inference accepts the text as a number that a float holds.
 pub(in crate::read) fn float(text: &[u8]) -> Option<f64> {
     match number(text)? {
         Number::Int(value) => (value.unsigned_abs() <= EXACT).then_some(value as f64),
@@ -148,12 +148,13 @@ fn is_micros(text: &str) -> bool {
     fraction.bytes().take_while(u8::is_ascii_digit).skip(6).all(|digit| digit == b'0')
 }
 
-/// Whether a float that is infinite is written so: `1e400` is none, `inf` is one.
+/// Whether a float that was parsed as infinite is written as infinity: `inf` is, `1e400` is
+/// not.
 fn is_infinity(text: &str) -> bool {
     text.trim_start_matches(['+', '-']).starts_with(['i', 'I'])
 }
 
-/// A time in a unit, with or without an offset; none that the unit does not hold in full.
+/// A time in a unit, with or without a UTC offset in the text; `None` if the unit loses digits.
 fn exact_time(text: &str, unit: TimeUnit) -> Option<i64> {
     let (local, minutes) = match text.len().checked_sub(6).and_then(|at| Some((text.get(..at)?, text.get(at..)?))) {
         Some((local, offset)) if offset.as_bytes()[3] == b':' && offset.starts_with(['+', '-']) => {
@@ -163,7 +164,7 @@ fn exact_time(text: &str, unit: TimeUnit) -> Option<i64> {
             };
             let (hours, minutes) = (number(1..3)?, number(4..6)?);
             let sign = if offset.starts_with('-') { -1 } else { 1 };
-            // Behind a time, and not behind a `Z`.
+            // Only after a time, and not after a `Z`.
             let is_offset = hours < 24 && minutes < 60 && local.contains(':') && !local.ends_with('Z');
             (local, is_offset.then_some(sign * (hours * 60 + minutes))?)
         }
@@ -192,7 +193,7 @@ fn boolean(text: &[u8]) -> Option<bool> {
     }
 }
 
-/// The fields of one column of one part, as they stood in the file.
+/// The fields of one column of one part, as written in the file.
 #[derive(Default)]
 pub(in crate::read) struct RawColumn {
     bytes: Vec<u8>,
@@ -201,7 +202,7 @@ pub(in crate::read) struct RawColumn {
     missing_count: usize,
 }
 
-/// A value that is not of the type its column has.
+/// A value that is not of the type of its column.
 pub(in crate::read) struct Misfit {
     /// Counted from 0 in the part.
     pub(in crate::read) row: usize,
@@ -218,7 +219,7 @@ impl RawColumn {
         self.missing_count += usize::from(missing);
     }
 
-    /// Takes back the last field.
+    /// Removes the last field.
     pub(in crate::read) fn pop(&mut self) {
         self.ends.pop();
         self.bytes.truncate(self.ends.last().copied().unwrap_or(0));
@@ -280,9 +281,9 @@ impl RawColumn {
         Ok(out)
     }
 
-    /// The column as a type. `strict` holds values to what inference would have
-    /// taken for this type, so that a column's type never depends on where its
-    /// file was cut; without it, anything that can be read as the type will do.
+    /// The column as an array of a type. With `strict`, only values are accepted from which
+    /// inference would infer this type, so that the type of a column never depends on how its
+    /// file is divided; without it, any value that can be read as the type is accepted.
     pub(in crate::read) fn parse(&self, to: &ArrowType, strict: bool) -> Result<ArrayRef, Misfit> {
         let nulls = self.nulls();
         macro_rules! number {
@@ -354,7 +355,7 @@ impl RawColumn {
     fn text(&self, nulls: Option<NullBuffer>) -> Result<ArrayRef, Misfit> {
         let mut offsets = Vec::with_capacity(self.ends.len() + 1);
         offsets.push(0);
-        // The reader cuts parts long before 2 GiB.
+        // Parts are cut long before 2 GiB.
         offsets.extend(self.ends.iter().map(|end| *end as i32));
         let array = StringArray::try_new(OffsetBuffer::new(offsets.into()), self.bytes.clone().into(), nulls);
         array.map(|array| Arc::new(array) as ArrayRef).map_err(|_| {

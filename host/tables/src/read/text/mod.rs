@@ -1,4 +1,4 @@
-//! Text formats: blocks of whole records, types from values.
+//! Text formats: division into blocks of complete records, and types inferred from values.
 
 pub(super) mod blocks;
 pub(super) mod infer;

@@ -1,8 +1,8 @@
-//! Cuts text into blocks of whole records, without parsing more than it must.
+//! Cuts text into blocks of complete records, and parses no more than that needs.
 //!
-//! A line is a record, but where it ends inside of quotes, in CSV. Quotes are followed as the parser does it (csv-core): one at the beginning of a
-//! field opens, one inside closes unless it is doubled, and one in the middle of
-//! an unquoted field is a character like others.
+//! A line is a record, unless it ends inside quotes, in CSV. Quotes have the same meaning as in
+//! the parser (csv-core): a quote at the beginning of a field opens, the next one closes unless
+//! it is doubled, and a quote in an unquoted field is an ordinary character.
 
 use std::io::Read;
 use std::path::Path;
@@ -13,14 +13,14 @@ use crate::read::error::ReadError;
 
 /// Bytes that are read at a time.
 const CHUNK: usize = 1 << 20;
-/// A block is cut early when it has as many bytes.
+/// A block with this many bytes is cut early.
 const BLOCK_BYTES: usize = 256 << 20;
 
-/// Whole records.
+/// Complete records of a file.
 pub(in crate::read) struct Block {
-    /// Which of the file, from 0.
+    /// Its index in the file, from 0.
     pub(in crate::read) number: u64,
-    /// Line of its first record, from 1.
+    /// The line of its first record, from 1.
     pub(in crate::read) line: u64,
     pub(in crate::read) bytes: Vec<u8>,
 }
@@ -31,7 +31,7 @@ enum State {
     Start,
     Unquoted,
     Quoted,
-    /// Behind a quote inside of quotes: its end, or the first of two.
+    /// After a quote in a quoted field: the closing quote, or the first of two.
     Closing,
 }
 
@@ -39,27 +39,27 @@ enum State {
 pub(in crate::read) struct Splitter<'a> {
     path: &'a Path,
     input: &'a mut (dyn Read + Send),
-    /// Of CSV: where every line is a record there is none.
+    /// The delimiter of CSV; `None` where every line is a record.
     delimiter: Option<u8>,
-    /// Read, and in no block yet.
+    /// Bytes that were read and are in no block yet.
     buffer: Vec<u8>,
-    /// Bytes of the buffer that were looked at.
+    /// Bytes of the buffer that were scanned.
     scanned: usize,
     state: State,
     number: u64,
-    /// Of the first byte of the buffer.
+    /// The line of the first byte in the buffer.
     line: u64,
     at_end: bool,
     spare: Vec<Vec<u8>>,
 }
 
 impl<'a> Splitter<'a> {
-    /// Of CSV.
+    /// A splitter of CSV.
     pub(in crate::read) fn new(path: &'a Path, input: &'a mut (dyn Read + Send), delimiter: u8) -> Self {
         Self { delimiter: Some(delimiter), ..Self::lines(path, input) }
     }
 
-    /// Of text in which every line is a record.
+    /// A splitter of text in which every line is a record.
     pub(in crate::read) fn lines(path: &'a Path, input: &'a mut (dyn Read + Send)) -> Self {
         Self {
             path,
@@ -82,29 +82,29 @@ impl<'a> Splitter<'a> {
         Ok(())
     }
 
-    /// Takes the memory of a block that is done with: fresh memory costs more than what
-    /// is read into it.
+    /// Reuses the memory of a block that is no longer needed: fresh memory costs more than
+    /// reading into it.
     pub(in crate::read) fn reuse(&mut self, bytes: Vec<u8>) {
         self.spare.push(bytes);
     }
 
-    /// Makes room for all lines of a block, judging by those that were found: a buffer that
-    /// grows little by little is copied again and again, each time to fresh memory.
+    /// Reserves memory for all lines of a block, as estimated from the lines so far: a buffer
+    /// that grows in small steps is copied again and again, each time to fresh memory.
     fn expect(&mut self, lines: usize, found: usize, end: usize) {
         if found > 0 && self.buffer.capacity() < BLOCK_BYTES {
             let all = end as f64 / found as f64 * lines as f64;
             let room = |all: f64| (all as usize).min(BLOCK_BYTES) + CHUNK;
-            // With some more, since what comes is a little longer or shorter.
+            // A little more, since the other lines may be longer.
             if room(all) > self.buffer.capacity() {
                 self.buffer.reserve_exact(room(all * 1.1).saturating_sub(self.buffer.len()));
             }
         }
     }
 
-    /// The next block of so many lines of records, or what is left of the file.
+    /// The next block of `lines` lines, or the rest of the file.
     pub(in crate::read) fn next(&mut self, lines: usize) -> Result<Option<Block>, ReadError> {
         let mut found = 0;
-        // Behind the last whole record.
+        // The end of the last complete record.
         let mut end = 0;
         loop {
             if self.scan(lines, &mut found, &mut end) || (self.scanned >= BLOCK_BYTES && end > 0) {
@@ -145,7 +145,7 @@ impl<'a> Splitter<'a> {
         Ok(Some(block))
     }
 
-    /// Looks at what was not looked at. Whether there are as many lines as wanted.
+    /// Scans the rest of the buffer for ends of records. Returns whether `lines` were found.
     fn scan(&mut self, lines: usize, found: &mut usize, end: &mut usize) -> bool {
         while self.scanned < self.buffer.len() {
             let to = self.buffer.len().min(self.scanned + CHUNK);
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_end_in_quotes_ends_no_record() {
+    fn a_line_end_in_quotes_does_not_end_a_record() {
         let text = b"a,b\n1,\"x\ny\"\n2,5\" tv\n3,\"\"\"\n\"\n4,z";
         let found: Vec<String> = blocks(text, 1)
             .into_iter()
@@ -221,9 +221,9 @@ mod tests {
         assert_eq!(found, ["1 a,b\n", "2 1,\"x\ny\"\n", "4 2,5\" tv\n", "5 3,\"\"\"\n\"\n", "7 4,z"]);
     }
 
-    /// Text is read in chunks, which end anywhere: between two quotes for one.
+    /// Chunks of text may end anywhere, for instance between two quotes.
     #[test]
-    fn a_record_may_lie_across_chunks() {
+    fn a_record_may_span_chunks() {
         let record = "7,\"a\"\"\n,\"\"\",5\" tv,\"\"\n";
         let rows = 2 * CHUNK / record.len();
         for before in 0..record.len() {
@@ -236,9 +236,9 @@ mod tests {
     }
 
     proptest! {
-        /// Blocks parsed one by one are the records of the whole.
+        /// Blocks parsed one by one give the records of the whole text.
         #[test]
-        fn blocks_are_whole_records(text in "[a,\"\r\n]{0,60}", lines in 1usize..4) {
+        fn blocks_consist_of_complete_records(text in "[a,\"\r\n]{0,60}", lines in 1usize..4) {
             let records = |bytes: &[u8]| {
                 let mut reader = csv_core::Reader::new();
                 let (mut out, mut ends, mut records) = (vec![0; 200], vec![0; 200], Vec::new());
@@ -261,7 +261,7 @@ mod tests {
             };
             let found = blocks(text.as_bytes(), lines);
             let whole: Vec<u8> = found.iter().flat_map(|(_, bytes)| bytes.clone()).collect();
-            // An open quote at the end is an error, and then the last block is missing.
+            // An open quote at the end is an error; the last block is missing then.
             prop_assume!(whole.len() == text.len());
             let parsed: Vec<_> = found.iter().flat_map(|(_, bytes)| records(bytes)).collect();
             prop_assert_eq!(parsed, records(text.as_bytes()));

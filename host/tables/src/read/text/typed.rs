@@ -1,9 +1,9 @@
-//! CSV whose types are known, straight into columns.
+//! CSV whose types are known, parsed straight into columns.
 //!
-//! A block is read field by field into vectors of their type: no text is kept, and a number
-//! ends where its digits do. Whatever is not plain (a value of another type, a record with too
-//! many fields, something behind a closing quote) is no error here but a reason to read the
-//! block again the careful way, which says what is wrong.
+//! A block is parsed field by field into vectors of the columns' types: no text is stored, and
+//! a number ends where its digits end. Anything that is not plain (a value of another type, a
+//! record with too many fields, bytes after a closing quote) is not an error here: the block is
+//! parsed again by the slow parser, which reports errors.
 
 use std::sync::Arc;
 
@@ -22,13 +22,13 @@ enum Values {
     },
     /// Other types, as text.
     Raw(RawColumn),
-    /// Looked at for its type alone; so much text there was.
+    /// Only the types of the values are checked; with the bytes of text so far.
     Checked(Check, usize),
-    /// Nobody asked for it.
+    /// The column is not selected.
     Skipped,
 }
 
-/// What holds of values that nobody wants.
+/// The type that is checked in a column whose values no step reads.
 #[derive(Clone, Copy)]
 enum Check {
     Int,
@@ -36,41 +36,41 @@ enum Check {
     Text,
 }
 
-/// A column on its way.
+/// A column that is being read.
 struct ColumnSoFar {
     values: Values,
     to: ArrowType,
     /// Whether the type was inferred.
     is_inferred: bool,
-    /// No value was seen so far.
+    /// Whether the column had no value so far, and so has no type yet.
     is_untyped: bool,
     /// Rows without a value.
     missing: Vec<usize>,
 }
 
-/// What a column is to be read as.
+/// How a column is read.
 pub(in crate::read) struct Wanted {
-    /// As what; none if nobody asked for it.
+    /// The type; `None` if the column is not selected.
     pub(in crate::read) to: Option<ArrowType>,
-    /// Whether that was inferred, and from what.
+    /// The kind from which the type was inferred, if it was.
     pub(in crate::read) inferred: Option<Kind>,
-    /// Whether somebody wants its values, and not its type alone.
+    /// Whether its values are needed, and not only its type.
     pub(in crate::read) is_kept: bool,
 }
 
-/// The columns of one block on their way.
+/// The columns of a block that is being read.
 pub(in crate::read) struct Typed<'a> {
     delimiter: u8,
     missing: &'a [&'a [u8]],
-    /// Whether the empty field is missing, and nothing that begins like a number is.
+    /// Whether the empty field counts as missing, and no text that begins like a number does.
     is_plain: bool,
     columns: Vec<ColumnSoFar>,
     rows: usize,
-    /// A field whose quotes were doubled, without.
+    /// A buffer for a field with doubled quotes, after they are undoubled.
     unquoted: Vec<u8>,
 }
 
-/// Why a block is read again: it is not as plain as it seemed.
+/// The block is not plain: the slow parser must read it.
 pub(in crate::read) struct NotPlain;
 
 type Plain<T> = Result<T, NotPlain>;
@@ -107,20 +107,20 @@ impl<'a> Typed<'a> {
         }
     }
 
-    /// Rows read.
+    /// The number of rows read.
     pub(in crate::read) fn rows(&self) -> usize {
         self.rows
     }
 
     /// Reads a block to its end.
     pub(in crate::read) fn block(&mut self, bytes: &[u8]) -> Plain<()> {
-        // A carriage return by itself ends a line, too.
+        // A carriage return alone ends a line as well, which only the slow parser handles.
         let ends_line = |at: usize| bytes.get(at + 1) == Some(&b'\n');
         if !memchr::memchr_iter(b'\r', bytes).all(ends_line) {
             return Err(NotPlain);
         }
         let is_checked = |column: &ColumnSoFar| matches!(column.values, Values::Checked(Check::Text, _));
-        // Text that nobody wants is looked at all together.
+        // Text that no step reads is checked for UTF-8 in one call.
         if self.columns.iter().any(is_checked) && std::str::from_utf8(bytes).is_err() {
             return Err(NotPlain);
         }
@@ -136,16 +136,16 @@ impl<'a> Typed<'a> {
                 at += empty;
                 continue;
             }
-            for place in 0..=last {
-                at = self.field(place, bytes, at)?;
-                if place == last && bytes.get(at) == Some(&b'\r') {
+            for index in 0..=last {
+                at = self.field(index, bytes, at)?;
+                if index == last && bytes.get(at) == Some(&b'\r') {
                     at += 1;
                 }
-                let ends_as_it_should = match bytes.get(at) {
-                    Some(byte) => *byte == if place == last { b'\n' } else { self.delimiter },
-                    None => place == last,
+                let is_field_end = match bytes.get(at) {
+                    Some(byte) => *byte == if index == last { b'\n' } else { self.delimiter },
+                    None => index == last,
                 };
-                if !ends_as_it_should {
+                if !is_field_end {
                     return Err(NotPlain);
                 }
                 at += 1;
@@ -155,11 +155,11 @@ impl<'a> Typed<'a> {
         Ok(())
     }
 
-    /// Reads a field that begins here; gives the place behind it.
+    /// Reads the field that begins at `at`. Returns the offset of its end.
     #[inline]
-    fn field(&mut self, place: usize, bytes: &[u8], at: usize) -> Plain<usize> {
+    fn field(&mut self, index: usize, bytes: &[u8], at: usize) -> Plain<usize> {
         let Self { delimiter, is_plain, columns, missing, rows, unquoted } = self;
-        let column = &mut columns[place];
+        let column = &mut columns[index];
         let is_end = |at: usize| bytes.get(at).is_none_or(|byte| *byte == *delimiter || *byte == b'\n');
         if *is_plain {
             match &mut column.values {
@@ -231,7 +231,7 @@ impl<'a> Typed<'a> {
         Ok(end)
     }
 
-    /// Bytes of the largest column of text.
+    /// The size of the largest column of text, in bytes.
     pub(in crate::read) fn largest(&self) -> usize {
         let bytes = |column: &ColumnSoFar| match &column.values {
             Values::Text { bytes, .. } => bytes.len(),
@@ -242,11 +242,11 @@ impl<'a> Typed<'a> {
         self.columns.iter().map(bytes).max().unwrap_or(0)
     }
 
-    /// The columns that were asked for: their place, type and values, if those are wanted.
+    /// The selected columns: index, type, and values unless only the type is needed.
     pub(in crate::read) fn finish(self) -> Plain<Vec<(usize, ArrowType, Option<ArrayRef>)>> {
         let rows = self.rows;
         let mut out = Vec::with_capacity(self.columns.len());
-        for (place, ColumnSoFar { values, to, is_inferred, missing, .. }) in self.columns.into_iter().enumerate() {
+        for (index, ColumnSoFar { values, to, is_inferred, missing, .. }) in self.columns.into_iter().enumerate() {
             let nulls = || {
                 (!missing.is_empty()).then(|| {
                     let mut valid = vec![true; rows];
@@ -257,7 +257,7 @@ impl<'a> Typed<'a> {
             let array: ArrayRef = match values {
                 Values::Skipped => continue,
                 Values::Checked(..) => {
-                    out.push((place, to, None));
+                    out.push((index, to, None));
                     continue;
                 }
                 Values::Int(values) => Arc::new(Int64Array::new(values.into(), nulls())),
@@ -268,13 +268,13 @@ impl<'a> Typed<'a> {
                 }
                 Values::Raw(raw) => raw.parse(&to, is_inferred).map_err(|_| NotPlain)?,
             };
-            out.push((place, to, Some(array)));
+            out.push((index, to, Some(array)));
         }
         Ok(out)
     }
 }
 
-/// A field behind a quote: what is in it, and the place behind its last quote.
+/// The content of a quoted field, and the offset after its closing quote.
 #[inline]
 fn quoted<'b>(bytes: &'b [u8], from: usize, unquoted: &'b mut Vec<u8>) -> Plain<(&'b [u8], usize)> {
     let quote = |from: usize| memchr::memchr(b'"', &bytes[from..]).map(|length| from + length).ok_or(NotPlain);
@@ -285,7 +285,7 @@ fn quoted<'b>(bytes: &'b [u8], from: usize, unquoted: &'b mut Vec<u8>) -> Plain<
     unquoted.clear();
     let mut start = from;
     while bytes.get(end + 1) == Some(&b'"') {
-        // Of two quotes the first one stays.
+        // Of two quotes the first one is kept.
         unquoted.extend_from_slice(&bytes[start..=end]);
         start = end + 2;
         end = quote(start)?;
@@ -294,7 +294,7 @@ fn quoted<'b>(bytes: &'b [u8], from: usize, unquoted: &'b mut Vec<u8>) -> Plain<
     Ok((unquoted, end + 1))
 }
 
-/// An integer of at most 18 digits that begins here, and where it ends.
+/// The integer of at most 18 digits that begins at `at`, and the offset of its end.
 #[inline]
 fn int_at(bytes: &[u8], at: usize) -> Option<(i64, usize)> {
     let is_negative = bytes.get(at) == Some(&b'-');
@@ -308,19 +308,19 @@ fn int_at(bytes: &[u8], at: usize) -> Option<(i64, usize)> {
         value = value * 10 + i64::from(digit);
         end += 1;
     }
-    // `007` is no number, nor is nothing.
+    // Neither `007` nor the empty text is an integer.
     let is_one = end > start && (bytes[start] != b'0' || end == start + 1 && !is_negative);
     is_one.then_some((if is_negative { -value } else { value }, end))
 }
 
-/// Digits from here on, eight at a time.
+/// The number of digits from `at` on; eight at a time.
 #[inline]
 fn digits(bytes: &[u8], at: usize) -> usize {
     const EACH: u64 = u64::MAX / 255;
     let mut end = at;
     while let Some(eight) = bytes.get(end..).and_then(|rest| rest.first_chunk()) {
         let value = u64::from_le_bytes(*eight) ^ (EACH * u64::from(b'0'));
-        // The upper bit of each byte that is no digit: a digit is at most 9, and 118 more is below 128.
+        // The upper bit of each byte that is not a digit: a digit is at most 9, and 9 + 118 < 128.
         let others = (((value & (EACH * 127)) + EACH * 118) | value) & (EACH * 128);
         if others != 0 {
             return end + others.trailing_zeros() as usize / 8 - at;
@@ -330,7 +330,7 @@ fn digits(bytes: &[u8], at: usize) -> usize {
     end + bytes[end..].iter().take_while(|byte| byte.is_ascii_digit()).count() - at
 }
 
-/// Where an integer ends that begins here, if [`int_at`] would take it.
+/// The end of the integer that begins at `at`, if [`int_at`] accepts it.
 #[inline]
 fn end_of_int(bytes: &[u8], at: usize) -> Option<usize> {
     let is_negative = bytes.get(at) == Some(&b'-');
@@ -340,24 +340,25 @@ fn end_of_int(bytes: &[u8], at: usize) -> Option<usize> {
     is_one.then_some(start + length)
 }
 
-/// Where a number ends that begins here, without what it is: of those in which nothing is lost,
-/// whatever the digits are.
+/// The end of the number that begins at `at`, without its value. Only for numbers of which a
+/// float loses nothing, whatever their digits are.
 #[inline]
 fn end_of_float(bytes: &[u8], at: usize) -> Option<usize> {
     let start = at + usize::from(bytes.get(at) == Some(&b'-'));
     let whole = digits(bytes, start);
-    // Less than 2^53, and no zero before others.
+    // Less than 2^53, and without leading zeros.
     let is_safe = matches!(whole, 1..=15) && (whole == 1 || bytes[start] != b'0');
     let point = start + whole;
     if !is_safe || bytes.get(point) != Some(&b'.') {
         return is_safe.then_some(point);
     }
-    let behind = digits(bytes, point + 1);
-    // The least that so many digits say is no zero and has all its bits.
-    matches!(behind, 1..=300).then_some(point + 1 + behind)
+    let decimals = digits(bytes, point + 1);
+    // The least number with 300 decimals is a normal float: it does not underflow.
+    matches!(decimals, 1..=300).then_some(point + 1 + decimals)
 }
 
-/// A number that begins here, of those that nothing can be said against, and where it ends.
+/// The number that begins at `at`, and the offset of its end. Only for numbers that need no
+/// further checks.
 #[inline]
 fn float_at(bytes: &[u8], at: usize) -> Option<(f64, usize)> {
     let start = at + usize::from(bytes.get(at) == Some(&b'-'));
@@ -366,7 +367,7 @@ fn float_at(bytes: &[u8], at: usize) -> Option<(f64, usize)> {
         _ => return None,
     }
     let (value, length): (f64, usize) = fast_float2::parse_partial(&bytes[at..]).ok()?;
-    // What may have lost digits, and zero, are looked at in full.
+    // Zero, and numbers that may have lost digits, need the full check.
     let is_safe = value.abs() < (1u64 << 53) as f64 && value.abs() > f64::MIN_POSITIVE;
     is_safe.then_some((value, at + length))
 }
@@ -377,9 +378,9 @@ mod tests {
 
     use super::*;
 
-    /// Too many digits to tell are left to whoever parses.
+    /// Numbers with too many digits are left to the full check.
     #[test]
-    fn a_number_that_nobody_wants_is_none_if_it_is_too_small_to_be_read() {
+    fn a_number_that_underflows_is_not_skipped_as_a_number() {
         for zeros in 290..340 {
             let field = format!("0.{}1", "0".repeat(zeros));
             if end_of_float(field.as_bytes(), 0) == Some(field.len()) {
@@ -389,9 +390,9 @@ mod tests {
     }
 
     proptest! {
-        /// The fast way takes nothing that the careful one does not, and reads it alike.
+        /// The fast parser accepts only fields that the slow one accepts, with the same value.
         #[test]
-        fn numbers_at_a_place_are_those_of_the_whole_field(field in "-?[0-9]{0,20}(\\.[0-9]{0,20})?(e-?[0-9]{1,3})?") {
+        fn the_fast_parser_reads_numbers_like_the_slow_one(field in "-?[0-9]{0,20}(\\.[0-9]{0,20})?(e-?[0-9]{1,3})?") {
             let line = format!("{field},x");
             if let Some((value, end)) = int_at(line.as_bytes(), 0) && end == field.len() {
                 prop_assert_eq!(int(field.as_bytes()), Some(value));
@@ -401,9 +402,9 @@ mod tests {
             }
         }
 
-        /// What is not decoded has the type that it has when it is.
+        /// A field that is only checked has the same type as when it is decoded.
         #[test]
-        fn numbers_that_nobody_wants_are_those_that_are_read(
+        fn checking_accepts_only_numbers_that_can_be_decoded(
             field in "-?[0-9]{0,20}(\\.[0-9]{0,20}|\\.0{290,340}[0-9]{0,2})?(e-?[0-9]{1,3})?[a-z]?",
             rest in ",[0-9]{0,9}",
         ) {
@@ -415,12 +416,12 @@ mod tests {
             if end_of_float(bytes, 0) == end {
                 prop_assert!(float(field.as_bytes()).is_some(), "{}", field);
             }
-            // And of integers all that are read the fast way.
+            // And it accepts all integers that the fast parser accepts.
             prop_assert_eq!(end_of_int(bytes, 0), int_at(bytes, 0).map(|(_, end)| end));
         }
 
         #[test]
-        fn digits_are_counted_whatever_comes_behind(bytes in prop::collection::vec(prop_oneof![48u8..58, any::<u8>()], 0..40)) {
+        fn digits_are_counted_whatever_follows(bytes in prop::collection::vec(prop_oneof![48u8..58, any::<u8>()], 0..40)) {
             for at in 0..=bytes.len() {
                 let expected = bytes[at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
                 prop_assert_eq!(digits(&bytes, at), expected);

@@ -1,4 +1,5 @@
-//! What a module declares for counting: the global, the table, and the functions that report.
+//! The declarations that a module gets for counting: the global, the table, and the functions
+//! that report.
 
 use wasmparser::{BinaryReader, ExternalKind, Parser, Payload, TypeRef};
 
@@ -8,21 +9,22 @@ use super::super::op::{
     I64_LT_U, I64_SUB, LOCAL_GET, LOCAL_SET, LOCAL_TEE, LOOP, MISC, REF_NULL, SELECT, TABLE_GROW, UNREACHABLE,
 };
 
-/// Fuel between two checks of the host, but for loops that call nothing and what one straight
-/// line costs: some 0.1 ms.
+/// Fuel between two checks by the host, about 0.1 ms: more in loops without calls, and up to the
+/// cost of one segment.
 pub(super) const SLICE: i64 = 1 << 18;
 
-/// As many elements as a table that tells of fuel may have: by that the host knows one.
+/// The maximum size of the table that reports fuel, in elements: the host recognizes the table
+/// by it.
 pub(crate) const TABLE: usize = 0;
 
-/// What an instance may use beyond a slice in loops that call nothing: mostly 20 ms, and some 20
-/// seconds where each instruction waits for memory.
+/// The fuel that an instance may use beyond a slice in loops without calls: mostly 20 ms, and
+/// about 20 seconds where each instruction waits for memory.
 pub(super) const FAR: i64 = 1 << 26;
 
-/// Said in place of what was used: it has used too much where it cannot go on.
+/// Reported instead of an amount of fuel: too much was used where the guest cannot continue.
 pub(crate) const LOST: u32 = u32::MAX;
 
-/// Where a guest lets the host look.
+/// Where the code of a guest checks its count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FuelChecks {
     /// In functions and loops that call others.
@@ -31,8 +33,8 @@ pub(crate) enum FuelChecks {
     AtLoops,
 }
 
-/// Of what was used at a time: a table has no more elements.
-pub(super) const MOST_AT_ONCE: i64 = 1 << 30;
+/// The maximum fuel in one report: a table has no more elements.
+pub(super) const MAX_REPORT: i64 = 1 << 30;
 
 pub(super) const CUSTOM: u8 = 0;
 pub(super) const TYPE: u8 = 1;
@@ -46,23 +48,25 @@ pub(super) const ELEMENT: u8 = 9;
 pub(super) const CODE: u8 = 10;
 pub(super) const TAG: u8 = 13;
 
-/// Elements that are functions, and are only named.
+/// The flags of a declarative element segment.
 pub(super) const DECLARED: u8 = 3;
 
-/// What a module declares, and with that what is declared here.
+/// What a module declares, and the indices of what is declared here.
 pub(super) struct Declared {
-    /// Whether lengths have 64 bits.
+    /// For each memory, whether its lengths have 64 bits.
     pub(super) memories: Vec<bool>,
+    /// For each table, whether its lengths have 64 bits.
     pub(super) tables: Vec<bool>,
-    /// `tell`: its type, and itself; behind it is `lost`.
+    /// The type of `tell` and `lost`.
     pub(super) ty: u32,
+    /// The function `tell`; `lost` is the next one.
     pub(super) tell: u32,
-    /// The table that tells.
+    /// The table that reports fuel.
     pub(super) table: u32,
-    /// The count.
+    /// The global that holds the count.
     pub(super) global: u32,
-    /// Functions that are exported or begin, and are not imported, in their order, and their types;
-    /// each has one here, behind these, in its place.
+    /// Exported functions and the start function, in their order, with their types; imported
+    /// ones are left out. The wrapper of each comes after `lost`, in the same order.
     pub(super) exported: Vec<(u32, u32)>,
 }
 
@@ -120,7 +124,7 @@ impl Declared {
         })
     }
 
-    /// A section with what is declared here.
+    /// A section with the declarations made here.
     pub(super) fn more(&self, id: u8, content: &[u8]) -> Result<Vec<u8>, Malformed> {
         let mut reader = BinaryReader::new(content, 0);
         let count = reader.read_var_u32()?;
@@ -140,8 +144,8 @@ impl Declared {
                 signed(&mut out, SLICE);
                 out.push(END);
             }
-            // Functions whose references may be taken are named outside of code: those that were
-            // exported are no more.
+            // A function whose reference is taken must be named outside the code; functions that
+            // were exported no longer are.
             ELEMENT => {
                 out.extend([DECLARED, 0]);
                 number(&mut out, self.exported.len() as u32);
@@ -155,13 +159,14 @@ impl Declared {
         Ok(out)
     }
 
-    /// What others call in place of a function: one that tells before it returns.
+    /// The wrapper of a function, which is called from outside instead of it and reports before
+    /// it returns; the function itself if it has none.
     pub(super) fn in_its_place(&self, function: u32) -> u32 {
-        let place = self.exported.binary_search_by_key(&function, |(function, _)| *function);
-        place.map_or(function, |place| self.tell + 2 + place as u32)
+        let index = self.exported.binary_search_by_key(&function, |(function, _)| *function);
+        index.map_or(function, |index| self.tell + 2 + index as u32)
     }
 
-    /// The export section, with functions that tell before they return.
+    /// The export section, with the wrappers of functions.
     pub(super) fn exports(&self, content: &[u8]) -> Result<Vec<u8>, Malformed> {
         let mut reader = BinaryReader::new(content, 0);
         let count = reader.read_var_u32()?;
@@ -179,7 +184,7 @@ impl Declared {
         Ok(out)
     }
 
-    /// `tell`: of a count it tells what was used, and gives a new one.
+    /// `tell`: takes the count, reports the used fuel, and returns a new count.
     pub(super) fn tell(&self) -> Vec<u8> {
         const COUNT: u8 = 0;
         const USED: u8 = 1;
@@ -188,7 +193,7 @@ impl Declared {
         constant(&mut out, SLICE);
         out.extend([LOCAL_GET, COUNT, I64_SUB, LOCAL_SET, USED]);
         out.extend([LOOP, EMPTY, REF_NULL, FUNCREF]);
-        at_most(&mut out, u32::from(USED), MOST_AT_ONCE);
+        at_most(&mut out, u32::from(USED), MAX_REPORT);
         out.extend([LOCAL_TEE, PART, I32_WRAP, MISC, TABLE_GROW]);
         number(&mut out, self.table);
         out.extend([DROP, LOCAL_GET, USED, LOCAL_GET, PART, I64_SUB, LOCAL_TEE, USED]);
@@ -199,7 +204,7 @@ impl Declared {
         out
     }
 
-    /// `lost`: tells what was used, and that it cannot go on; does not return.
+    /// `lost`: reports the used fuel, and that the guest cannot continue; does not return.
     pub(super) fn lost(&self) -> Vec<u8> {
         let mut out = vec![0, LOCAL_GET, 0, CALL];
         number(&mut out, self.tell);
@@ -211,7 +216,7 @@ impl Declared {
         out
     }
 
-    /// Calls a function, and tells.
+    /// The wrapper of a function: calls it, and then reports.
     pub(super) fn last_tells(&self, function: u32, params: u32) -> Vec<u8> {
         let mut out = vec![0];
         for param in 0..params {
@@ -227,12 +232,13 @@ impl Declared {
     }
 }
 
+/// Appends a constant of 64 bits.
 pub(super) fn constant(out: &mut Vec<u8>, value: i64) {
     out.push(I64_CONST);
     signed(out, value);
 }
 
-/// The lesser of a local and a bound, without signs.
+/// Appends the lesser of a local and a bound, compared as unsigned integers.
 pub(super) fn at_most(out: &mut Vec<u8>, local: u32, bound: i64) {
     for _ in 0..2 {
         out.push(LOCAL_GET);

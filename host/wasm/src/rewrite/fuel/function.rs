@@ -1,4 +1,4 @@
-//! One function, as it counts: what it is told of before, and how it is written.
+//! Rewrites one function so that it counts: analyses it first, and then writes it.
 
 use wasmparser::{BinaryReader, FunctionBody, Operator};
 
@@ -9,14 +9,14 @@ use super::super::op::{
 };
 use super::declared::{Declared, FAR, FuelChecks, at_most, constant};
 
-/// What a function without loops and calls may cost and yet not look at its count, which it
-/// keeps in the global: the one that calls it looks.
+/// The maximum cost of a function without loops and calls that counts in the global and does not
+/// check its count: its caller does.
 const SMALL: i64 = 64;
 
-/// Of 64 bits of length what is counted, at most. It is more than any memory has.
-const MOST_IN_BULK: i64 = 1 << 40;
+/// The maximum that is counted for a 64-bit length. No memory has as many bytes.
+const MAX_BULK: i64 = 1 << 40;
 
-/// The function as it counts, and where in it branches are seldom taken.
+/// The function that counts, and the offsets of its branches that are seldom taken.
 pub(super) fn counted(
     of: &Declared,
     bytes: &[u8],
@@ -47,13 +47,13 @@ pub(super) fn counted(
     };
     number(&mut counter.out, groups + 2);
     counter.out.extend_from_slice(&bytes[declared..start]);
-    // The count and long lengths, and short ones.
+    // Locals for the count and a 64-bit length, and for a 32-bit length.
     counter.out.extend([1 + u8::from(lengths[1]), I64, u8::from(lengths[0]), I32]);
     let lengths = [first + 1 + u32::from(lengths[1]), first + 1];
     counter.load();
     match checks {
-        FuelChecks::AtCalls if !calls => counter.go_on(),
-        _ => counter.look(),
+        FuelChecks::AtCalls if !calls => counter.check_lost(),
+        _ => counter.check(),
     }
     counter.pay(segments.next());
     let (mut depth, mut on_stack) = (0u32, None);
@@ -82,8 +82,8 @@ pub(super) fn counted(
             Kind::Loop => {
                 depth += 1;
                 match loops.next() {
-                    Some(true) if checks == FuelChecks::AtCalls => counter.go_on(),
-                    _ => counter.look(),
+                    Some(true) if checks == FuelChecks::AtCalls => counter.check_lost(),
+                    _ => counter.check(),
                 }
                 counter.pay(segments.next());
             }
@@ -107,8 +107,8 @@ pub(super) fn counted(
     Ok((counter.out, counter.seldom))
 }
 
-/// Whether an instruction moves in bulk as many as lie on the stack, and if so, whether that
-/// number has 64 bits.
+/// Whether an instruction moves in bulk as many bytes or elements as the top of the stack says,
+/// and if so, whether that number has 64 bits.
 fn in_bulk(of: &Declared, op: &Operator<'_>) -> Option<bool> {
     let memory = |index: &u32| of.memories.get(*index as usize).copied().unwrap_or_default();
     let table = |index: &u32| of.tables.get(*index as usize).copied().unwrap_or_default();
@@ -122,18 +122,18 @@ fn in_bulk(of: &Declared, op: &Operator<'_>) -> Option<bool> {
     })
 }
 
-/// What is found in a function before it is written.
+/// The result of analysing a function.
 struct Found {
-    /// What each costs: one begins where a function, a loop, an arm of an `if` begins, and
-    /// behind each end.
+    /// The cost of each segment: one begins at the beginning of the function, of a loop and of an
+    /// arm of an `if`, and after each end.
     segments: Vec<i64>,
-    /// Of each loop, whether nothing is called in it.
+    /// For each loop, whether it is without calls.
     loops: Vec<bool>,
-    /// Whether short and long lengths are to be kept while they are counted.
+    /// Whether a local is needed for a 32-bit and for a 64-bit length while it is counted.
     lengths: [bool; 2],
-    /// There are no calls and no loops.
+    /// Whether it has neither calls nor loops.
     is_small: bool,
-    /// Others are called that may return.
+    /// Whether it calls functions that may return.
     calls: bool,
 }
 
@@ -141,15 +141,15 @@ impl Found {
     fn of(body: &FunctionBody<'_>, declared: &Declared) -> Result<Self, Malformed> {
         let mut found =
             Self { segments: Vec::new(), loops: Vec::new(), lengths: [false; 2], is_small: true, calls: false };
-        // The first with what the call costs.
+        // The first segment includes the cost of the call.
         let (mut now, mut is_dead, mut on_stack) = (1, false, None);
-        // Blocks that are open, and the innermost loop in each.
+        // For each open block, the innermost loop that contains its code.
         let mut open: Vec<Option<usize>> = vec![None];
         let mut ops = body.get_operators_reader()?.into_iter().peekable();
         while let Some(op) = ops.next() {
             let op = op?;
             let kind = Kind::of(&op)?;
-            // What is called to say that something is wrong does not return.
+            // A function that is called before `unreachable` reports an error and does not return.
             let mut calls = kind == Kind::Call && !matches!(ops.peek(), Some(Ok(Operator::Unreachable)));
             let mut cost = cost(&op);
             if let Some(is_long) = in_bulk(declared, &op) {
@@ -161,7 +161,8 @@ impl Found {
                 }
             }
             on_stack = known(&op);
-            // What the host does keeps no register either, and takes its time.
+            // An instruction that calls the host keeps no values in registers either, and takes
+            // long.
             calls |= is_done_by_the_host(&op);
             if !is_dead {
                 now += cost;
@@ -181,7 +182,7 @@ impl Found {
                 Kind::End => {
                     open.pop();
                     let outside = open.last().copied().flatten();
-                    // A loop around one that calls does so too.
+                    // A loop around a loop with calls has calls too.
                     if let (Some(inner), Some(outer)) = (around, outside)
                         && inner != outer
                     {
@@ -203,13 +204,13 @@ impl Found {
     }
 }
 
-/// Writes what an instruction needs for being counted.
+/// Writes the code that counts.
 struct Counter<'d> {
     declared: &'d Declared,
     out: Vec<u8>,
-    /// Where in `out` branches are seldom taken.
+    /// The offsets in `out` of branches that are seldom taken.
     seldom: Vec<u32>,
-    /// The local that counts; a small function has none, and counts in the global.
+    /// The local that holds the count; a small function has none, and counts in the global.
     local: Option<u32>,
 }
 
@@ -233,7 +234,7 @@ impl Counter<'_> {
         }
     }
 
-    /// Counts what a segment costs.
+    /// Counts the cost of a segment.
     fn pay(&mut self, cost: Option<i64>) {
         let Some(cost) = cost.filter(|cost| *cost > 0) else { return };
         let (get, set, index) = match self.local {
@@ -246,8 +247,8 @@ impl Counter<'_> {
         self.write(set, index);
     }
 
-    /// Lets the host look if a slice is used.
-    fn look(&mut self) {
+    /// Reports to the host if a slice is used.
+    fn check(&mut self) {
         let Some(local) = self.local else { return };
         self.if_below(0, local);
         self.write(LOCAL_GET, local);
@@ -256,8 +257,8 @@ impl Counter<'_> {
         self.out.push(END);
     }
 
-    /// In a loop that calls nothing: only if far too much is used it ends here.
-    fn go_on(&mut self) {
+    /// In a loop or function without calls: ends here if far too much is used.
+    fn check_lost(&mut self) {
         let Some(local) = self.local else { return };
         self.if_below(-FAR, local);
         self.write(LOCAL_GET, local);
@@ -273,24 +274,24 @@ impl Counter<'_> {
         self.out.extend([IF, EMPTY]);
     }
 
-    /// Counts what an instruction is about to move: as many as the stack says.
+    /// Counts what an instruction is about to move in bulk, by the length on the stack.
     fn in_bulk(&mut self, is_long: bool, spare: u32) {
         let Some(local) = self.local else { return };
         self.write(LOCAL_TEE, spare);
         self.write(LOCAL_GET, local);
         if is_long {
-            at_most(&mut self.out, spare, MOST_IN_BULK);
+            at_most(&mut self.out, spare, MAX_BULK);
         } else {
             self.write(LOCAL_GET, spare);
             self.out.push(I64_EXTEND_U);
         }
         self.out.push(I64_SUB);
         self.write(LOCAL_SET, local);
-        self.look();
+        self.check();
     }
 }
 
-/// What lies on the stack behind an instruction, if it is constant.
+/// The value on top of the stack after an instruction, if it is constant.
 fn known(op: &Operator<'_>) -> Option<i64> {
     match op {
         Operator::I32Const { value } => Some(i64::from(*value as u32)),
@@ -299,7 +300,7 @@ fn known(op: &Operator<'_>) -> Option<i64> {
     }
 }
 
-/// So few in bulk that they cost what an instruction does.
+/// A constant length so small that it is counted with the instruction.
 fn few(known: Option<i64>) -> Option<i64> {
     known.filter(|known| (0..=128).contains(known))
 }
@@ -341,9 +342,9 @@ enum Kind {
     Else,
     End,
     Branch,
-    /// Another function, which counts too.
+    /// A call of another function, which counts too.
     Call,
-    /// Out of this function.
+    /// Leaves this function.
     Leave,
 }
 
@@ -365,7 +366,7 @@ impl Kind {
             | Operator::ReturnCall { .. }
             | Operator::ReturnCallIndirect { .. }
             | Operator::ReturnCallRef { .. } => Self::Leave,
-            // Other ways through a function, which this engine does not take.
+            // Other control flow, which this engine does not support.
             Operator::TryTable { .. }
             | Operator::Throw { .. }
             | Operator::ThrowRef
@@ -388,7 +389,7 @@ impl Kind {
     }
 }
 
-/// Whether a branch may leave the function from so many blocks.
+/// Whether a branch within `depth` blocks may leave the function.
 fn leaves(op: &Operator<'_>, depth: u32) -> Result<bool, Malformed> {
     Ok(match op {
         Operator::Br { relative_depth }

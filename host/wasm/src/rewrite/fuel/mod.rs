@@ -1,40 +1,40 @@
-//! Guests count their fuel themselves.
+//! Adds code to guests that counts their fuel.
 //!
-//! An instruction costs one, as compilers of wasmtime count it: what makes no code costs
-//! nothing, a call one more, and what moves bytes or elements in bulk one more for each. What
-//! runs in a straight line, up to the next place where branches meet, is counted where it
-//! begins: a branch out of it leaves out what is counted all the same, so that nothing is to be
-//! done at branches, which are mostly checks of bounds. Each function counts down in a local,
-//! which lies in a register; between functions the count lies in a global.
+//! An instruction costs 1, as in wasmtime's own fuel: an instruction without machine code costs
+//! nothing, a call costs 1 more, and an instruction that moves bytes or elements in bulk costs 1
+//! more for each. A straight-line segment, up to the next point where branches meet, is paid for
+//! at its beginning: a branch out of it also pays for what it skips, so that branches, which are
+//! mostly checks of bounds, need no code. Each function counts down in a local, which is in a
+//! register; between functions the count is in a global.
 //!
-//! When a count that began with a `SLICE` is below zero, the host is told what was used, looks
-//! at limits and the clock, and the count begins anew. But a loop in which something may be
-//! called has no values in registers across its turns, whether or not it is ever called. So
-//! functions and loops that call others look at their count, and a loop that calls nothing
-//! runs on, below zero. Only one that goes on and on, far below, is `lost`: nothing can go on
-//! from there, and the task begins again, with code that checks everywhere. A task is a function
-//! of what it is given, so nobody can tell, and what was used is counted alike in both. Each
-//! task begins with code that checks at calls: how deep a stack may be, and which of two limits is
-//! told of, differ a little between the two, and must not depend on other tasks.
+//! When a count that started at `SLICE` is below zero, the used fuel is reported to the host,
+//! which checks limits and the clock, and the count restarts. But a loop that contains a call
+//! keeps no values in registers across its iterations, whether or not the call is ever made. So
+//! functions and loops that call others check their count, and a loop without calls runs on
+//! below zero. Only a loop that gets far below zero is `lost`: it cannot continue from there, and
+//! the task restarts with code that checks everywhere. A task is a function of its inputs, so
+//! the restart cannot be observed, and both kinds of code count the same fuel. Each task starts
+//! with code that checks at calls: the maximum depth of the stack, and which of two limits is
+//! reported, differ slightly between the two, and must not depend on other tasks.
 //!
 //! ```text
 //! loop                       loop
-//!   …                          if count < 0: count = tell(count)        where something is called
-//!   br_if 0                    if count < −FAR: lost(count)             where nothing is
+//!   …                          if count < 0: count = tell(count)        in a loop with calls
+//!   br_if 0                    if count < −FAR: lost(count)             in a loop without calls
 //! end                          count = count − 17
 //!                              …
 //!                              br_if 0
 //!                            end
 //! ```
 //!
-//! A module cannot call the host without an import, and one import more would change how
-//! instances are made of modules. But what limits tables is asked before one grows, so each
-//! module has one more table, which never grows: by how much it was to grow is what was
-//! used. A guest that does the same with a table of its own only says that it used more.
+//! A module cannot call the host without an import, and another import would change how modules
+//! are instantiated. But the limiter of the host is called before a table grows. So each module
+//! gets one more table, which never grows: the number of elements by which it should grow is the
+//! used fuel. A guest that does the same with its own table only reports more fuel than it used.
 //!
-//! Functions that are exported, or begin, are called by others: when they return, the rest is
-//! told, so that the host knows all to the last instruction. What traps, and what another instance
-//! calls through a table, may leave untold as much as a loop may use.
+//! Exported functions and start functions are called from outside: when they return, they report
+//! the rest, so that the host knows the fuel to the last instruction. A function that traps, or
+//! that another instance calls through a table, may leave unreported as much as a loop may use.
 
 mod declared;
 mod function;
@@ -48,8 +48,8 @@ pub(crate) use declared::{FuelChecks, LOST, TABLE};
 /// A module that counts its fuel.
 ///
 /// # Errors
-/// When it is none. It must have been checked: one that names what it does not declare
-/// would name what is declared here.
+/// When the bytes are not a module. They must have been validated: otherwise a reference to
+/// something that the module does not declare could refer to what is declared here.
 pub(super) fn counted(module: &[u8], checks: FuelChecks) -> Result<Vec<u8>, Malformed> {
     let types = Types::of(module)?;
     if types.functions.len() == types.imported {
@@ -57,7 +57,7 @@ pub(super) fn counted(module: &[u8], checks: FuelChecks) -> Result<Vec<u8>, Malf
     }
     let declared = Declared::of(module, &types)?;
     let mut out = module.get(..HEAD).ok_or(Malformed)?.to_vec();
-    // In the order in which they must be; these may not be there.
+    // The sections that the module may lack, in their order.
     let mut missing = &[TABLES, GLOBAL, ELEMENT][..];
     for found in sections(module)? {
         let (id, content) = found?;
@@ -90,7 +90,7 @@ pub(super) fn counted(module: &[u8], checks: FuelChecks) -> Result<Vec<u8>, Malf
     Ok(out)
 }
 
-/// Where a section stands among the others.
+/// The position of a section among the others.
 fn order(id: u8) -> u8 {
     match id {
         TAG => 2 * MEMORY + 1,
@@ -98,7 +98,7 @@ fn order(id: u8) -> u8 {
     }
 }
 
-/// The code section, and what says which of its branches are seldom taken.
+/// The code section, and the section of hints for its branches that are seldom taken.
 fn code(
     declared: &Declared,
     content: &[u8],
@@ -111,13 +111,13 @@ fn code(
     let mut out = Vec::with_capacity(content.len() + content.len() / 4);
     number(&mut out, count.checked_add(2 + declared.exported.len() as u32).ok_or(Malformed)?);
     let (mut hints, mut hinted) = (Vec::new(), 0);
-    for place in 0..count {
+    for index in 0..count {
         let size = reader.read_var_u32()? as usize;
         let bytes = reader.read_bytes(size)?;
         if size > MAX_FUNCTION_BYTES {
             return Err(Malformed);
         }
-        let function = types.imported as u32 + place;
+        let function = types.imported as u32 + index;
         let params = types.params(function as usize).ok_or(Malformed)?;
         let (body, seldom) = function::counted(declared, bytes, params.len(), checks)?;
         function_body(&mut out, &body);

@@ -1,5 +1,5 @@
-//! What guests count is held against what wasmtime counts, and what they do against what they
-//! do without counting.
+//! Compares the fuel that guests count with the fuel that wasmtime counts, and their results
+//! with those without counting.
 
 mod writer;
 
@@ -12,13 +12,13 @@ use super::counted;
 use super::declared::{FAR, FuelChecks, LOST, SLICE, TABLE};
 use writer::Writer;
 
-/// What a guest has told.
+/// The reports of a guest.
 #[derive(Default)]
-struct Told {
+struct Reported {
     used: u64,
     times: u64,
     is_lost: bool,
-    /// When it is stopped.
+    /// The fuel after which the guest is stopped.
     limit: u64,
 }
 
@@ -26,7 +26,7 @@ struct Told {
 #[error("stopped")]
 struct Stopped;
 
-impl ResourceLimiter for Told {
+impl ResourceLimiter for Reported {
     fn memory_growing(&mut self, _: usize, _: usize, _: Option<usize>) -> wasmtime::Result<bool> {
         Ok(true)
     }
@@ -55,10 +55,10 @@ fn engine(counts: bool) -> Engine {
     Engine::new(&config).expect("an engine")
 }
 
-/// What a call came to, in words, and what memory holds behind it.
-type Left = (String, Vec<u8>);
+/// The result of a call as text, and the content of the memory after it.
+type Outcome = (String, Vec<u8>);
 
-fn call<T: 'static>(store: &mut Store<T>, module: &[u8], args: &[Val]) -> Left {
+fn call<T: 'static>(store: &mut Store<T>, module: &[u8], args: &[Val]) -> Outcome {
     let engine = store.engine().clone();
     let module = Module::new(&engine, module).unwrap_or_else(|error| panic!("{error:#}"));
     let mut linker = Linker::new(&engine);
@@ -66,76 +66,76 @@ fn call<T: 'static>(store: &mut Store<T>, module: &[u8], args: &[Val]) -> Left {
     let instance = linker.instantiate(&mut *store, &module).expect("an instance");
     let run = instance.get_func(&mut *store, "run").expect("`run`");
     let mut results = vec![Val::I32(0); run.ty(&*store).results().len()];
-    let said = match run.call(&mut *store, args, &mut results) {
+    let text = match run.call(&mut *store, args, &mut results) {
         Ok(()) => format!("{results:?}"),
         Err(error) => error.root_cause().to_string(),
     };
     let memory = instance.get_memory(&mut *store, "memory");
-    (said, memory.map_or_else(Vec::new, |memory| memory.data(&*store)[..4096].to_vec()))
+    (text, memory.map_or_else(Vec::new, |memory| memory.data(&*store)[..4096].to_vec()))
 }
 
-/// As wasmtime counts; nothing of what goes on for too long.
-fn theirs(module: &[u8], args: &[Val]) -> Option<(Left, u64)> {
-    const MOST: u64 = 3_000_000;
+/// The outcome and the fuel that wasmtime counts; `None` for a program that runs too long.
+fn theirs(module: &[u8], args: &[Val]) -> Option<(Outcome, u64)> {
+    const LIMIT: u64 = 3_000_000;
     let mut store = Store::new(&engine(true), ());
-    store.set_fuel(MOST).expect("fuel");
-    let left = call(&mut store, module, args);
-    let used = MOST - store.get_fuel().expect("fuel");
-    (used < MOST).then_some((left, used))
+    store.set_fuel(LIMIT).expect("fuel");
+    let outcome = call(&mut store, module, args);
+    let used = LIMIT - store.get_fuel().expect("fuel");
+    (used < LIMIT).then_some((outcome, used))
 }
 
-fn ours(module: &[u8], args: &[Val], checks: FuelChecks, limit: u64) -> (Left, Told) {
+fn ours(module: &[u8], args: &[Val], checks: FuelChecks, limit: u64) -> (Outcome, Reported) {
     let rewritten = counted(module, checks).expect("a module");
-    let mut store = Store::new(&engine(false), Told { limit, ..Told::default() });
-    store.limiter(|told| told);
-    let left = call(&mut store, &rewritten, args);
-    (left, store.into_data())
+    let mut store = Store::new(&engine(false), Reported { limit, ..Reported::default() });
+    store.limiter(|reported| reported);
+    let outcome = call(&mut store, &rewritten, args);
+    (outcome, store.into_data())
 }
 
 const BOTH: [FuelChecks; 2] = [FuelChecks::AtCalls, FuelChecks::AtLoops];
 
-/// That a program does the same as without counting, and counts as wasmtime does, or more where
-/// branches leave out some of what they were counted for.
-fn agrees(text: &str, args: &[Val], is_exact: bool) -> Result<(), String> {
+/// Compares a program with and without counting: the outcome is the same, and so is the fuel that
+/// wasmtime counts, or more where branches skip part of a segment.
+fn compare(text: &str, args: &[Val], is_exact: bool) -> Result<(), String> {
     let module = module(text);
-    let Some((left, cost)) = theirs(&module, args) else { return Ok(()) };
-    // With them, wasmtime has a function of its own that makes an instance.
-    let made = if text.contains("(elem $e") || text.contains("(start") { 2 } else { 0 };
+    let Some((outcome, cost)) = theirs(&module, args) else { return Ok(()) };
+    // With these, wasmtime runs a function of its own to create an instance.
+    let instantiation = if text.contains("(elem $e") || text.contains("(start") { 2 } else { 0 };
     for checks in BOTH {
-        let (found, told) = ours(&module, args, checks, u64::MAX);
-        if found != left {
-            return Err(format!("{checks:?}: {} and not {}\n{text}", found.0, left.0));
+        let (found, reported) = ours(&module, args, checks, u64::MAX);
+        if found != outcome {
+            return Err(format!("{checks:?}: {} and not {}\n{text}", found.0, outcome.0));
         }
-        // A trap leaves untold what was used since the last time.
-        let ended = left.0.starts_with('[');
-        if ended && (told.used + made < cost || (is_exact && told.used > cost)) {
-            return Err(format!("{checks:?}: {} for {cost}\n{text}", told.used));
+        // A trap leaves unreported what was used since the last report.
+        let ended = outcome.0.starts_with('[');
+        if ended && (reported.used + instantiation < cost || (is_exact && reported.used > cost)) {
+            return Err(format!("{checks:?}: {} for {cost}\n{text}", reported.used));
         }
     }
     Ok(())
 }
 
 #[test]
-fn programs_do_the_same_and_cost_what_wasmtime_says() {
+fn random_programs_have_the_same_outcome_and_cost_as_in_wasmtime() {
     let cases = std::env::var("MILLRACE_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(200);
     let mut runner = TestRunner::new(Cases { cases, ..Cases::default() });
     let numbers = proptest::collection::vec(any::<u32>(), 20..400);
-    let agree = |numbers: Vec<u32>| {
+    let check = |numbers: Vec<u32>| {
         for may_skip in [false, true] {
             let text = Writer::new(&numbers, may_skip).program();
-            agrees(&text, &[], !may_skip).map_err(TestCaseError::fail)?;
+            compare(&text, &[], !may_skip).map_err(TestCaseError::fail)?;
         }
         Ok(())
     };
-    if let Err(error) = runner.run(&numbers, agree) {
+    if let Err(error) = runner.run(&numbers, check) {
         panic!("{error}");
     }
 }
 
 #[test]
-fn what_is_written_by_hand_costs_what_wasmtime_says() {
+fn programs_by_hand_have_the_same_outcome_and_cost_as_in_wasmtime() {
     let programs = [
-        // Nothing is declared but what is needed.
+        // No declarations beyond the needed ones.
         "(module (func (export \"run\")))",
         // Several results, through a branch to the function itself.
         "(module (func (export \"run\") (result i32 i64) i32.const 1 i64.const 2 br 0))",
@@ -148,15 +148,15 @@ fn what_is_written_by_hand_costs_what_wasmtime_says() {
            (loop (param i32) (result i32) i32.const 1 i32.sub local.tee 0 local.get 0 br_if 0)))",
         "(module (func (export \"run\") (result i32) (local i32) (local.set 0 (i32.const 9))
            (loop (result i32) i32.const 3 (br_if 0 (local.tee 0 (i32.sub (local.get 0) (i32.const 1)))))))",
-        // Code that nobody reaches.
+        // Unreachable code.
         "(module (func (export \"run\") (result i32) (block (br 0) (drop (i32.const 1)) (loop (br 0))) i32.const 2
            return i32.const 3 drop unreachable))",
-        // Functions by number, one of them from elsewhere, and a tail call.
+        // Indirect calls, one of them of an import, and tail calls.
         "(module (import \"host\" \"twice\" (func $t (param i32) (result i32))) (table funcref (elem $t $g))
            (type $s (func (param i32) (result i32))) (func $g (type $s) local.get 0 i32.const 1 return_call $t)
            (func (export \"run\") (result i32) i32.const 4 (call_indirect (type $s) (i32.const 0))
              (call_indirect (type $s) (i32.const 1)) (return_call_indirect (type $s) (i32.const 1))))",
-        // A reference to a function that nothing but its export names, with and without elements.
+        // A reference to a function that only its export names, with and without elements.
         "(module (table $t 1 funcref) (type $s (func (result i32))) (func $f (export \"f\") (type $s) i32.const 3)
            (func (export \"run\") (result i32) (table.set $t (i32.const 0) (ref.func $f))
              (call_indirect $t (type $s) (i32.const 0))))",
@@ -164,7 +164,7 @@ fn what_is_written_by_hand_costs_what_wasmtime_says() {
            (elem (i32.const 0) $g) (func $g (type $s) i32.const 4) (data \"\") (memory 1)
            (func (export \"run\") (result i32) (table.set $t (i32.const 0) (ref.func $f))
              (call_indirect $t (type $s) (i32.const 0)) (memory.init 0 (i32.const 0) (i32.const 0) (i32.const 0))))",
-        // In bulk, with lengths of both widths, constant and not.
+        // Bulk instructions, with lengths of both widths, constant and not.
         "(module (memory (export \"memory\") 1) (table $t 2000 funcref) (data $d \"abcdefgh\") (elem $e func 0)
            (func (export \"run\") (local i32) (local.set 0 (i32.const 1000))
              (memory.fill (i32.const 8) (i32.const 7) (local.get 0)) (memory.copy (i32.const 99) (i32.const 7) (local.get 0))
@@ -173,62 +173,66 @@ fn what_is_written_by_hand_costs_what_wasmtime_says() {
              (table.fill (i32.const 1) (ref.null func) (local.get 0)) (drop (table.grow (ref.null func) (local.get 0)))))",
         "(module (memory $m (export \"memory\") i64 1) (func (export \"run\") (local i64) (local.set 0 (i64.const 1000))
              (memory.fill (i64.const 8) (i32.const 7) (local.get 0)) (memory.copy (i64.const 9) (i64.const 7) (local.get 0))))",
-        // What runs when an instance is made.
+        // A start function.
         "(module (global $g (mut i32) (i32.const 0)) (start $s)
            (func $s (loop (global.set $g (i32.add (global.get $g) (i32.const 1))) (br_if 0 (i32.lt_u (global.get $g) (i32.const 50)))))
            (func (export \"run\") (result i32) global.get $g))",
-        // What traps traps.
+        // A trap.
         "(module (func $f (param i32) (result i32) (i32.div_u (i32.const 1) (local.get 0)))
            (func (export \"run\") (result i32) (call $f (i32.const 1)) drop (call $f (i32.const 1))))",
     ];
     for text in programs {
-        agrees(text, &[], true).unwrap_or_else(|error| panic!("{error}"));
+        compare(text, &[], true).unwrap_or_else(|error| panic!("{error}"));
     }
 }
 
-/// Calls nothing, and goes on for so many turns.
+/// A loop without calls, with as many iterations as the argument says.
 const TURNS: &str = "(module (func (export \"run\") (param i64) (local i64)
   (loop (br_if 0 (i64.lt_u (local.tee 1 (i64.add (local.get 1) (i64.const 1))) (local.get 0))))))";
 
-/// Of one turn.
+/// The cost of one iteration.
 const TURN: u64 = 7;
 
 #[test]
-fn a_long_loop_lets_the_host_look_or_says_that_it_cannot() {
+fn a_long_loop_reports_or_is_lost() {
     let module = module(TURNS);
     let run = |turns: u64, checks, limit| ours(&module, &[Val::I64(turns as i64)], checks, limit).1;
     let turns = 10 * SLICE as u64 / TURN;
-    // A loop that calls nothing runs on, and tells when it is done.
-    let told = run(turns, FuelChecks::AtCalls, u64::MAX);
-    assert_eq!((told.times, told.is_lost), (1, false));
-    let all = told.used;
+    // A loop without calls runs on, and reports when it ends.
+    let reported = run(turns, FuelChecks::AtCalls, u64::MAX);
+    assert_eq!((reported.times, reported.is_lost), (1, false));
+    let all = reported.used;
     assert!(all >= TURN * turns && all < TURN * turns + 10, "{all} for {turns}");
-    // One that checks everywhere lets the host look once in a slice.
-    let told = run(turns, FuelChecks::AtLoops, u64::MAX);
-    assert_eq!(told.used, all);
-    assert!((10..=12).contains(&told.times), "{}", told.times);
-    // And is stopped soon behind its limit.
-    let told = run(u64::MAX, FuelChecks::AtLoops, 1_000_000);
-    assert!(told.used > 1_000_000 && told.used <= 1_000_000 + SLICE as u64 + TURN, "{}", told.used);
-    // The other is, too, if all was used when it is lost; else it is lost.
-    let told = run(u64::MAX, FuelChecks::AtCalls, 1_000_000);
-    assert!(!told.is_lost && told.used >= FAR as u64, "{}", told.used);
-    let told = run(u64::MAX, FuelChecks::AtCalls, u64::MAX);
-    assert!(told.is_lost && told.used > FAR as u64 && told.used < FAR as u64 + 2 * SLICE as u64, "{}", told.used);
+    // With checks everywhere it reports once in a slice.
+    let reported = run(turns, FuelChecks::AtLoops, u64::MAX);
+    assert_eq!(reported.used, all);
+    assert!((10..=12).contains(&reported.times), "{}", reported.times);
+    // And it is stopped soon after its limit.
+    let reported = run(u64::MAX, FuelChecks::AtLoops, 1_000_000);
+    assert!(reported.used > 1_000_000 && reported.used <= 1_000_000 + SLICE as u64 + TURN, "{}", reported.used);
+    // Without them it is stopped, too, if its limit is exceeded when it is lost; else it is lost.
+    let reported = run(u64::MAX, FuelChecks::AtCalls, 1_000_000);
+    assert!(!reported.is_lost && reported.used >= FAR as u64, "{}", reported.used);
+    let reported = run(u64::MAX, FuelChecks::AtCalls, u64::MAX);
+    assert!(
+        reported.is_lost && reported.used > FAR as u64 && reported.used < FAR as u64 + 2 * SLICE as u64,
+        "{}",
+        reported.used
+    );
 }
 
 #[test]
-fn whoever_calls_is_looked_at_in_between() {
+fn code_with_calls_reports_in_between() {
     let programs = [
-        // A loop that calls.
+        // A loop with a call.
         "(module (func $f) (func (export \"run\") (loop (call $f) (br 0))))",
-        // A tree of calls without a loop: two to the 40 of them.
+        // A tree of calls without a loop: 2^40 calls.
         &tree(40),
-        // A function that calls itself, and comes back.
+        // A function that calls itself, by calls and by a tail call.
         "(module (func $f (param i32) (if (local.get 0) (then (call $f (i32.sub (local.get 0) (i32.const 1)))
            (call $f (i32.sub (local.get 0) (i32.const 1)))))) (func (export \"run\") (call $f (i32.const 60))))",
         "(module (func $f (return_call $f)) (func (export \"run\") (call $f)))",
-        // Much in bulk in each turn, and a loop in a loop that calls.
+        // A large bulk instruction in each iteration, and a loop in a loop with a call.
         "(module (memory (export \"memory\") 16) (func (export \"run\") (local i32) (local.set 0 (i32.const 1000000))
            (loop (memory.fill (i32.const 0) (i32.const 0) (local.get 0)) (br 0))))",
         "(module (func $f) (func (export \"run\") (local i32) (loop (local.set 0 (i32.const 9)) (call $f)
@@ -236,17 +240,17 @@ fn whoever_calls_is_looked_at_in_between() {
     ];
     for text in programs {
         for checks in BOTH {
-            let (_, told) = ours(&module(text), &[], checks, 10_000_000);
-            assert!(told.used > 10_000_000 && told.used < 12_000_000, "{checks:?}: {} {text}", told.used);
-            assert!(told.times > 1 && !told.is_lost, "{checks:?}: {text}");
+            let (_, reported) = ours(&module(text), &[], checks, 10_000_000);
+            assert!(reported.used > 10_000_000 && reported.used < 12_000_000, "{checks:?}: {} {text}", reported.used);
+            assert!(reported.times > 1 && !reported.is_lost, "{checks:?}: {text}");
         }
     }
 }
 
-/// What is not looked at where it calls others is where it is called, and what is long is
-/// looked at wherever it is.
+/// A function that does not check its count is called by one that does, and a long function
+/// always checks it.
 #[test]
-fn no_way_of_calling_is_too_long() {
+fn no_sequence_of_calls_runs_long_without_a_report() {
     let long = "(drop (i32.const 1)) ".repeat(5_000);
     let many = "(call $f) ".repeat(60_000);
     let turns = "(local i32) (local.set 0 (i32.const 30000)) (loop (br_if 0 (local.tee 0 (i32.sub (local.get 0) (i32.const 1)))))";
@@ -254,19 +258,18 @@ fn no_way_of_calling_is_too_long() {
         let text =
             format!("(module (func $f {body}) (func $g {many}) (func (export \"run\") (loop (call $g) (br 0))))");
         for checks in BOTH {
-            let (_, told) = ours(&module(&text), &[], checks, 1 << 24);
-            // One pass through `$g`, at most, but for what is lost before.
+            let (_, reported) = ours(&module(&text), &[], checks, 1 << 24);
+            // At most one pass through `$g`, plus what is used before it is lost.
             let most = (1 << 24) + (FAR as u64) + (1 << 24);
-            assert!(told.used > 1 << 24 && told.used < most, "{checks:?}: {}", told.used);
-            assert!(checks == FuelChecks::AtCalls || !told.is_lost);
+            assert!(reported.used > 1 << 24 && reported.used < most, "{checks:?}: {}", reported.used);
+            assert!(checks == FuelChecks::AtCalls || !reported.is_lost);
         }
     }
 }
 
-/// Blocks in blocks, with something called in each: whoever looked through all that are open
-/// each time would not come to an end.
+/// Nested loops with a call in each: searching all open loops at each call would take forever.
 #[test]
-fn many_blocks_take_no_longer_than_they_are_long() {
+fn nested_loops_take_linear_time() {
     let deep = 300_000;
     let mut body = vec![0];
     (0..deep).for_each(|_| body.extend([LOOP, EMPTY, CALL, 0]));
@@ -283,26 +286,26 @@ fn tree(deep: usize) -> String {
     format!("(module (func $f0) {functions} (func (export \"run\") (call $f{})))", deep - 1)
 }
 
-/// What begins tells as well: as many instances as there are would have as many slices.
+/// Start functions report as well: otherwise each instance could use a slice unreported.
 #[test]
-fn what_runs_when_an_instance_is_made_is_told() {
+fn a_start_function_reports_its_fuel() {
     let text =
         "(module (func $s (local i32) (loop (br_if 0 (i32.lt_u (local.tee 0 (i32.add (local.get 0) (i32.const 1)))
         (i32.const 2000000))))) (start $s) (func (export \"run\")))";
     for checks in BOTH {
         let engine = engine(false);
         let module = Module::new(&engine, counted(&module(text), checks).expect("a module")).expect("compiled");
-        let mut store = Store::new(&engine, Told { limit: u64::MAX, ..Told::default() });
-        store.limiter(|told| told);
+        let mut store = Store::new(&engine, Reported { limit: u64::MAX, ..Reported::default() });
+        store.limiter(|reported| reported);
         Linker::new(&engine).instantiate(&mut store, &module).expect("an instance");
-        let told = store.into_data();
-        assert!(told.used >= 2_000_000 * TURN && !told.is_lost, "{checks:?}: {}", told.used);
+        let reported = store.into_data();
+        assert!(reported.used >= 2_000_000 * TURN && !reported.is_lost, "{checks:?}: {}", reported.used);
     }
 }
 
-/// Instructions that take long, for they are calls of the host.
+/// Instructions that take long because they call the host.
 #[test]
-fn what_the_host_does_is_looked_at() {
+fn loops_of_instructions_that_call_the_host_report_in_between() {
     for body in [
         "(drop (memory.grow (i32.const 0)))",
         "(drop (ref.func $f))",
@@ -313,43 +316,43 @@ fn what_the_host_does_is_looked_at() {
             "(module (memory 1) (table 1 funcref) (func $f) (elem $e func $f)
              (func (export \"run\") (loop {body} (br 0))))"
         );
-        let (_, told) = ours(&module(&text), &[], FuelChecks::AtCalls, 1_000_000);
-        assert!(told.used > 1_000_000 && told.used < 2_000_000, "{body}: {}", told.used);
+        let (_, reported) = ours(&module(&text), &[], FuelChecks::AtCalls, 1_000_000);
+        assert!(reported.used > 1_000_000 && reported.used < 2_000_000, "{body}: {}", reported.used);
     }
 }
 
 #[test]
-fn far_too_long_a_length_is_much_and_not_little() {
-    // Without a bound the count would be above zero again.
+fn a_huge_length_does_not_overflow_the_count() {
+    // Without a bound the count would wrap to above zero.
     for length in [-1i64, i64::MIN, i64::MAX, 1 << 40, 1 << 62] {
         let text = format!(
             "(module (memory (export \"memory\") i64 1) (func (export \"run\") (local i64) (local.set 0 (i64.const {length}))
              (memory.fill (i64.const 0) (i32.const 1) (local.get 0))))"
         );
         for checks in BOTH {
-            let ((said, _), told) = ours(&module(&text), &[], checks, 1 << 35);
-            assert!(told.used > 1 << 35 && said.contains("stopped"), "{length}: {} {said}", told.used);
+            let ((text, _), reported) = ours(&module(&text), &[], checks, 1 << 35);
+            assert!(reported.used > 1 << 35 && text.contains("stopped"), "{length}: {} {text}", reported.used);
         }
     }
 }
 
 #[test]
-fn a_table_of_its_own_that_never_grows_says_that_more_was_used() {
+fn growing_an_own_table_that_never_grows_reports_more_fuel() {
     let text = "(module (table 0 0 funcref) (func (export \"run\") (result i32) (table.grow (ref.null func) (i32.const 5000))))";
-    let (left, told) = ours(&module(text), &[], FuelChecks::AtCalls, u64::MAX);
-    assert!(told.used > 10_000 && !told.is_lost, "{}", told.used);
-    assert!(left.0.contains("-1"), "{}", left.0);
+    let (outcome, reported) = ours(&module(text), &[], FuelChecks::AtCalls, u64::MAX);
+    assert!(reported.used > 10_000 && !reported.is_lost, "{}", reported.used);
+    assert!(outcome.0.contains("-1"), "{}", outcome.0);
 }
 
 #[test]
-fn what_names_what_it_does_not_declare_is_refused() {
+fn references_to_undeclared_items_are_refused() {
     let call = |body: &[u8]| {
         let mut module = b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x02\x01\0\x06\x06\x01\x7e\x01\x42\0\x0b".to_vec();
         super::section(&mut module, super::CODE, &[&[1, body.len() as u8 + 2, 0], body, &[0x0b]].concat())
             .expect("short");
         module
     };
-    // In a component of its own, as only components come from outside.
+    // In a component, as only components come from outside.
     let component = |module: &[u8]| {
         let mut component = b"\0asm\x0d\0\x01\0".to_vec();
         super::section(&mut component, 1, module).expect("short");
@@ -357,23 +360,23 @@ fn what_names_what_it_does_not_declare_is_refused() {
     };
     let rewritten = |body: &[u8]| crate::rewrite::rewritten(&component(&call(body)), FuelChecks::AtCalls);
     assert!(rewritten(&[0x42, 0, 0x24, 0]).is_ok());
-    // The count, the function that tells, the table.
+    // The count, the function `tell`, the table.
     for body in [&[0x42, 0, 0x24, 1][..], &[0x42, 0, 0x10, 1, 0x1a], &[0xd0, 0x70, 0x41, 5, 0xfc, 0x0f, 0, 0x1a]] {
-        assert!(counted(&call(body), FuelChecks::AtCalls).is_ok(), "so that it would be possible: {body:x?}");
+        assert!(counted(&call(body), FuelChecks::AtCalls).is_ok(), "possible without validation: {body:x?}");
         assert!(rewritten(body).is_err(), "{body:x?}");
     }
 }
 
 #[test]
-fn harm_is_refused() {
+fn corrupt_modules_do_not_panic() {
     let text = Writer::new(&[7, 1, 4, 9, 3, 8, 2, 6, 5, 1, 9, 2, 4], true).program();
     let module = module(&text);
     for at in 0..module.len() {
         for bits in [1u8, 0x40, 0xff] {
-            let mut harmed = module.clone();
-            harmed[at] ^= bits;
+            let mut corrupt = module.clone();
+            corrupt[at] ^= bits;
             for checks in BOTH {
-                let _ = counted(&harmed, checks);
+                let _ = counted(&corrupt, checks);
             }
         }
         let _ = counted(&module[..at], FuelChecks::AtCalls);

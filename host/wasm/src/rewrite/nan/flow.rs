@@ -1,10 +1,10 @@
 //! Follows the values of a function through its stack, its locals and its branches.
 //!
-//! Locals are values too: which assignment one reads is found as compilers do that make
-//! single assignments of programs (Braun et al., "Simple and Efficient Construction of
-//! Static Single Assignment Form", 2013), for such locals only as hold floats. What stays on
-//! the stack across a block is not touched by it; what is passed with a branch or comes out of a block
-//! is taken as looked at.
+//! Locals are values too: which assignment a read refers to is found as in the construction of
+//! static single assignment form (Braun et al., "Simple and Efficient Construction of Static
+//! Single Assignment Form", 2013), only for locals that hold floats. Values that stay on the
+//! stack across a block are unaffected by it; values that are passed with a branch, or are the
+//! result of a block, are treated as observed.
 
 use std::collections::HashMap;
 
@@ -16,34 +16,35 @@ use super::ops::{Effect, Lane, effect};
 
 /// Why a function is not followed.
 pub(super) enum Lost {
-    /// It does what is not known here, or is too large.
+    /// It contains an instruction that is not known here, or it is too large.
     Unknown,
-    /// No compiler will take it.
+    /// It is invalid; the compiler will refuse it.
     Invalid,
 }
 
-/// A run of instructions that only branches at its end.
+/// A basic block: a run of instructions that branches only at its end.
 #[derive(Default)]
 struct Run {
+    /// Its predecessors.
     before: Vec<u32>,
-    /// There may be more before it: the rest of a loop was not seen yet.
+    /// Whether it may get more predecessors: the rest of its loop is not processed yet.
     is_open: bool,
-    /// What is to be filled in when there are no more: locals that were read.
+    /// The locals that were read meanwhile, and their phis, which are filled when it is closed.
     waiting: Vec<(u32, Id)>,
 }
 
 struct Frame {
     ty: BlockType,
     kind: FrameKind,
-    /// Values below it on the stack.
+    /// The number of values below it on the stack.
     height: usize,
-    /// Of a loop its first run; of an `if` the run before it.
+    /// The first run of a loop; the run before an `if`.
     run: u32,
-    /// Runs that end behind it.
+    /// The runs that branch to its end.
     ends: Vec<u32>,
 }
 
-/// Where a function stands.
+/// The state of following a function.
 struct Flow<'t> {
     types: &'t Types,
     graph: Graph,
@@ -53,15 +54,15 @@ struct Flow<'t> {
     now: u32,
     is_dead: bool,
     depth: u16,
-    /// What lies on the stack, if the last instruction has put a constant there.
+    /// The value on top of the stack, if the last instruction pushed a constant.
     constant: Option<i32>,
-    /// Locals of it that come from outside.
+    /// The number of locals that are params.
     params: usize,
-    /// Locals that may be looked for in runs, of each pair one.
-    most_looks: usize,
-    /// By local: whether it holds a float, and of a scalar the width.
+    /// The maximum number of entries in `values`.
+    max_values: usize,
+    /// For each local, whether it holds a float, and the width of a scalar.
     locals: Vec<Option<Option<Lane>>>,
-    /// By run and local.
+    /// The value of a local at the end of a run, as far as known.
     values: HashMap<(u32, u32), Id>,
 }
 
@@ -96,7 +97,7 @@ impl ModuleArity for Flow<'_> {
     }
 }
 
-/// Whether a type is one of floats, and of a scalar its width.
+/// Whether a type may hold floats, and the width of a scalar.
 fn float(ty: ValType) -> Option<Option<Lane>> {
     match ty {
         ValType::F32 => Some(Some(Lane::F32)),
@@ -106,21 +107,20 @@ fn float(ty: ValType) -> Option<Option<Lane>> {
     }
 }
 
-/// Locals that are looked for in the runs of one function.
-const MOST_LOOKS: usize = 1 << 18;
+/// The maximum number of lookups of locals in the runs of one function.
+const MAX_LOOKUPS: usize = 1 << 18;
 
-/// And in those of all functions together: behind them it is not worth its time.
+/// The maximum for all functions of a module: beyond it the search is not worth its time.
 pub(super) const ALL_LOOKS: usize = 4 << 20;
 
-/// Finds where a function must give NaN one form. `locals` are its params and what it
-/// declares besides; the first `params` of them come from outside. Of `looks` it takes away
-/// what it took to find out.
+/// Finds where a function must give NaN one form. `locals` are its params and the locals that it
+/// declares; the first `params` of them are params. The lookups are subtracted from `budget`.
 pub(super) fn places<'a>(
     types: &Types,
     function: u32,
     locals: &[ValType],
     params: usize,
-    looks: &mut usize,
+    budget: &mut usize,
     instructions: impl Iterator<Item = wasmparser::Result<Operator<'a>>>,
 ) -> Result<Places, Lost> {
     let mut flow = Flow {
@@ -134,7 +134,7 @@ pub(super) fn places<'a>(
         depth: 0,
         constant: None,
         params,
-        most_looks: MOST_LOOKS.min(*looks),
+        max_values: MAX_LOOKUPS.min(*budget),
         locals: locals.iter().map(|ty| float(*ty)).collect(),
         values: HashMap::new(),
     };
@@ -143,20 +143,20 @@ pub(super) fn places<'a>(
     flow.frames.push(Frame { ty, kind: FrameKind::Block, height: 0, run: 0, ends: Vec::new() });
     for (at, op) in (0u32..).zip(instructions) {
         let step = flow.step(at, &op.map_err(|_| Lost::Invalid)?);
-        if step.is_err() || flow.graph.is_full() || flow.runs.len() > MOST_VALUES {
-            *looks = looks.saturating_sub(flow.values.len());
+        if step.is_err() || flow.graph.is_full() || flow.runs.len() > MAX_VALUES {
+            *budget = budget.saturating_sub(flow.values.len());
             return step.and(Err(Lost::Unknown));
         }
     }
-    *looks = looks.saturating_sub(flow.values.len());
+    *budget = budget.saturating_sub(flow.values.len());
     if !flow.frames.is_empty() {
         return Err(Lost::Invalid);
     }
     flow.graph.places().map_err(|_| Lost::Unknown)
 }
 
-/// Values on the stack at a time, and runs of a function.
-const MOST_VALUES: usize = 1 << 20;
+/// The maximum number of values on the stack, and of runs of a function.
+const MAX_VALUES: usize = 1 << 20;
 
 impl Flow<'_> {
     fn pop(&mut self) -> Result<Id, Lost> {
@@ -164,7 +164,7 @@ impl Flow<'_> {
         if self.stack.len() > frame.height {
             return self.stack.pop().ok_or(Lost::Invalid);
         }
-        // Behind a branch there is whatever it takes.
+        // In unreachable code the stack has any values that are needed.
         if self.is_dead { Ok(ZERO) } else { Err(Lost::Invalid) }
     }
 
@@ -177,7 +177,7 @@ impl Flow<'_> {
     }
 
     fn push(&mut self, value: Id, count: u32) -> Result<(), Lost> {
-        if self.stack.len() + count as usize > MOST_VALUES {
+        if self.stack.len() + count as usize > MAX_VALUES {
             return Err(Lost::Unknown);
         }
         self.stack.extend(std::iter::repeat_n(value, count as usize));
@@ -189,8 +189,8 @@ impl Flow<'_> {
         (self.runs.len() - 1) as u32
     }
 
-    /// What a local holds at the end of a run. Runs are walked back until it is set, or until
-    /// several come together; those are left to do in `open`.
+    /// The value of a local at the end of a run. Searches backwards through the runs until the
+    /// local is set or several runs meet; their phi is added to `open`, to be filled later.
     fn find(&mut self, run: u32, local: u32, open: &mut Vec<(u32, Id)>) -> Result<Id, Lost> {
         let mut passed = Vec::new();
         let mut run = run;
@@ -199,16 +199,16 @@ impl Flow<'_> {
                 break *value;
             }
             if run == 0 {
-                // What came from outside has its bits, and the others begin with zero.
+                // Params have the bits that the caller passed; other locals begin as zero.
                 break if (local as usize) < self.params { GIVEN } else { ZERO };
             }
             passed.push(run);
-            if self.values.len() + passed.len() > self.most_looks {
+            if self.values.len() + passed.len() > self.max_values {
                 return Err(Lost::Unknown);
             }
             let Run { before, is_open, .. } = &self.runs[run as usize];
             match before.as_slice() {
-                [] if !is_open => break ZERO, // nobody comes here
+                [] if !is_open => break ZERO, // unreachable
                 [one] if !is_open => run = *one,
                 _ => {
                     let phi = self.graph.phi();
@@ -227,7 +227,7 @@ impl Flow<'_> {
         Ok(value)
     }
 
-    /// Finds what comes together in places that were left to do.
+    /// Fills the phis of a local that were left open.
     fn fill(&mut self, local: u32, mut open: Vec<(u32, Id)>) -> Result<(), Lost> {
         while let Some((run, phi)) = open.pop() {
             for before in self.runs[run as usize].before.clone() {
@@ -249,8 +249,8 @@ impl Flow<'_> {
     }
 
     fn frame(&mut self, label: u32) -> Result<&mut Frame, Lost> {
-        let place = self.frames.len().checked_sub(1 + label as usize).ok_or(Lost::Invalid)?;
-        Ok(&mut self.frames[place])
+        let index = self.frames.len().checked_sub(1 + label as usize).ok_or(Lost::Invalid)?;
+        Ok(&mut self.frames[index])
     }
 
     /// A branch from here.
@@ -493,7 +493,7 @@ impl Flow<'_> {
             for (local, phi) in std::mem::take(&mut head.waiting) {
                 self.fill(local, vec![(frame.run, phi)])?;
             }
-            // Only who falls through comes behind a loop.
+            // The end of a loop is reached only by falling through.
         } else {
             if !self.is_dead {
                 ends.push(self.now);
@@ -508,12 +508,12 @@ impl Flow<'_> {
         Ok(())
     }
 
-    /// A run as one before another, if anybody comes there.
+    /// A run as the predecessor of another, if it is reachable.
     fn alive(&self, run: u32) -> Vec<u32> {
         if self.is_dead_run(run) { Vec::new() } else { vec![run] }
     }
 
-    /// Whether nobody comes to a run: the first has nobody before it and is begun with.
+    /// Whether a run is unreachable. The first run has no predecessors and is reachable.
     fn is_dead_run(&self, run: u32) -> bool {
         run != 0 && self.runs[run as usize].before.is_empty()
     }

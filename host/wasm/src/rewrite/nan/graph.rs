@@ -1,88 +1,91 @@
-//! Where values of a function come from, and of which somebody sees the bits.
+//! Where the values of a function come from, and of which values the bits are observed.
 
 use super::ops::{Lane, Shape};
 
-/// A value.
+/// The index of a value.
 pub(super) type Id = u32;
 
-/// More than this of one function are not followed.
-const MOST: usize = 1 << 20;
+/// The maximum number of values, uses and inputs of phis of one function.
+const MAX_SIZE: usize = 1 << 20;
 
-/// Passes until nothing changes are as many as loops lie in each other, and a few.
+/// The maximum number of passes until nothing changes: needed are as many as the depth of nested
+/// loops, and a few.
 const PASSES: usize = 64;
 
 /// Where a value comes from.
 #[derive(Debug, Clone, Copy)]
 enum Node {
-    /// Bits that are given, in which lanes of these widths (see [`Lane::bit`]) are no NaN.
+    /// Determined bits, in which no lane of these widths (see [`Lane::bit`]) is NaN.
     Given(u8),
     /// A mask of lanes of this width.
     Mask(Lane),
-    /// Arithmetic, by an instruction of a function.
+    /// The result of arithmetic, at an instruction of the function.
     Made { at: u32, shape: Shape, depth: u16 },
-    /// A local, as an instruction reads it.
+    /// A local, read by an instruction.
     Read { at: u32, of: Id, depth: u16, shape: Option<Lane> },
-    /// One of two.
+    /// One of two values.
     Either(Id, Id),
-    /// Lanes of this width of one, or of two, in any order; masks stay masks or do not.
+    /// Lanes of this width of one or two values, in any order; whether masks remain masks.
     Lanes { a: Id, b: Id, lane: Lane, keeps_masks: bool },
-    /// Bits of two as a third says.
+    /// Bits of two values, picked by a third.
     Picked { a: Id, b: Id, mask: Id },
-    /// With another sign.
+    /// A value with another sign.
     Signed(Id),
-    /// Made of the bits of two.
+    /// A combination of the bits of two values.
     Bits(Id, Id),
-    /// One of those that come together where control flow does.
+    /// One of the values that meet where control flow meets.
     Phi(u32),
 }
 
-/// Somebody for whom one NaN is as good as another, as long as it is one.
+/// A use for which all NaNs are equivalent.
 #[derive(Debug, Clone, Copy)]
 enum Use {
-    /// In lanes of a width.
+    /// In lanes of this width.
     Blind { of: Id, lane: Lane },
-    /// In lanes as wide, or narrower.
+    /// In lanes of this width, or narrower.
     Within { of: Id, lane: Lane },
-    /// If a mask has lanes as wide, or wider.
+    /// In lanes of the width of the mask, or narrower.
     Masked { of: Id, mask: Id },
 }
 
-/// What is known of a value.
+/// What is known about a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Known {
-    /// Widths of the arithmetic that its NaN may come from.
+    /// The widths of the arithmetic from which its NaN may come.
     made: u8,
-    /// Widths in which to give NaN one form changes nothing else of it.
+    /// The widths in which giving NaN one form changes nothing else in it.
     plain: u8,
-    /// Widths of lanes that are all ones or all zeros.
+    /// The widths of lanes that are all ones or all zeros.
     mask: u8,
-    /// How many loops the arithmetic lies in, of that which lies in most.
+    /// The maximum number of loops around the arithmetic.
     depth: u16,
 }
 
-/// Places at which NaN is to be given one form: instructions, by their number.
+/// The instructions, by index, after which NaN must be given one form.
 pub(super) struct Places {
-    /// Behind arithmetic.
+    /// Arithmetic.
     pub(super) made: Vec<u32>,
-    /// Behind the reading of a local, with the width of its lanes.
+    /// Reads of locals, with the width of the lanes.
     pub(super) read: Vec<(u32, Lane)>,
 }
 
 /// All values of a function.
 pub(super) struct Graph {
     nodes: Vec<Node>,
-    /// Of which it is certain that they are masks without looking at what comes together.
+    /// For each node, whether it is certainly a mask, without examining phis.
     masks: Vec<bool>,
     phis: Vec<Vec<Id>>,
     uses: Vec<Use>,
+    /// Values of which all bits are observed.
     seen: Vec<Id>,
+    /// The number of inputs of all phis.
     entries: usize,
 }
 
-/// Bits that are to stay as they are.
+/// A value with bits that must not change.
 pub(super) const GIVEN: Id = 0;
 
-/// Nothing of it is NaN.
+/// A value without NaN.
 pub(super) const ZERO: Id = 1;
 
 /// The function is too large to be followed.
@@ -107,12 +110,12 @@ impl Graph {
         (self.nodes.len() - 1) as Id
     }
 
-    /// Whether it is more than is followed.
+    /// Whether it is too large to be followed.
     pub(super) fn is_full(&self) -> bool {
-        self.nodes.len() + self.uses.len() + self.entries > MOST
+        self.nodes.len() + self.uses.len() + self.entries > MAX_SIZE
     }
 
-    /// A number that is no NaN in lanes of these widths.
+    /// A number without NaN in lanes of these widths.
     pub(super) fn plain(&mut self, lanes: u8) -> Id {
         match lanes {
             0 => GIVEN,
@@ -129,7 +132,7 @@ impl Graph {
         self.add(Node::Made { at, shape, depth })
     }
 
-    /// A local with its value; `shape` is that of its type, none for a vector.
+    /// A read of a local with this value; `shape` is the width of its type, `None` for a vector.
     pub(super) fn read(&mut self, at: u32, of: Id, depth: u16, shape: Option<Lane>) -> Id {
         if of <= ZERO { of } else { self.add(Node::Read { at, of, depth, shape }) }
     }
@@ -138,7 +141,8 @@ impl Graph {
         if a == b { a } else { self.add(Node::Either(a, b)) }
     }
 
-    /// Lanes of this width, of one or of two. Without masks: what comes of a mask is none.
+    /// Lanes of this width, of one or two values. Without `keeps_masks`, masks do not remain
+    /// masks.
     pub(super) fn lanes(&mut self, a: Id, b: Id, lane: Lane, keeps_masks: bool) -> Id {
         if a == b && (a <= ZERO || lane == Lane::F64 && keeps_masks) {
             return a;
@@ -150,7 +154,7 @@ impl Graph {
         self.add(Node::Picked { a, b, mask })
     }
 
-    /// Made of the bits of two, which are looked at if they are more than masks.
+    /// A combination of the bits of two values, which are observed unless they are masks.
     pub(super) fn bits(&mut self, a: Id, b: Id) -> Id {
         self.look(a);
         self.look(b);
@@ -178,7 +182,7 @@ impl Graph {
         }
     }
 
-    /// Somebody sees all bits.
+    /// All bits of a value are observed.
     pub(super) fn look(&mut self, of: Id) {
         if of > ZERO {
             self.seen.push(of);
@@ -203,7 +207,7 @@ impl Graph {
         }
     }
 
-    /// What can be known of a value, of what is known of those that it comes from.
+    /// What is known about a node, from what is known about its operands.
     fn of_node(&self, node: Node, known: &[Known]) -> Known {
         let of = |id: Id| known[id as usize];
         let either = |a: Known, b: Known| Known {
@@ -214,7 +218,7 @@ impl Graph {
         };
         match node {
             Node::Given(plain) => Known { made: 0, plain, mask: 0, depth: 0 },
-            // Wide lanes that are all ones or zeros have narrow ones that are.
+            // If wide lanes are all ones or all zeros, so are the narrow lanes in them.
             Node::Mask(Lane::F32) => Known { made: 0, plain: 0, mask: 1, depth: 0 },
             Node::Mask(Lane::F64) => Known { made: 0, plain: 0, mask: 3, depth: 0 },
             Node::Made { shape, depth, .. } => {
@@ -222,8 +226,7 @@ impl Graph {
             }
             Node::Read { of: id, .. } => of(id),
             Node::Either(a, b) => either(of(a), of(b)),
-            // Narrow lanes of wide numbers, brought together anew, may be a NaN that nobody
-            // computed.
+            // Narrow lanes of wide numbers, recombined, may form a NaN that was never computed.
             Node::Lanes { a, b, lane, keeps_masks } => {
                 let both = either(of(a), of(b));
                 let fits = if lane == Lane::F32 { 1 } else { 3 };
@@ -234,7 +237,7 @@ impl Graph {
                 let (both, lanes) = (either(of(a), of(b)), of(mask).mask);
                 Known { plain: both.plain & lanes, mask: both.mask & lanes, ..both }
             }
-            // The sign of a NaN would be lost if it were given its form behind this.
+            // Giving NaN one form after this would lose its sign.
             Node::Signed(id) => Known { plain: 0, mask: 0, ..of(id) },
             Node::Bits(a, b) => Known { made: 0, plain: 0, mask: of(a).mask & of(b).mask, depth: 0 },
             Node::Phi(phi) => {
@@ -244,18 +247,18 @@ impl Graph {
         }
     }
 
-    /// What is known of all values: the most hopeful that agrees with itself.
+    /// What is known about all values: the most optimistic solution that is consistent.
     fn known(&self) -> Result<Vec<Known>, TooLarge> {
         let mut known = vec![Known { made: 0, plain: 3, mask: 3, depth: 0 }; self.nodes.len()];
-        // To and fro: values come after those that they are made of, but for those that come
-        // together, which are found from behind.
+        // In both directions: values come after their operands, except for phis, whose operands
+        // may come later.
         let (forth, back) = (0..self.nodes.len(), (0..self.nodes.len()).rev());
         for _ in 0..PASSES {
             let mut changed = false;
-            for place in forth.clone().chain(back.clone()) {
-                let now = self.of_node(self.nodes[place], &known);
-                changed |= now != known[place];
-                known[place] = now;
+            for index in forth.clone().chain(back.clone()) {
+                let now = self.of_node(self.nodes[index], &known);
+                changed |= now != known[index];
+                known[index] = now;
             }
             if !changed {
                 return Ok(known);
@@ -264,13 +267,13 @@ impl Graph {
         Err(TooLarge)
     }
 
-    /// Where NaN must be given one form, so that nobody sees another.
+    /// Where NaN must be given one form, so that no other form is observed.
     pub(super) fn places(mut self) -> Result<Places, TooLarge> {
         let known = self.known()?;
         let of = |id: Id| known[id as usize];
         let mut work = std::mem::take(&mut self.seen);
-        for looks in &self.uses {
-            let (id, fits) = match *looks {
+        for used in &self.uses {
+            let (id, fits) = match *used {
                 Use::Blind { of: id, lane } => (id, of(id).made & !lane.bit() == 0),
                 Use::Within { of: id, lane: Lane::F64 } => (id, of(id).made != 3),
                 Use::Within { of: id, lane } => (id, of(id).made & !lane.bit() == 0),
@@ -293,7 +296,7 @@ impl Graph {
                         2 => Some(Lane::F64),
                         _ => None,
                     };
-                    // What a loop adds up is looked at behind it, once.
+                    // A value that a loop accumulates is given its form once, after the loop.
                     match lane
                         .filter(|lane| deep > depth && plain & lane.bit() != 0 && shape.is_none_or(|s| s == *lane))
                     {

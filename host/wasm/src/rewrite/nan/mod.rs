@@ -1,27 +1,27 @@
-//! NaN has one form wherever somebody can tell, and costs nothing elsewhere.
+//! Gives NaN one form wherever its bits can be observed, at no cost elsewhere.
 //!
-//! Which bits a NaN has that comes of arithmetic depends on the processor. The compiler can
-//! give each of them one form (`cranelift_nan_canonicalization`), by three instructions
-//! behind every operation. But as long as a value only goes into other arithmetic and comparisons,
-//! nobody can tell. So components are rewritten before they are compiled: where the bits of
-//! a result can come to be seen (they are stored, cast, passed to a function, their sign is
-//! looked at), and only there, these instructions stand in the code. Every bit that can be
-//! seen is as with the compiler's own way: `tests` holds one against the other.
+//! The bits of a NaN that arithmetic produces depend on the processor. The compiler can give
+//! every NaN one form (`cranelift_nan_canonicalization`), with three instructions after every
+//! operation. But as long as a value only goes into other arithmetic and comparisons, its bits
+//! cannot be observed. So components are rewritten before they are compiled: these instructions
+//! are added only where the bits of a result can be observed (they are stored, cast or passed to
+//! a function, or their sign is checked). All bits that can be observed are the same as with the
+//! compiler's canonicalization: `tests` compares the two.
 //!
 //! ```text
 //! module → functions
-//!     flow    follows the values of a function, by `ops`, into
-//!     graph   where each comes from, and who sees it; out of it come the places
-//!     here    the function is written again, with more at these places
+//!     flow    follows the values of a function, with `ops`, and builds
+//!     graph   where each value comes from, and where its bits are observed; it gives the places
+//!     here    the function is rewritten, with the instructions at these places
 //! ```
 //!
-//! Relaxed minima and maxima become the pseudo ones, `b < a ? b : a`, before all that. That is one of
-//! the meanings that the specification leaves open, and the one that they are written with:
-//! LLVM makes them of such comparisons, which say what becomes of NaN and of zeroes, and the
-//! compiler's own deterministic form says otherwise.
+//! Before that, relaxed minima and maxima are replaced by the pseudo ones, `b < a ? b : a`. The
+//! specification allows this meaning, among others, and it is the one that programs are written
+//! with: LLVM emits them for such comparisons, which define the result for NaN and for zeroes.
+//! The compiler's own deterministic form differs.
 //!
-//! A function that does what is not followed (exceptions, tail calls) or is too large gets
-//! them behind every operation.
+//! A function that contains what is not followed (exceptions, tail calls), or that is too large,
+//! gets the instructions after every operation.
 
 mod flow;
 mod graph;
@@ -39,10 +39,10 @@ use super::op::{LOCAL_GET, LOCAL_TEE};
 use flow::Lost;
 use ops::{Effect, Lane, Shape};
 
-/// A module whose NaNs have one form wherever they can be seen.
+/// A module whose NaNs have one form wherever they can be observed.
 ///
 /// # Errors
-/// When it is none; not every fault is found here.
+/// When the bytes are not a module; not every fault is found here.
 pub(super) fn in_one_form(module: &[u8]) -> Result<Vec<u8>, Malformed> {
     let types = Types::of(module)?;
     let mut out = module.get(..HEAD).ok_or(Malformed)?.to_vec();
@@ -50,7 +50,7 @@ pub(super) fn in_one_form(module: &[u8]) -> Result<Vec<u8>, Malformed> {
         let (id, content) = found?;
         match id {
             CODE => section(&mut out, id, &code(content, &types)?)?,
-            // Hints that name instructions by their place.
+            // Hints refer to instructions by their offsets, which change.
             CUSTOM if is_about_code(content) => {}
             _ => section(&mut out, id, content)?,
         }
@@ -70,16 +70,16 @@ fn code(content: &[u8], types: &Types) -> Result<Vec<u8>, Malformed> {
     let count = reader.read_var_u32()?;
     let mut out = Vec::with_capacity(content.len() + content.len() / 8);
     number(&mut out, count);
-    let mut looks = flow::ALL_LOOKS;
-    for place in 0..count {
+    let mut budget = flow::ALL_LOOKS;
+    for index in 0..count {
         let size = reader.read_var_u32()? as usize;
         let body = reader.read_bytes(size)?;
         if size > MAX_FUNCTION_BYTES {
             return Err(Malformed);
         }
-        let function = types.imported as u32 + place;
-        let body = decided(body)?;
-        match body_of(&body, function, types, &mut looks)? {
+        let function = types.imported as u32 + index;
+        let body = with_pseudo_minima(body)?;
+        match body_of(&body, function, types, &mut budget)? {
             None => function_body(&mut out, &body),
             Some(changed) => function_body(&mut out, &changed),
         }
@@ -89,8 +89,8 @@ fn code(content: &[u8], types: &Types) -> Result<Vec<u8>, Malformed> {
 
 const SIMD: u8 = 0xfd;
 
-/// The function with pseudo minima and maxima for relaxed ones.
-fn decided(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Malformed> {
+/// The function with pseudo minima and maxima instead of relaxed ones.
+fn with_pseudo_minima(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Malformed> {
     let mut reader = FunctionBody::new(BinaryReader::new(bytes, 0)).get_operators_reader()?;
     let (mut out, mut copied) = (Vec::new(), 0);
     while !reader.eof() {
@@ -114,8 +114,8 @@ fn decided(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Malformed> {
     Ok(Cow::Owned(out))
 }
 
-/// A function with more instructions, if it needs any.
-fn body_of(bytes: &[u8], function: u32, types: &Types, looks: &mut usize) -> Result<Option<Vec<u8>>, Malformed> {
+/// The function with the instructions that it needs; `None` if it needs none.
+fn body_of(bytes: &[u8], function: u32, types: &Types, budget: &mut usize) -> Result<Option<Vec<u8>>, Malformed> {
     let body = FunctionBody::new(BinaryReader::new(bytes, 0));
     let params = types.params(function as usize).ok_or(Malformed)?;
     let locals = locals(&body, params)?;
@@ -128,14 +128,14 @@ fn body_of(bytes: &[u8], function: u32, types: &Types, looks: &mut usize) -> Res
     if places.is_empty() {
         return Ok(None);
     }
-    match flow::places(types, function, &locals, params.len(), looks, body.get_operators_reader()?.into_iter()) {
+    match flow::places(types, function, &locals, params.len(), budget, body.get_operators_reader()?.into_iter()) {
         Ok(found) => {
             let made = found.made.into_iter().filter_map(|at| Some((at, *places.get(&at)?)));
             places = made.collect();
             let shape = |(at, lane): (u32, Lane)| (at, Shape { lane, is_vector: false });
             places.extend(found.read.into_iter().map(shape));
         }
-        // Behind every operation, then.
+        // Then after every operation.
         Err(Lost::Unknown) => {}
         Err(Lost::Invalid) => return Err(Malformed),
     }
@@ -145,8 +145,8 @@ fn body_of(bytes: &[u8], function: u32, types: &Types, looks: &mut usize) -> Res
     write(bytes, &body, &locals, &places).map(Some)
 }
 
-/// The function with what gives NaN one form behind the instructions at these places, and
-/// a local more.
+/// The function with the instructions that give NaN one form after the instructions with these
+/// indices, and with one more local.
 fn write(
     bytes: &[u8],
     body: &FunctionBody<'_>,
@@ -174,7 +174,7 @@ fn write(
         start = end;
         if let Some(shape) = places.get(&at) {
             let shape = match op {
-                // What a local holds is told by its type.
+                // The type of a local decides its shape.
                 Operator::LocalGet { local_index } => {
                     let is_vector = locals.get(local_index as usize) == Some(&ValType::V128);
                     Shape { is_vector, ..*shape }
@@ -189,7 +189,7 @@ fn write(
 
 const V128: u8 = 0x7b;
 
-/// Gives the NaNs of what lies on the stack one form: `x = x ? x : NaN` in each lane.
+/// Gives the NaNs of the value on top of the stack one form: `x == x ? x : NaN` in each lane.
 fn one_form(out: &mut Vec<u8>, shape: Shape, spare: u32) {
     const CONST: u8 = 0x0c;
     const BITSELECT: u8 = 0x52;

@@ -1,8 +1,8 @@
-//! What an instruction does with the bits of NaN.
+//! The effect of each instruction on the bits of NaN.
 
 use wasmparser::Operator;
 
-/// Lanes of a vector, or a scalar of their width.
+/// The width and type of a lane of a vector, or of a scalar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lane {
     F32,
@@ -18,7 +18,7 @@ impl Lane {
     }
 }
 
-/// A value, or several values in a vector.
+/// The shape of a value: a scalar, or the lanes of a vector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Shape {
     pub(super) lane: Lane,
@@ -30,34 +30,35 @@ pub(super) const F64: Shape = Shape { lane: Lane::F64, is_vector: false };
 pub(super) const F32X4: Shape = Shape { lane: Lane::F32, is_vector: true };
 pub(super) const F64X2: Shape = Shape { lane: Lane::F64, is_vector: true };
 
-/// What becomes of floats in one instruction. "Blind" is who cannot tell one NaN from
-/// another, in lanes of the width it says.
+/// The effect of an instruction on floats. An instruction is "blind" if it does not distinguish
+/// one NaN from another in lanes of the given width.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Effect {
-    /// Arithmetic: blind, and a NaN that comes of it may have any bits.
+    /// Arithmetic: blind, and a NaN in the result may have any bits.
     Make {
         from: Lane,
         to: Shape,
     },
-    /// Blind, and what comes of it is no float, or has given bits.
+    /// Blind, and the result is not a float, or its bits are determined.
     Blind(Lane),
-    /// Blind, and what comes of it are masks of lanes.
+    /// Blind, and the result consists of masks of lanes.
     Compare(Lane),
-    /// Masks of lanes, by looking at all bits.
+    /// Observes all bits; the result consists of masks of lanes.
     Mask(Lane),
-    /// A combination of masks, of all bits otherwise.
+    /// Combines masks; for other operands all bits are observed.
     Logic,
-    /// Of the first what is under the second, or is not: lanes, if that is a mask.
+    /// The bits of the first operand where the second is set, or where it is not: whole lanes if
+    /// the second is a mask.
     Under,
-    /// Behind a constant that is one less than the width: masks of lanes by their sign.
+    /// After a constant of one less than the width: masks of lanes, from their signs.
     Shift(Lane),
-    /// Moves scalars or lanes of this width, all of them or those that a comparison picks.
+    /// Moves scalars or lanes of this width: all, or those that a comparison picks.
     Move(Lane),
-    /// Takes their sign away.
+    /// Removes the signs.
     Absolute(Lane),
-    /// Changes the sign of the first, as the sign of the second says if there is one.
+    /// Changes the sign of the first operand, by the sign of the second if there is one.
     Sign(Lane),
-    /// Moves lanes, by which everything in them is moved that is as narrow.
+    /// Moves lanes of this width, and with them narrower lanes.
     Shuffle(Lane),
     /// Lanes of two vectors, picked by a third.
     Pick,
@@ -65,16 +66,16 @@ pub(super) enum Effect {
     Select,
     /// A constant or a number of which no lane of these widths (see [`Lane::bit`]) is NaN.
     Plain(u8),
-    /// Whatever goes in is looked at bit by bit, and what comes out is to stay as it is.
+    /// Observes all bits of the operands; the bits of the result are determined.
     Look,
     Drop,
-    /// Control flow, locals: for whoever follows it.
+    /// Control flow and locals, which `flow` handles.
     Flow,
-    /// Not known here.
+    /// An instruction that is not known here.
     Unknown,
 }
 
-/// The widest lanes that a shuffle moves as a whole.
+/// The widest lanes that a shuffle moves without splitting them.
 fn granularity(lanes: &[u8; 16]) -> Option<Lane> {
     let whole = |width: usize| {
         lanes.chunks_exact(width).all(|run| {
@@ -91,8 +92,8 @@ fn plain(bytes: [u8; 16]) -> u8 {
     (if narrow { Lane::F32.bit() } else { 0 }) | (if wide { Lane::F64.bit() } else { 0 })
 }
 
-/// Whether it belongs to the parts of WebAssembly that are followed here; everything else,
-/// and what is yet to come, may move values in other ways.
+/// Whether an instruction belongs to the proposals that are followed here; other and future ones
+/// may move values in other ways.
 fn is_followed(op: &Operator<'_>) -> bool {
     macro_rules! proposal {
         ($(@$proposal:ident $op:ident $({ $($arg:ident: $ty:ty),* })? => $visit:ident ($($ann:tt)*) )*) => {
@@ -116,7 +117,7 @@ fn is_followed(op: &Operator<'_>) -> bool {
     )
 }
 
-/// What an instruction does.
+/// The effect of an instruction.
 pub(super) fn effect(op: &Operator<'_>) -> Effect {
     use Effect::{Blind, Compare, Look, Make, Mask, Move, Plain};
     use Operator as O;

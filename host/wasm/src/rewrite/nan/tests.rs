@@ -1,9 +1,9 @@
-//! The same bits as with the compiler's own way, for anything that can be seen.
+//! All bits that can be observed are the same as with the compiler's canonicalization.
 //!
-//! Programs are written at random and run twice: as the compiler makes NaN one form behind
-//! every operation, and as it is done here. What they leave in memory must be the same,
-//! byte by byte. The NaN that x86 makes has a minus, and that of 0 / 0 here has none, so
-//! that one that was forgotten shows.
+//! Random programs are run twice: with the compiler's canonicalization after every operation,
+//! and with the rewriting of this module. The memory afterwards must be equal, byte by byte. A
+//! NaN that x86 produces is negative and the canonical one is positive, so that a missing
+//! canonicalization shows.
 
 mod writer;
 
@@ -13,16 +13,16 @@ use wasmtime::{Config, Engine, Instance, Module, Store};
 
 use writer::Writer;
 
-/// Where the numbers lie that a program begins with, and where it writes.
+/// The offsets of the numbers that a program starts with and of its output, and the size of both.
 const INPUTS: usize = 0;
 const OUT: usize = 4096;
 const SIZE: usize = 8192;
 
-/// Numbers of which arithmetic makes NaN, and NaN of all kinds.
+/// Numbers from which arithmetic produces NaN, and NaNs of all kinds.
 const NUMBERS: [u64; 16] = [
-    0x7ff8_0000_0000_0000, // as arithmetic makes it here
-    0xfff8_0000_0000_0000, // as x86 does
-    0x7ff8_dead_beef_0001, // with more in it
+    0x7ff8_0000_0000_0000, // the canonical NaN
+    0xfff8_0000_0000_0000, // the NaN of x86
+    0x7ff8_dead_beef_0001, // with a payload
     0xfff0_0000_0000_0001, // signalling
     0x7ff4_0000_7fa0_0000,
     0x7ff0_0000_0000_0000,
@@ -38,21 +38,21 @@ const NUMBERS: [u64; 16] = [
     0x4049_0fdb_c2c8_0000,
 ];
 
-fn engine(compilers_way: bool) -> Engine {
+fn engine(canonicalizes: bool) -> Engine {
     let mut config = Config::new();
-    config.cranelift_nan_canonicalization(compilers_way).relaxed_simd_deterministic(true).consume_fuel(true);
+    config.cranelift_nan_canonicalization(canonicalizes).relaxed_simd_deterministic(true).consume_fuel(true);
     Engine::new(&config).expect("an engine")
 }
 
-/// What a program leaves in memory, and whether it came to its end.
-fn left(engine: &Engine, module: &[u8]) -> Result<(Vec<u8>, bool), String> {
+/// The memory after a program has run, and whether it ended without a trap.
+fn memory_after(engine: &Engine, module: &[u8]) -> Result<(Vec<u8>, bool), String> {
     let module = Module::new(engine, module).map_err(|error| format!("{error:#}"))?;
     let mut store = Store::new(engine, ());
     store.set_fuel(10_000_000).map_err(|error| error.to_string())?;
     let instance = Instance::new(&mut store, &module, &[]).map_err(|error| error.to_string())?;
     let memory = instance.get_memory(&mut store, "memory").ok_or("no memory")?;
-    for (place, number) in NUMBERS.iter().enumerate() {
-        memory.data_mut(&mut store)[INPUTS + 8 * place..][..8].copy_from_slice(&number.to_le_bytes());
+    for (index, number) in NUMBERS.iter().enumerate() {
+        memory.data_mut(&mut store)[INPUTS + 8 * index..][..8].copy_from_slice(&number.to_le_bytes());
     }
     let run = instance.get_typed_func::<(), ()>(&mut store, "run").map_err(|error| error.to_string())?;
     let ended = run.call(&mut store, ()).is_ok();
@@ -69,41 +69,41 @@ impl Both {
         Self { theirs: engine(true), ours: engine(false) }
     }
 
-    /// Runs a program in both ways.
-    fn agree(&self, text: &str) -> Result<(), String> {
+    /// Runs a program in both ways, and compares the results.
+    fn compare(&self, text: &str) -> Result<(), String> {
         let module = wat::parse_str(text).map_err(|error| format!("{error}\n{text}"))?;
         let rewritten = super::in_one_form(&module).map_err(|_| format!("not rewritten:\n{text}"))?;
-        let theirs = left(&self.theirs, &module)?;
-        let ours = left(&self.ours, &rewritten).map_err(|error| format!("{error}\n{text}"))?;
+        let theirs = memory_after(&self.theirs, &module)?;
+        let ours = memory_after(&self.ours, &rewritten).map_err(|error| format!("{error}\n{text}"))?;
         if ours == theirs {
             return Ok(());
         }
-        let place = ours.0.iter().zip(&theirs.0).position(|(a, b)| a != b).unwrap_or(SIZE) & !7;
-        let bytes = |left: &[u8]| left.get(place..place + 8).map(<[u8]>::to_vec);
-        Err(format!("at {place}: {:02x?}, and {:02x?} theirs\n{text}", bytes(&ours.0), bytes(&theirs.0)))
+        let offset = ours.0.iter().zip(&theirs.0).position(|(a, b)| a != b).unwrap_or(SIZE) & !7;
+        let bytes = |memory: &[u8]| memory.get(offset..offset + 8).map(<[u8]>::to_vec);
+        Err(format!("at {offset}: {:02x?}, and {:02x?} theirs\n{text}", bytes(&ours.0), bytes(&theirs.0)))
     }
 }
 
-/// Instructions with NaN in one form, of all that a program has.
-fn forms(text: &str) -> usize {
+/// The number of canonicalizations that the rewriting adds to a program.
+fn canonicalizations(text: &str) -> usize {
     let module = wat::parse_str(text).expect("a module");
     let rewritten = super::in_one_form(&module).expect("a module");
-    // `bitselect`, which none of the programs that ask has by itself.
+    // `bitselect`, which none of these programs contains by itself.
     let count = |bytes: &[u8]| bytes.windows(2).filter(|pair| *pair == [0xfd, 0x52]).count();
     count(&rewritten) - count(&module)
 }
 
 #[test]
-fn whatever_can_be_seen_is_as_with_the_compilers_way() {
+fn observable_bits_are_the_same_as_with_the_compilers_canonicalization() {
     let both = Both::new();
     let cases = std::env::var("MILLRACE_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(300);
     let mut runner = TestRunner::new(Cases { cases, ..Cases::default() });
     let numbers = proptest::collection::vec(any::<u32>(), 50..600);
-    let agree = |numbers: Vec<u32>| {
+    let check = |numbers: Vec<u32>| {
         let text = Writer::new(&numbers).program();
-        both.agree(&text).map_err(TestCaseError::fail)
+        both.compare(&text).map_err(TestCaseError::fail)
     };
-    if let Err(error) = runner.run(&numbers, agree) {
+    if let Err(error) = runner.run(&numbers, check) {
         panic!("{error}");
     }
 }
@@ -119,9 +119,9 @@ fn function(body: &str) -> String {
     )
 }
 
-/// What costs nothing, what costs once, and that all of it is right.
+/// Some programs need no canonicalization, others need one, and all of them give correct results.
 #[test]
-fn nothing_is_done_where_nobody_can_tell() {
+fn only_observable_bits_are_canonicalized() {
     let both = Both::new();
     let chain = "(f64.div (f64.add (f64.mul (local.get $x) (local.get $x)) (local.get $x)) (f64.sub (local.get $x) (local.get $x)))";
     let summed = "(local.set $i (i32.const 9)) (loop $l (local.set $y (f64.add (local.get $y) (f64.div (local.get $x) (local.get $x))))
@@ -134,10 +134,10 @@ fn nothing_is_done_where_nobody_can_tell() {
         (format!("(f64.store (i32.const {OUT}) (f64.neg {chain}))"), 1),
         (format!("(f64.store (i32.const {OUT}) (call $id {chain}))"), 1),
         (format!("(local.set $y {chain}) (f64.store (i32.const {OUT}) (local.get $y)) (f64.store (i32.const {OUT}) (local.get $y))"), 1),
-        // Nobody looks while it is added up: once behind the loop.
+        // The bits are not observed while the loop accumulates: once after the loop.
         (format!("{summed} (f64.store (i32.const {OUT}) (local.get $y))"), 1),
         (summed.to_owned(), 0),
-        // A lane of a vector of which a mask picks lanes.
+        // A vector of which a mask picks lanes.
         (
             format!(
                 "(local.set $v (f64x2.div (f64x2.splat (local.get $x)) (f64x2.splat (local.get $x))))
@@ -147,25 +147,25 @@ fn nothing_is_done_where_nobody_can_tell() {
         ),
     ] {
         let text = function(&body);
-        both.agree(&text).unwrap_or_else(|error| panic!("{error}"));
-        assert_eq!(forms(&text) - forms(&function("")), times, "{body}");
+        both.compare(&text).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(canonicalizations(&text) - canonicalizations(&function("")), times, "{body}");
     }
 }
 
-/// Functions that do more than is followed have it behind every operation.
+/// Functions with instructions that are not followed are canonicalized after every operation.
 #[test]
-fn what_is_not_followed_is_right_all_the_same() {
+fn functions_that_are_not_followed_give_correct_results() {
     let both = Both::new();
     let text = "(module (memory (export \"memory\") 1) (func $f (param f64) (result f64) (f64.sub (f64.div (local.get 0) (local.get 0)) (local.get 0)))
         (func $t (param f64) (result f64) (return_call $f (f64.add (f64.div (local.get 0) (local.get 0)) (local.get 0))))
         (func (export \"run\") (f64.store (i32.const 4096) (call $t (f64.load (i32.const 56))))))";
-    both.agree(text).unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(forms(text), 3);
+    both.compare(text).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(canonicalizations(text), 3);
 }
 
-/// So have those that are too large, in which finding out would take longer than it saves.
+/// So are functions that are too large, where the analysis would take longer than it saves.
 #[test]
-fn what_is_too_large_is_right_all_the_same() {
+fn functions_that_are_too_large_give_correct_results() {
     let both = Both::new();
     let (count, arms) = (1500, 1500);
     let locals = "(local f64)".repeat(count);
@@ -178,13 +178,13 @@ fn what_is_too_large_is_right_all_the_same() {
         "(module (memory (export \"memory\") 1) (func (export \"run\") (local $x f64) (local $y f64) (local $z f64) (local $i i32) {locals}
          {quotients} {nested} {branches} i32.const {OUT} f64.const 1 {sums} f64.store))"
     );
-    both.agree(&text).unwrap_or_else(|error| panic!("{}", &error[..200]));
-    assert_eq!(forms(&text), 2 * count);
+    both.compare(&text).unwrap_or_else(|error| panic!("{}", &error[..200]));
+    assert_eq!(canonicalizations(&text), 2 * count);
 }
 
-/// A payload that nobody computed goes through a variable that otherwise holds results.
+/// A payload that was not computed goes through a variable that otherwise holds results.
 #[test]
-fn what_was_never_computed_keeps_its_bits() {
+fn nans_that_were_not_computed_keep_their_bits() {
     let both = Both::new();
     for input in [16, 24, 32, 56] {
         let body = format!(
@@ -195,12 +195,12 @@ fn what_was_never_computed_keeps_its_bits() {
                (br_if $l (local.tee $i (i32.sub (local.get $i) (i32.const 1)))))
              (f64.store (i32.const {OUT}) (local.get $y))"
         );
-        both.agree(&function(&body)).unwrap_or_else(|error| panic!("{error}"));
+        both.compare(&function(&body)).unwrap_or_else(|error| panic!("{error}"));
     }
 }
 
-/// For each rule a program that shows when it is broken: a NaN in one form is positive, one
-/// that was just made is not.
+/// For each rule, a program that shows when the rule is broken: a canonical NaN is positive, one
+/// that arithmetic has just produced is not.
 #[test]
 fn each_rule_is_needed() {
     let both = Both::new();
@@ -211,10 +211,10 @@ fn each_rule_is_needed() {
     let store = |value: &str| format!("(v128.store (i32.const {OUT}) {value})");
     let nan = "(v128.const i64x2 0x7ff8dead00000000 0xfff8000000000001)";
     for body in [
-        // Lanes that a shuffle tears apart.
+        // Lanes that a shuffle splits.
         store(&format!("(f64x2.add {one} (i8x16.shuffle 0 1 2 3 4 5 7 6 8 9 10 11 12 13 15 14 {made} {made}))")),
         store(&format!("(f64x2.add {one} (i8x16.shuffle 4 5 6 7 0 1 2 3 12 13 14 15 8 9 10 11 {made} {made}))")),
-        // Bits that are no mask of lanes, as one, and the other way round.
+        // Bits that are not a mask of lanes, used as one, and a value used as a mask.
         store(&format!("(f64x2.div {one} (v128.bitselect {made} (v128.const i64x2 0 0) {sign}))")),
         store(&format!("(f64x2.div {one} (v128.and {made} {sign}))")),
         store(&format!("(f64x2.div {one} (v128.and {sign} {made}))")),
@@ -232,12 +232,12 @@ fn each_rule_is_needed() {
         store(&format!("(f32x4.div (f32x4.splat (f32.const 1)) (f32x4.pmin {made} {made}))")),
         store(&format!("(f32x4.splat (f32x4.extract_lane 1 {made}))")),
         store(&format!("(f64x2.add {one} (f32x4.neg {made}))")),
-        // What is seen in the next turn of a loop.
+        // A value that is observed in the next iteration of a loop.
         format!(
             "(local.set $i (i32.const 2)) (loop $l {} (local.set $v {made}) (br_if $l (local.tee $i (i32.sub (local.get $i) (i32.const 1)))))",
             store("(local.get $v)")
         ),
-        // What a branch takes along, and what is behind it.
+        // A value that a branch carries, and one that is set after the branch.
         format!(
             "(local.set $v {made}) (block (br_if 0 (i32.const 1)) (local.set $v {one})) {}",
             store("(local.get $v)")
@@ -251,7 +251,7 @@ fn each_rule_is_needed() {
             "(local.set $v {one}) (block (block (br_table 0 1 (i32.const 1))) (local.set $v {one}) (br 0)) {}",
             store(made)
         ),
-        // What is below a block on the stack.
+        // A value below a block on the stack.
         format!("(i32.const {OUT}) {made} (block (local.set $v {one})) v128.store"),
         // A payload that a loop may have replaced, from a constant, a param or memory.
         format!(
@@ -263,20 +263,20 @@ fn each_rule_is_needed() {
         format!("(f64.store (i32.const {OUT}) (f64.copysign (f64.const 1) (f64.div (local.get $x) (local.get $x))))"),
         format!("(i64.store (i32.const {OUT}) (i64.reinterpret_f64 (f64.div (local.get $x) (local.get $x))))"),
         format!("(f32.store (i32.const {OUT}) (f32.demote_f64 (f64.load (i32.const 16))))"),
-        // The sign of what a loop has made, behind it.
+        // The sign of a value that a loop has produced, after the loop.
         format!(
             "(local.set $i (i32.const 2)) (loop $l (local.set $v (f64x2.neg {made})) (br_if $l (local.tee $i (i32.sub (local.get $i) (i32.const 1))))) {}",
             store("(local.get $v)")
         ),
     ] {
-        both.agree(&function(&body)).unwrap_or_else(|error| panic!("{error}"));
+        both.compare(&function(&body)).unwrap_or_else(|error| panic!("{error}"));
     }
 }
 
-/// What is no mask any more is none, and what was brought together of pieces is no number
-/// that was computed: found by a reviewer, none of it by chance.
+/// A mask that was modified is not a mask, and a value combined from pieces is not a computed
+/// number. These cases were found by a reviewer, none of them by random tests.
 #[test]
-fn masks_and_numbers_that_are_taken_apart_are_none() {
+fn masks_and_numbers_that_are_split_no_longer_count_as_such() {
     let both = Both::new();
     let made = "(f64x2.div (f64x2.splat (local.get $x)) (f64x2.splat (local.get $x)))";
     let one = "(f64x2.splat (f64.const 1))";
@@ -298,7 +298,7 @@ fn masks_and_numbers_that_are_taken_apart_are_none() {
         store(&format!("(f64x2.eq {zero} (v128.bitselect {payload} {zero} {halves}))")),
         store(&format!("(f64x2.eq {zero} (v128.bitselect {payload} {zero} {replaced}))")),
     ] {
-        both.agree(&function(&body)).unwrap_or_else(|error| panic!("{error}"));
+        both.compare(&function(&body)).unwrap_or_else(|error| panic!("{error}"));
     }
     let narrow = "(f32x4.div (v128.const f32x4 1 1 1 1) (v128.const f32x4 0 0 0 0))";
     let wide = "(f32x4.add (v128.const f32x4 1 1 1 1) (v128.const f32x4 1.5 1.25 1.125 2))";
@@ -314,7 +314,7 @@ fn masks_and_numbers_that_are_taken_apart_are_none() {
         let turn = "(br_if $l (local.tee $i (i32.sub (local.get $i) (i32.const 1))))";
         let body =
             format!("(local.set $i (i32.const 2)) (loop $l (local.set $v {value}) {turn}) {}", store("(local.get $v)"));
-        both.agree(&function(&body)).unwrap_or_else(|error| panic!("{error}"));
+        both.compare(&function(&body)).unwrap_or_else(|error| panic!("{error}"));
     }
     let constant = "(f32x4.splat (f32x4.extract_lane 0 (v128.const i32x4 0x7ff80001 0x3ff00000 0 0)))";
     let body = format!(
@@ -322,10 +322,10 @@ fn masks_and_numbers_that_are_taken_apart_are_none() {
          (br_if $l (i32.and (i32.const 0) (local.get $i)))) {}",
         store("(local.get $v)")
     );
-    both.agree(&function(&body)).unwrap_or_else(|error| panic!("{error}"));
+    both.compare(&function(&body)).unwrap_or_else(|error| panic!("{error}"));
 }
 
-/// However many branches lie between.
+/// The number of branches in between does not matter.
 #[test]
 fn a_value_is_followed_past_many_branches() {
     let branches = "(block (br_if 0 (local.get $i)) (local.set $i (i32.const 0)))".repeat(500);
@@ -333,29 +333,29 @@ fn a_value_is_followed_past_many_branches() {
         "(local.set $y (f64.div (local.get $x) (local.get $x))) {branches}
          (i32.store (i32.const {OUT}) (f64.lt (local.get $y) (local.get $x)))"
     );
-    Both::new().agree(&function(&body)).unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(forms(&function(&body)), forms(&function("")));
+    Both::new().compare(&function(&body)).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(canonicalizations(&function(&body)), canonicalizations(&function("")));
 }
 
 proptest! {
-    /// Bytes that are nothing much, or nearly a module.
+    /// Arbitrary bytes, and bytes that are almost a module.
     #[test]
-    fn any_bytes_are_rewritten_or_refused(bytes: Vec<u8>, harm in proptest::collection::vec((any::<u16>(), any::<u8>()), 0..8)) {
+    fn any_bytes_are_rewritten_or_refused(bytes: Vec<u8>, changes in proptest::collection::vec((any::<u16>(), any::<u8>()), 0..8)) {
         let _ = super::in_one_form(&bytes);
         let text = Writer::new(&[7, 3, 9, 1, 4, 2, 8].repeat(40)).program();
         let mut module = wat::parse_str(text).expect("a module");
         let size = module.len();
-        for (place, byte) in harm {
-            module[usize::from(place) % size] = byte;
+        for (offset, byte) in changes {
+            module[usize::from(offset) % size] = byte;
         }
         let _ = super::in_one_form(&module);
     }
 }
 
-/// Each relaxed minimum and maximum of two numbers of `NUMBERS`, and the pseudo one: NaN on
+/// Each relaxed minimum and maximum of two of `NUMBERS`, compared with the pseudo one: NaN on
 /// either side, zeroes of both signs, and lanes that differ.
 #[test]
-fn relaxed_minima_are_those_that_comparisons_make() {
+fn relaxed_minima_equal_those_by_comparison() {
     let engine = engine(false);
     for (relaxed, pseudo) in [
         ("f64x2.relaxed_min", "f64x2.pmin"),
@@ -366,14 +366,18 @@ fn relaxed_minima_are_those_that_comparisons_make() {
         let program = |name: &str| {
             let mut text = String::from("(module (memory (export \"memory\") 1) (func (export \"run\")");
             let pairs = (0..NUMBERS.len() - 1).flat_map(|a| (0..NUMBERS.len() - 1).map(move |b| (a, b)));
-            for (place, (a, b)) in pairs.enumerate() {
+            for (index, (a, b)) in pairs.enumerate() {
                 let load = |number: usize| format!("(v128.load (i32.const {}))", INPUTS + 8 * number);
-                text += &format!("(v128.store (i32.const {}) ({name} {} {}))", 4096 + 16 * place, load(a), load(b));
+                text += &format!("(v128.store (i32.const {}) ({name} {} {}))", 4096 + 16 * index, load(a), load(b));
             }
             wat::parse_str(text + "))").expect("a module")
         };
-        let run = |module: &[u8]| left(&engine, &super::in_one_form(module).expect("a module"));
+        let run = |module: &[u8]| memory_after(&engine, &super::in_one_form(module).expect("a module"));
         assert!(run(&program(relaxed)) == run(&program(pseudo)), "{relaxed}");
-        assert_ne!(left(&engine, &program(relaxed)), left(&engine, &program(pseudo)), "{relaxed} is another by itself");
+        assert_ne!(
+            memory_after(&engine, &program(relaxed)),
+            memory_after(&engine, &program(pseudo)),
+            "{relaxed} differs without the rewriting"
+        );
     }
 }

@@ -1,10 +1,10 @@
 //! One row group of a Parquet file, decoded and passed to the sink by the free threads.
 //!
-//! Its columns are divided into shares, each with a reader of its own. A share of a piece is
-//! passed on (mostly: hashed and written) as soon as those before it are, while it is in a
-//! cache and before much else needs memory. A piece takes one share at a time; with more
-//! threads more pieces are in progress side by side. Results and errors are those of one
-//! thread that reads share after share of piece after piece.
+//! The columns are divided into shares, each with its own reader. A share of a piece is passed
+//! on (mostly: hashed and written) as soon as the shares before it are, while it is in a cache
+//! and before much else needs memory. A piece takes one share at a time; with more threads more
+//! pieces are in progress side by side. Results and errors are those of one thread that reads
+//! the shares of the pieces one by one.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -24,12 +24,12 @@ use crate::read::predicate::plain_array;
 use crate::read::shaper::Kept;
 use crate::read::sink::PartSink;
 
-/// Readers of a row group at most: each is a while in the making.
+/// The maximum number of readers of a row group: each takes a while to set up.
 const SHARES: usize = 64;
-/// Bytes for each thread that are decoded and not handed on, before it decodes more.
+/// Bytes per thread that may be decoded and not yet passed on before it decodes more.
 const AHEAD: usize = 4 << 20;
 
-/// Cuts so many columns into shares, in their order.
+/// Divides `columns` columns into shares, in their order.
 pub(super) fn shares(columns: usize) -> impl Iterator<Item = Range<usize>> {
     let size = columns.div_ceil(SHARES).max(1);
     (0..columns).step_by(size).map(move |first| first..columns.min(first + size))
@@ -38,9 +38,9 @@ pub(super) fn shares(columns: usize) -> impl Iterator<Item = Range<usize>> {
 /// A column of a share.
 pub(super) struct Wanted {
     pub(super) kept: Kept,
-    /// Where it stands in what the reader gives.
+    /// Its index among the columns of the reader.
     pub(super) place: usize,
-    /// As what it is read.
+    /// The type as which it is read.
     pub(super) plain: ArrowType,
 }
 
@@ -50,55 +50,55 @@ pub(super) struct Share {
     pub(super) reader: ParquetRecordBatchReader,
 }
 
-/// A row group that is read.
+/// A row group that is being read.
 pub(super) struct RowGroup<'g> {
     path: &'g Path,
-    /// Which of its file.
+    /// Its index in the file.
     number: usize,
-    /// Of each piece.
+    /// The rows of each piece.
     rows: Vec<usize>,
     shares: Vec<Vec<Wanted>>,
     state: Mutex<State<'g>>,
     changed: Condvar,
 }
 
-/// Which share of which piece: in this order one thread takes them.
+/// A piece, and a share of it: one thread would take them in this order.
 type At = (usize, usize);
 
 struct State<'g> {
-    /// Of each share the piece that is next, and its reader unless somebody reads with it.
+    /// For each share the next piece, and the reader unless a thread is using it.
     readers: Vec<(usize, Option<ParquetRecordBatchReader>)>,
-    /// The first piece that is not whole.
+    /// The first piece that is not complete.
     first: usize,
     /// Pieces from `first` on.
     pieces: VecDeque<Piece<'g>>,
-    /// Bytes that are decoded and not handed on.
+    /// Bytes that are decoded and not yet passed on.
     ahead: usize,
-    /// Threads that work on it.
+    /// Threads that are working on the row group.
     threads: usize,
-    /// What one thread would have failed with, as far as known.
+    /// The error with which a single thread would have failed, as far as known.
     failed: Option<(At, ReadError)>,
 }
 
-/// A piece that is begun.
+/// A piece that is being read.
 struct Piece<'g> {
-    /// The arrays of shares that are decoded.
+    /// The arrays of the shares that are decoded.
     decoded: Vec<Option<Vec<ArrayRef>>>,
-    /// Shares that were handed on.
+    /// The number of shares that were passed on.
     done: usize,
-    /// Where they go, unless somebody hands on just now.
+    /// Where they go; `None` while a thread is passing on a share.
     to: Option<To<'g>>,
 }
 
 enum To<'g> {
-    /// There was none as yet.
+    /// The part is not begun yet.
     Begin,
     Sink(Box<dyn PartSink + 'g>),
 }
 
 enum Work<'g> {
     Decode { at: At, reader: ParquetRecordBatchReader },
-    HandOn { at: At, to: To<'g>, arrays: Vec<ArrayRef> },
+    PassOn { at: At, to: To<'g>, arrays: Vec<ArrayRef> },
 }
 
 enum Next<'g> {
@@ -116,8 +116,8 @@ impl<'g> State<'g> {
         self.failed.as_ref().is_none_or(|(failed, _)| at < *failed)
     }
 
-    /// The next share of the first piece that can take one.
-    fn to_hand_on(&self) -> Option<At> {
+    /// The next share of the first piece of which a share can be passed on.
+    fn to_pass_on(&self) -> Option<At> {
         let ready = |(number, piece): (usize, &Piece<'_>)| {
             let is_ready = piece.to.is_some() && piece.decoded.get(piece.done).is_some_and(Option::is_some);
             is_ready.then_some((number, piece.done))
@@ -125,8 +125,8 @@ impl<'g> State<'g> {
         (self.first..).zip(&self.pieces).find_map(ready).filter(|at| self.is_before_failure(*at))
     }
 
-    /// Whether a share could be handed on as soon as it is decoded: so two pieces go side by side,
-    /// and none is left to one thread in the end.
+    /// Whether a share could be passed on as soon as it is decoded. Preferring such shares keeps
+    /// pieces side by side, so that no piece is left to one thread at the end.
     fn is_wanted(&self, (piece, share): At) -> bool {
         match self.pieces.get(piece - self.first) {
             Some(piece) => piece.done == share && piece.to.is_some(),
@@ -134,7 +134,7 @@ impl<'g> State<'g> {
         }
     }
 
-    /// The first share that somebody can decode, unless enough is decoded; first those that are wanted.
+    /// The share to decode next, unless enough is decoded: preferably one that is wanted.
     fn to_decode(&self, pieces: usize) -> Option<At> {
         let end = pieces.min(self.first + self.threads);
         let can_go_on = |(share, (piece, reader)): (usize, &(usize, Option<_>))| {
@@ -142,26 +142,26 @@ impl<'g> State<'g> {
         };
         let order = |at: &At| (!self.is_wanted(*at), *at);
         let at = self.readers.iter().enumerate().filter_map(can_go_on).min_by_key(order)?;
-        // All others wait for the first that is not handed on.
+        // All others wait for the first share that is not passed on.
         let is_first = at == (self.first, self.pieces.front().map_or(0, |piece| piece.done));
         let may = is_first || self.ahead < AHEAD * self.threads || self.failed.is_some();
         (may && self.is_before_failure(at)).then_some(at)
     }
 
     fn next(&mut self, pieces: usize) -> Next<'g> {
-        if let Some(at) = self.to_hand_on()
+        if let Some(at) = self.to_pass_on()
             && let Some(piece) = self.pieces.get_mut(at.0 - self.first)
             && let Some(to) = piece.to.take()
             && let Some(arrays) = piece.decoded[at.1].take()
         {
-            return Next::Do(Work::HandOn { at, to, arrays });
+            return Next::Do(Work::PassOn { at, to, arrays });
         }
         if let Some(at) = self.to_decode(pieces)
             && let Some(reader) = self.readers[at.1].1.take()
         {
             return Next::Do(Work::Decode { at, reader });
         }
-        // After a failure whoever still works does what is before it.
+        // After a failure, the threads that are still working do what is before it.
         if self.first == pieces || self.failed.is_some() { Next::Nothing } else { Next::Wait }
     }
 
@@ -180,7 +180,7 @@ impl<'g> State<'g> {
         self.pieces[at.0 - self.first].decoded[at.1] = Some(arrays);
     }
 
-    fn handed_on(&mut self, at: At, to: To<'g>) {
+    fn passed_on(&mut self, at: At, to: To<'g>) {
         let piece = &mut self.pieces[at.0 - self.first];
         (piece.done, piece.to) = (at.1 + 1, Some(to));
         while self.pieces.front().is_some_and(|piece| piece.done == self.readers.len()) {
@@ -191,7 +191,7 @@ impl<'g> State<'g> {
 }
 
 impl<'g> RowGroup<'g> {
-    /// A group of pieces of so many rows.
+    /// A row group whose pieces have `rows` rows.
     pub(super) fn new(path: &'g Path, number: usize, rows: Vec<usize>, shares: Vec<Share>) -> Self {
         let (shares, readers) = shares.into_iter().map(|share| (share.columns, (0, Some(share.reader)))).unzip();
         let state = State { readers, first: 0, pieces: VecDeque::new(), ahead: 0, threads: 0, failed: None };
@@ -202,7 +202,7 @@ impl<'g> RowGroup<'g> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads all of it; `begin` is asked once for where a piece goes.
+    /// Reads all of it; `begin` is called once for each piece, for the sink of its part.
     pub(super) fn read(
         self,
         threads: &Threads,
@@ -224,7 +224,7 @@ impl<'g> RowGroup<'g> {
                         return;
                     }
                 };
-                let is_more = state.to_hand_on().is_some() || state.to_decode(pieces).is_some();
+                let is_more = state.to_pass_on().is_some() || state.to_decode(pieces).is_some();
                 drop(state);
                 if is_more {
                     help();
@@ -242,13 +242,13 @@ impl<'g> RowGroup<'g> {
                         }
                         state
                     }
-                    Work::HandOn { at, to, arrays } => {
+                    Work::PassOn { at, to, arrays } => {
                         let size = bytes(&arrays);
-                        let done = guarded(Some(self.path), || self.hand_on(at, to, arrays, &begin));
+                        let done = guarded(Some(self.path), || self.pass_on(at, to, arrays, &begin));
                         let mut state = self.state();
                         state.ahead -= size;
                         match done {
-                            Ok(to) => state.handed_on(at, to),
+                            Ok(to) => state.passed_on(at, to),
                             Err(error) => state.fail(at, error),
                         }
                         state
@@ -281,7 +281,7 @@ impl<'g> RowGroup<'g> {
         self.shares[share].iter().map(column).collect()
     }
 
-    fn hand_on(
+    fn pass_on(
         &self,
         (piece, share): At,
         to: To<'g>,

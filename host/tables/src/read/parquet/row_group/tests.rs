@@ -1,4 +1,4 @@
-//! Row groups by one thread and by many, intact and corrupt.
+//! Row groups, intact and corrupt, read by one thread and by many.
 
 use std::path::PathBuf;
 
@@ -9,8 +9,8 @@ use crate::ColumnBytes;
 use crate::read::tests::{Seeing, options, types};
 use crate::read::{Format, PartId, PartSink, ReadOptions, Sink, SinkError, read};
 
-/// A Parquet file of several row groups, with columns of every weight, text, lists and
-/// missing values: `x0` and so on, `t`, `l`.
+/// A Parquet file of several row groups, with columns of numbers, text and lists, and missing
+/// values: `x0` and so on, `t`, `l`.
 fn wide_parquet(rows: usize, group: usize, numbers: usize) -> Vec<u8> {
     use ::arrow::array::{ArrayRef, Float64Array, Int64Builder, ListBuilder, StringArray};
     use ::arrow::record_batch::RecordBatch;
@@ -52,8 +52,8 @@ fn seen(path: &PathBuf, options: &ReadOptions, threads: usize) -> Result<(String
     Ok((types(&schema), seeing.0.into_inner().unwrap().0.into_values().collect()))
 }
 
-/// Columns of a row group are decoded by any number of threads; a filter that keeps every row
-/// has them read by one reader. Both say the same.
+/// Any number of threads decode the columns of a row group; with a filter, here one that keeps
+/// every row, one reader decodes them all. Both give the same parts.
 #[test]
 fn columns_of_a_row_group_are_read_by_all_threads() {
     let folder = tempfile::tempdir().unwrap();
@@ -76,7 +76,7 @@ fn columns_of_a_row_group_are_read_by_all_threads() {
     }
 }
 
-/// More columns than readers: those of one reader come in the order that is asked for, too.
+/// More columns than readers: the columns of one reader are in the selected order, too.
 #[test]
 fn many_columns_are_read_in_any_order() {
     let folder = tempfile::tempdir().unwrap();
@@ -98,9 +98,9 @@ fn many_columns_are_read_in_any_order() {
     }
 }
 
-/// What the end of a file says of its rows is a claim.
+/// The number of rows that the footer declares is not trusted.
 #[test]
-fn a_row_group_of_other_rows_than_it_says_is_a_mistake() {
+fn a_row_group_with_another_number_of_rows_than_declared_is_an_error() {
     use ::parquet::file::metadata::{ParquetMetaDataReader, ParquetMetaDataWriter};
 
     let folder = tempfile::tempdir().unwrap();
@@ -124,35 +124,35 @@ fn a_row_group_of_other_rows_than_it_says_is_a_mistake() {
     }
 }
 
-/// Whatever is wrong with a file, any number of threads says the same, and ends.
+/// Whatever is corrupt in a file, any number of threads gives the same result, and ends.
 #[test]
-fn a_harmed_row_group_is_the_same_mistake_for_all_threads() {
+fn a_corrupt_row_group_gives_the_same_error_with_any_number_of_threads() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("t.parquet");
     let good = wide_parquet(1200, 1200, 18);
     let of = ReadOptions { part_rows: 300, ..options(Format::Parquet) };
     let columns = (0..18).map(|column| format!("x{column}")).chain(["t".into()]).collect();
     let of = ReadOptions { columns: Some(columns), ..of };
-    let mut mistakes = 0;
+    let mut errors = 0;
     for at in (4..good.len() - 8).step_by(1 + good.len() / 120) {
         let mut bytes = good.clone();
         let until = (at + 200).min(good.len() - 8);
         bytes[at..until].fill(0xff);
-        // And another column, in another way.
+        // Another column is corrupt in another way.
         let other = at / 2 + good.len() / 2;
         let until = (other + 200).min(good.len() - 8);
         bytes[other..until].fill(0);
         std::fs::write(&path, &bytes).unwrap();
         let by_one = seen(&path, &of, 1);
-        mistakes += usize::from(by_one.is_err());
+        errors += usize::from(by_one.is_err());
         for threads in [2, 5] {
             assert_eq!(seen(&path, &of, threads), by_one, "bytes from {at}");
         }
     }
-    assert!(mistakes > 20, "{mistakes}");
+    assert!(errors > 20, "{errors}");
 }
 
-/// Notes what is asked of it, and refuses one column of one part, if any.
+/// Records the calls, and refuses a column from one part on, if any.
 struct Refusing {
     piece: u64,
     column: usize,
@@ -199,10 +199,10 @@ impl PartSink for RefusingPart<'_> {
     }
 }
 
-/// One thread has one part open at a time. What the sink says is wrong is the same for any number of
-/// threads, and of a part that it did not take nothing is ended.
+/// A single thread has one part open at a time. The error of the sink is the same for any number
+/// of threads, and parts from the refused one on are not ended.
 #[test]
-fn a_sink_that_refuses_a_column_stops_all_threads_at_the_same() {
+fn a_sink_that_refuses_a_column_gives_the_same_error_with_any_number_of_threads() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("t.parquet");
     std::fs::write(&path, wide_parquet(1200, 1200, 18)).unwrap();
@@ -230,7 +230,7 @@ fn a_sink_that_refuses_a_column_stops_all_threads_at_the_same() {
 }
 
 #[test]
-fn shares_have_every_column_once_in_order() {
+fn shares_contain_every_column_once_and_in_order() {
     for columns in [0, 1, 63, 64, 65, 128, 10_000] {
         let shares: Vec<_> = super::shares(columns).collect();
         assert!(shares.len() <= 64 && shares.iter().all(|share| !share.is_empty()));
@@ -238,7 +238,7 @@ fn shares_have_every_column_once_in_order() {
     }
 }
 
-/// A part that takes its first column only when the other part is begun.
+/// A sink whose parts take their columns only after two parts are begun.
 struct Waiting {
     begun: std::sync::Mutex<usize>,
     changed: std::sync::Condvar,
@@ -258,10 +258,10 @@ impl Sink for Waiting {
 
 impl PartSink for WaitingPart<'_> {
     fn column(&mut self, _: ColumnBytes) -> Result<(), SinkError> {
-        // Far longer than it takes.
-        let most = std::time::Duration::from_secs(20);
+        // Far longer than needed.
+        let timeout = std::time::Duration::from_secs(20);
         let begun = self.0.begun.lock().unwrap();
-        let waited = self.0.changed.wait_timeout_while(begun, most, |begun| *begun < 2).unwrap();
+        let waited = self.0.changed.wait_timeout_while(begun, timeout, |begun| *begun < 2).unwrap();
         if waited.1.timed_out() { Err("the other part is not begun".into()) } else { Ok(()) }
     }
 
@@ -270,9 +270,9 @@ impl PartSink for WaitingPart<'_> {
     }
 }
 
-/// Two threads take a part each, also where one part is more than may be decoded ahead.
+/// Two threads read one part each, even when a part is larger than what may be decoded ahead.
 #[test]
-fn parts_of_a_row_group_go_side_by_side() {
+fn parts_of_a_row_group_are_read_side_by_side() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("t.parquet");
     let (rows, columns) = (1 << 16, 2 * 2 * super::AHEAD / (8 << 16));

@@ -1,23 +1,23 @@
-//! Programs at random that end: loops, branches of every kind, calls, bytes in bulk.
+//! Random programs that terminate: loops, branches of every kind, calls, bytes in bulk.
 
 use std::fmt::Write as _;
 
-/// Writes a program, by a row of numbers.
+/// Writes a program that a sequence of numbers decides.
 pub(super) struct Writer<'n> {
     numbers: std::iter::Copied<std::slice::Iter<'n, u32>>,
-    /// Whether branches may leave out the rest of what is counted at once.
+    /// Whether branches may skip the rest of a segment.
     may_skip: bool,
     function: u32,
     loops: u32,
-    /// Statements that it may still have.
+    /// Statements that the function may still have.
     left: u32,
-    /// Labels around what is written.
+    /// Labels around the code that is being written.
     open: u32,
 }
 
 const FUNCTIONS: u32 = 4;
 const LOCALS: u32 = 4;
-/// Counters of loops, which nothing else sets.
+/// Locals that count the iterations of loops, which nothing else sets.
 const COUNTERS: u32 = 12;
 
 impl<'n> Writer<'n> {
@@ -49,7 +49,7 @@ impl<'n> Writer<'n> {
         }
     }
 
-    /// Statements within so many labels more.
+    /// Statements within `labels` further labels.
     fn within(&mut self, labels: u32, depth: u32) -> String {
         self.open += labels;
         let text = (0..=self.next(3)).map(|_| self.statement(depth)).collect();

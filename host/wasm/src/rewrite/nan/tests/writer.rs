@@ -1,11 +1,11 @@
-//! Programs at random: floats of all widths through arithmetic, masks, lanes, locals, memory
-//! and every kind of branch.
+//! Random programs: floats of all widths in arithmetic, masks, lanes, locals, memory and every
+//! kind of branch.
 
 use std::fmt::Write as _;
 
 use super::{OUT, SIZE};
 
-/// Writes a program, by a row of numbers.
+/// Writes a program that a sequence of numbers decides.
 pub(super) struct Writer<'n> {
     numbers: std::iter::Copied<std::slice::Iter<'n, u32>>,
     out: usize,
@@ -30,7 +30,7 @@ impl Ty {
 }
 
 const LOCALS: u32 = 4;
-const MOST_LOOPS: usize = 8;
+const MAX_LOOPS: usize = 8;
 
 impl<'n> Writer<'n> {
     pub(super) fn new(numbers: &'n [u32]) -> Self {
@@ -54,9 +54,9 @@ impl<'n> Writer<'n> {
     }
 
     fn leaf(&mut self, ty: Ty) -> String {
-        let place = 8 * self.next(14);
+        let offset = 8 * self.next(14);
         match (self.next(5), ty) {
-            (0, _) => format!("({}.load (i32.const {place}))", ty.name()),
+            (0, _) => format!("({}.load (i32.const {offset}))", ty.name()),
             (1, Ty::F32) => format!("(f32.const {})", self.pick(&["0", "1.5", "-0", "inf", "nan:0x200001"])),
             (1, Ty::F64) => format!("(f64.const {})", self.pick(&["0", "1.5", "-0", "inf", "nan:0x8000000000001"])),
             (1, Ty::V128) => {
@@ -108,7 +108,7 @@ impl<'n> Writer<'n> {
                 format!("(if (result {}) {c} (then {a}) (else {b}))", ty.name())
             }
             (_, 3) => {
-                // What lies below a block stays there.
+                // A value stays on the stack below a block.
                 let (a, s, b) = (self.expr(ty, depth), self.statement(depth), self.expr(ty, depth));
                 let op = if ty == Ty::V128 { "f64x2.add".to_owned() } else { format!("{}.mul", ty.name()) };
                 format!("({op} {a} (block (result {}) {s} {b}))", ty.name())
@@ -221,7 +221,7 @@ impl<'n> Writer<'n> {
                 self.statements(depth),
                 self.statements(depth)
             ),
-            3 if self.loops < MOST_LOOPS => {
+            3 if self.loops < MAX_LOOPS => {
                 self.loops += 1;
                 let count = format!("$i{}", self.loops);
                 format!(
@@ -268,16 +268,16 @@ impl<'n> Writer<'n> {
             let zero =
                 if ty == Ty::V128 { "v128.const i64x2 0 0".to_owned() } else { format!("{}.const 0", ty.name()) };
             let _ = writeln!(text, "(global $g{0} (mut {0}) ({zero}))", ty.name());
-            // What locals hold in the end is seen, too.
+            // The final values of locals are observed, too.
             for local in 0..LOCALS {
-                let place = SIZE - 16 * (1 + at * LOCALS as usize + local as usize);
-                let _ = writeln!(ends, "({0}.store (i32.const {place}) (local.get ${0}{local}))", ty.name());
+                let offset = SIZE - 16 * (1 + at * LOCALS as usize + local as usize);
+                let _ = writeln!(ends, "({0}.store (i32.const {offset}) (local.get ${0}{local}))", ty.name());
             }
             let _ = writeln!(ends, "({0}.store (i32.const {1}) (global.get $g{0}))", ty.name(), SIZE - 16 * (14 + at));
         }
         let locals: String =
             (0..LOCALS).map(|n| format!("(local $f32{n} f32) (local $f64{n} f64) (local $v128{n} v128)")).collect();
-        let counts: String = (1..=MOST_LOOPS).map(|n| format!("(local $i{n} i32)")).collect();
+        let counts: String = (1..=MAX_LOOPS).map(|n| format!("(local $i{n} i32)")).collect();
         let _ = write!(text, "(func (export \"run\") {locals} {counts}\n{body}\n{ends}))");
         text
     }
