@@ -195,3 +195,24 @@ fn a_new_file_of_a_pattern_is_one_part_more() {
     assert_eq!(sandbox.host(&["run", "make.toml"]).code, 0);
     assert!(sandbox.refused().contains("is utf8 here"));
 }
+
+/// Two tasks with one key are computed once, but limits are not in the key.
+#[test]
+fn a_task_that_exceeds_its_limit_does_not_fail_an_equal_task_with_a_higher_limit() {
+    let step = |name: &str, more: &str| {
+        format!(
+            "[steps.{name}]\nuses = \"std:derive\"\ninput = \"rows\"\nparams.columns = {{ z = \"x + 1\" }}\n{more}\n"
+        )
+    };
+    let source = "[sources.rows]\npath = \"rows.csv\"\n";
+    for order in [["low", "high"], ["high", "low"]] {
+        let steps = order.map(|name| step(name, if name == "low" { "limits = { fuel = \"100\" }" } else { "" }));
+        let sandbox = Sandbox::with(&format!("{source}{}", steps.concat()));
+        sandbox.write("rows.csv", rows(0..9, "a"));
+        let run = sandbox.try_run(&["--jobs", "1"]);
+        let run = crate::sandbox::Run::of(&run);
+        let status =
+            |step: &str| run.lines.iter().find(|line| line["step"] == step && line["event"] == "task-finished");
+        assert_ne!(status("high").expect("it ended")["status"], "failed", "{order:?}");
+    }
+}

@@ -35,11 +35,7 @@ fn a_plan_says_what_would_run_and_runs_nothing() {
     let sandbox = sandbox();
     let plan = sandbox.host(&["plan"]);
     assert_eq!(plan.code, 0, "{}", plan.stderr);
-    assert!(
-        plan.stdout.contains("would run  kept · part 0") && plan.stdout.contains("unknown  derived"),
-        "{}",
-        plan.stdout
-    );
+    assert!(plan.stdout.contains("would run  kept") && plan.stdout.contains("unknown  derived"), "{}", plan.stdout);
     assert_eq!(sandbox.run(&[]).ran(), 2);
     let plan = sandbox.host(&["plan"]);
     assert!(plan.stdout.contains("0 tasks would run, 2 are cached"), "{}", plan.stdout);

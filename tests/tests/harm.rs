@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use crate::cache::{PIPELINE, rows, sandbox};
-use crate::sandbox::{Sandbox, repository};
+use crate::sandbox::{Sandbox, components};
 
 /// Changes bytes of files below a folder of the store, and none of their sizes.
 fn harm(sandbox: &Sandbox, folder: &str, change: impl Fn(&mut Vec<u8>)) {
@@ -222,7 +222,7 @@ fn with_own_steps(sandbox: &Sandbox, pipeline: &str) -> String {
     let name_of = |rest: &str| rest.split('"').next().expect("a quote").to_owned();
     let names: Vec<String> = pipeline.split("std:").skip(1).map(name_of).collect();
     names.iter().fold(pipeline.to_owned(), |pipeline, name| {
-        let file = repository().join(format!("target/components/{name}.wasm"));
+        let file = components().join(format!("{name}.wasm"));
         let mut component = fs::read(file).expect("a standard step");
         // An empty custom section gives it another digest.
         component.extend(*b"\0\x05\x04note");

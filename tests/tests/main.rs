@@ -11,6 +11,7 @@ mod diagnostics;
 mod evil;
 mod features;
 mod harm;
+mod output;
 mod readme;
 mod remote;
 mod rounds;

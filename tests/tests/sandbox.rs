@@ -29,6 +29,11 @@ pub fn host() -> PathBuf {
     host
 }
 
+/// The folder of the standard steps, as `cargo xtask build` leaves it.
+pub fn components() -> PathBuf {
+    host().parent().and_then(Path::parent).expect("target").join("components")
+}
+
 impl Sandbox {
     pub fn new() -> Self {
         Self { folder: tempfile::tempdir().expect("a temporary folder") }

@@ -167,7 +167,7 @@ params = { where = "t like '%1%'" }
 fn a_numeric_step_has_less_than_300_kb() {
     let large = ["derive", "filter", "group", "join", "missing", "select"];
     let mut seen = 0;
-    for entry in std::fs::read_dir(crate::sandbox::repository().join("target/components")).unwrap() {
+    for entry in std::fs::read_dir(crate::sandbox::components()).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_stem().unwrap().to_str().unwrap();
         let size = path.metadata().unwrap().len();

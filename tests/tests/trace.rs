@@ -99,6 +99,7 @@ fn lines(run: &Run) -> Vec<Value> {
     for line in &mut lines {
         let line = line.as_object_mut().unwrap();
         line.remove("run");
+        line.remove("elapsed_ms");
         if line["event"] != "task-finished" {
             line.remove("wall_ms");
         }

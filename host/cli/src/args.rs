@@ -25,7 +25,7 @@ pub enum Command {
     /// Run a pipeline; what is known already comes from the cache.
     Run(RunArgs),
     /// Say what a run would do, and why, without running a step.
-    Plan(PipelineArgs),
+    Plan(PlanArgs),
     /// Say why a step would run, or why it last did.
     Why(WhyArgs),
     /// Show an artifact: schema, rows, first rows; or write it to a file.
@@ -34,7 +34,7 @@ pub enum Command {
     Exec(ExecArgs),
     /// Draw the pipeline.
     Graph(GraphArgs),
-    /// List the runs of this store.
+    /// List the runs of this store, or show the events of one.
     Runs(RunsArgs),
     /// Print the JSON Schema of the pipeline file, for editors.
     Schema,
@@ -109,7 +109,18 @@ pub struct RunArgs {
     /// Begin nothing more after the first failure; what runs is finished and kept.
     #[arg(long)]
     pub fail_fast: bool,
-    /// Also show what steps wrote to the log when they ran.
+    /// Show a line for each task, and what steps log at every level.
+    #[arg(long, short)]
+    pub verbose: bool,
+}
+
+/// `host plan`
+#[derive(ClapArgs)]
+pub struct PlanArgs {
+    /// The pipeline.
+    #[command(flatten)]
+    pub pipeline: PipelineArgs,
+    /// Show a line for each task.
     #[arg(long, short)]
     pub verbose: bool,
 }
@@ -187,6 +198,8 @@ pub enum GraphFormat {
 /// `host runs`
 #[derive(ClapArgs)]
 pub struct RunsArgs {
+    /// The run whose events are shown, as in the list; without it, list the runs.
+    pub run: Option<String>,
     /// How many.
     #[arg(long, short = 'n', default_value_t = 20)]
     pub last: usize,

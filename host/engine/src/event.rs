@@ -1,137 +1,256 @@
-//! What happened in a run. Facts in the past tense, for whoever shows them.
+//! The events of a run: facts in the past tense, for renderers and for the event log.
+//!
+//! Within a run, events come in the order in which things happened. This module knows nothing
+//! of how events are shown or stored.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use millrace_types::{ActionKey, Cost, Failure, LogLine};
+use millrace_types::{ActionKey, ByteSize, Cost, Failure, LogLine, Phase};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::remote::RemoteReport;
 use crate::why::MissReason;
 
+/// An event with the time at which it happened.
+#[derive(Debug, Clone)]
+pub struct EventEnvelope {
+    /// The time of day.
+    pub at: jiff::Timestamp,
+    /// The time since the run began, from a clock that never goes back.
+    pub elapsed: Duration,
+    /// The event.
+    pub event: Event,
+}
+
+impl EventEnvelope {
+    /// The envelope of an event that happens now, at the beginning of a run.
+    pub fn at_once(event: Event) -> Self {
+        Self { at: jiff::Timestamp::now(), elapsed: Duration::ZERO, event }
+    }
+}
+
+/// The beginning of a run, from which the times of its events are counted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RunClock {
+    began: jiff::Timestamp,
+    started: Instant,
+}
+
+impl RunClock {
+    pub(crate) fn start() -> Self {
+        Self { began: jiff::Timestamp::now(), started: Instant::now() }
+    }
+
+    /// A clock of a run that began at a time of the past.
+    pub(crate) fn began_at(began: jiff::Timestamp) -> Self {
+        Self { began, started: Instant::now() }
+    }
+
+    pub(crate) fn began(&self) -> jiff::Timestamp {
+        self.began
+    }
+
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    pub(crate) fn wall_ms(&self) -> f64 {
+        self.elapsed().as_secs_f64() * 1000.0
+    }
+
+    /// The envelope of an event that happens now.
+    pub(crate) fn now(&self, event: Event) -> EventEnvelope {
+        self.envelope(self.elapsed(), event)
+    }
+
+    pub(crate) fn envelope(&self, elapsed: Duration, event: Event) -> EventEnvelope {
+        let at = self.began.checked_add(elapsed).unwrap_or(self.began);
+        EventEnvelope { at, elapsed, event }
+    }
+}
+
+/// A step of a run, with all instances of its matrix.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepSummary {
+    /// Its name.
+    pub name: String,
+    /// The number of its instances.
+    pub instances: usize,
+    /// The memory limit of a task: the largest among the instances.
+    pub memory_limit: ByteSize,
+}
+
+/// The step of an instance: `train` of `train[l2=0.01]`.
+pub fn step_of(instance: &str) -> &str {
+    instance.split_once('[').map_or(instance, |(step, _)| step)
+}
+
 /// How a task ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Status {
     /// It ran.
     Ran,
-    /// Its record was there.
+    /// Its record was in the cache.
     Cached,
     /// It ran and did not finish.
     Failed,
-    /// Something before it failed, or the run was stopped.
+    /// A task that it depends on failed, or the run was stopped.
     Skipped,
-    /// Of a plan: it would run.
+    /// In a plan: it would run.
     WouldRun,
-    /// Of a plan: what it reads is not known before something else runs.
+    /// In a plan: its inputs are known only after other tasks have run.
     Unknown,
 }
 
+/// A limit of a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LimitKind {
+    /// Bytes of linear memory.
+    Memory,
+    /// Executed instructions.
+    Fuel,
+    /// Time on the clock.
+    Time,
+}
+
+impl LimitKind {
+    /// As in a pipeline file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Fuel => "fuel",
+            Self::Time => "time",
+        }
+    }
+}
+
 /// A limit that a task came close to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NearLimit {
-    /// `memory`, `fuel` or `time`.
-    pub limit: &'static str,
-    /// What it used, in per cent of it.
+    /// The limit.
+    pub limit: LimitKind,
+    /// The share that the task used, in per cent.
     pub percent: u64,
 }
 
-/// What happened.
+/// A task that ended.
+#[derive(Debug, Clone)]
+pub struct TaskEnd {
+    /// The instance.
+    pub step: String,
+    /// The index of the part.
+    pub part: Option<usize>,
+    /// The function of the step.
+    pub phase: Phase,
+    /// Its key; `None` for an instance of which no task was made.
+    pub key: Option<ActionKey>,
+    /// How it ended.
+    pub status: Status,
+    /// The rows of the tables that it reads.
+    pub rows_read: u64,
+    /// What it used; for a cached task, what it used when it ran.
+    pub cost: Cost,
+    /// Its log.
+    pub log: Vec<LogLine>,
+    /// Why it failed.
+    pub failure: Option<Failure>,
+    /// The limits that it came close to.
+    pub near: Vec<NearLimit>,
+    /// In a plan: why it would run.
+    pub reason: Option<MissReason>,
+}
+
+/// Something that happened in a run.
 #[derive(Debug, Clone)]
 pub enum Event {
-    /// A run began.
+    /// The run began.
     RunStarted {
         /// Its name in the history.
         run: String,
         /// The pipeline's name.
         pipeline: String,
-        /// Step instances in it.
+        /// The number of step instances.
         instances: usize,
+        /// The steps, each after those that it reads.
+        steps: Arc<[StepSummary]>,
     },
-    /// A source is looked at: digested, and read as far as it is not known.
+    /// A source is being checked, and read if it changed.
     SourceStarted {
         /// The source.
         source: String,
     },
-    /// A source was read, or known.
+    /// A source was read, or is unchanged.
     SourceFinished {
         /// The source.
         source: String,
         /// Whether nothing had to be read.
         cached: bool,
-        /// Rows of it.
+        /// Its rows.
         rows: u64,
-        /// Parts of it.
+        /// The number of its parts.
         parts: usize,
-        /// How long it took.
+        /// The time that it took, in microseconds.
         wall_us: u64,
     },
-    /// So many tasks are known by now.
-    TasksFound {
-        /// All so far.
-        total: usize,
+    /// The number of tasks of an instance is known, or has a new lower bound. A run that is
+    /// replayed from its trace does not send it.
+    TasksPlanned {
+        /// The instance.
+        step: String,
+        /// The number of its tasks, those that have ended included.
+        tasks: usize,
+        /// Whether it is exact, or else a lower bound.
+        is_exact: bool,
     },
     /// A task began to run.
     TaskStarted {
         /// The instance, as `train[l2=0.01]`.
         step: String,
-        /// Which part.
+        /// The index of the part.
         part: Option<usize>,
     },
-    /// A task said how far it is.
+    /// A task reported its progress.
     TaskProgressed {
         /// The instance.
         step: String,
-        /// Which part.
+        /// The index of the part.
         part: Option<usize>,
-        /// So much is done.
+        /// The amount that is done, in a unit of the step's choice.
         done: u64,
-        /// Of so much.
+        /// The whole amount.
         total: u64,
     },
     /// A task ended.
-    TaskFinished {
-        /// The instance.
-        step: String,
-        /// Which part.
-        part: Option<usize>,
-        /// `map`, `whole`, `partial` or `merge`.
-        phase: &'static str,
-        /// Its key, if it got so far.
-        key: Option<ActionKey>,
-        /// How it ended.
-        status: Status,
-        /// What it used; of a hit, what it had used.
-        cost: Cost,
-        /// What it wrote.
-        log: Vec<LogLine>,
-        /// Why it failed.
-        failure: Option<Failure>,
-        /// Limits it came close to.
-        near: Vec<NearLimit>,
-        /// Of a plan: why it would run.
-        reason: Option<MissReason>,
-    },
-    /// A step instance could not be used as it is: its plan came late, since its
-    /// input was known late.
+    TaskFinished(Box<TaskEnd>),
+    /// The component of an instance refused its inputs, whose schemas became known only during
+    /// the run.
     StepRefused {
         /// The instance.
         step: String,
         /// What is wrong.
         problems: Vec<crate::Diagnostic>,
     },
-    /// A file was written, or found as it should be.
+    /// All instances of a step ended. In a plan, steps that would run are left out.
+    StepFinished {
+        /// The step.
+        step: String,
+    },
+    /// A file was written, or had the right content already.
     Exported {
-        /// Where.
+        /// Its path.
         path: PathBuf,
-        /// Whether it was so already.
+        /// Whether it had the right content already.
         unchanged: bool,
     },
     /// A file could not be written.
     ExportFailed {
-        /// Where.
+        /// Its path.
         path: PathBuf,
         /// Why.
         message: String,
@@ -143,43 +262,45 @@ pub enum Event {
 }
 
 /// Tasks of a run by how they ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Counts {
-    /// All.
+    /// All tasks.
     pub total: usize,
-    /// That ran.
+    /// Tasks that ran.
     pub ran: usize,
-    /// Whose record was there.
+    /// Tasks whose record was in the cache.
     pub cached: usize,
-    /// That failed.
+    /// Tasks that failed.
     pub failed: usize,
-    /// That were skipped.
+    /// Tasks that were skipped.
     pub skipped: usize,
 }
 
 /// A run in numbers.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Summary {
-    /// Whether everything was done.
+    /// Whether all tasks and exports succeeded.
     pub ok: bool,
     /// Whether the user stopped it.
     pub interrupted: bool,
     /// Tasks by how they ended.
     pub tasks: Counts,
-    /// From start to end.
+    /// The time from start to end, in milliseconds.
     pub wall_ms: f64,
-    /// Fuel of the tasks that ran.
+    /// The fuel of the tasks that ran.
     pub fuel: u64,
-    /// Largest guest memory among them.
+    /// The largest guest memory among them.
     pub peak_memory_bytes: u64,
-    /// Bytes handed to them.
+    /// The bytes that they read.
     pub bytes_read: u64,
-    /// Bytes taken from them.
+    /// The bytes that they wrote.
     pub bytes_written: u64,
     /// Metrics by step instance.
     pub metrics: Arc<BTreeMap<String, BTreeMap<String, f64>>>,
-    /// Outputs by step instance and port: digests.
+    /// The digests of outputs by step instance and port.
     pub outputs: Arc<BTreeMap<String, BTreeMap<String, String>>>,
+    /// The matrix values that a step has selected, by its name: `[l2=0.01]` for `best`.
+    pub selected: Arc<BTreeMap<String, String>>,
 }
 
 impl Summary {

@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::components::BuiltPlugin;
+use crate::event_log::LogFile;
 use crate::execute::TraceRecord as Trace;
 use crate::export::Written;
 use crate::history::RunRecord;
@@ -76,6 +77,7 @@ fn every_record_of_an_earlier_version_is_read_or_refused_by_name() {
             Kind::Plugin => reads::<BuiltPlugin>(&fixture),
             Kind::Run => reads::<RunRecord>(&fixture),
             Kind::Trace => reads::<Trace>(&fixture),
+            Kind::Events => reads::<LogFile>(&fixture),
             Kind::Columns => reads::<SourceRecord>(&fixture),
             Kind::Code => reads::<ComponentDigest>(&fixture),
             // These are never files of their own: `millrace-store` has their fixtures.
@@ -90,8 +92,17 @@ fn every_record_of_an_earlier_version_is_read_or_refused_by_name() {
             assert_eq!(read, Err(Refusal::Version { kind, found: version }), "{}", path.display());
         }
     }
-    let files =
-        [Kind::Action, Kind::Gathered, Kind::Memo, Kind::Manifest, Kind::Run, Kind::Trace, Kind::Code, Kind::Columns];
+    let files = [
+        Kind::Action,
+        Kind::Gathered,
+        Kind::Memo,
+        Kind::Manifest,
+        Kind::Run,
+        Kind::Trace,
+        Kind::Events,
+        Kind::Code,
+        Kind::Columns,
+    ];
     for kind in files {
         assert!(seen.contains(&kind), "no fixture of {} records of version {}", kind.as_str(), kind.version());
     }

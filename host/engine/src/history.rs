@@ -9,7 +9,7 @@ use millrace_types::wire::{self, Kind};
 use millrace_types::{ActionKey, ActionRecord, Cost, Digest, Phase, Reference};
 use serde::{Deserialize, Serialize};
 
-use crate::event::{Counts, Status, Summary};
+use crate::event::{Counts, Status, Summary, TaskEnd};
 use crate::pipeline::Pipeline;
 use crate::why::{MissReason, differences};
 
@@ -30,6 +30,26 @@ pub struct TaskRecord {
     pub status: Status,
     /// What it used, now or when it ran.
     pub cost: Cost,
+}
+
+impl TaskRecord {
+    /// The end of the task, as far as the history has it.
+    pub(crate) fn end(&self) -> TaskEnd {
+        let Self { instance, part, phase, key, status, cost, .. } = self;
+        TaskEnd {
+            step: instance.clone(),
+            part: *part,
+            phase: *phase,
+            key: *key,
+            status: *status,
+            rows_read: 0,
+            cost: *cost,
+            log: Vec::new(),
+            failure: None,
+            near: Vec::new(),
+            reason: None,
+        }
+    }
 }
 
 /// A run.
@@ -61,7 +81,14 @@ pub(crate) fn new_id() -> String {
     format!("{}-{:04x}", now.strftime("%Y%m%dT%H%M%S%6f"), std::process::id() & 0xffff)
 }
 
-/// Where a pipeline file lies, whatever it is called.
+/// The time that is in the name of a run, in microseconds since 1970.
+pub(crate) fn began_us(id: &str) -> Option<i64> {
+    let time = id.split_once('-')?.0;
+    let time = jiff::civil::DateTime::strptime("%Y%m%dT%H%M%S%6f", time).ok()?;
+    Some(time.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_microsecond())
+}
+
+/// The canonical path of a pipeline file.
 pub(crate) fn absolute(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.to_owned())
 }
@@ -79,6 +106,22 @@ impl RunRecord {
             metrics: summary.metrics.clone(),
             outputs: summary.outputs.clone(),
         }
+    }
+
+    /// The summary of the run.
+    pub(crate) fn summary(&self, selected: BTreeMap<String, String>) -> Summary {
+        let mut summary = Summary {
+            ok: self.ok,
+            tasks: self.counts,
+            wall_ms: self.wall_ms,
+            metrics: self.metrics.clone(),
+            outputs: self.outputs.clone(),
+            selected: Arc::new(selected),
+            ..Summary::default()
+        };
+        let ran = self.tasks.iter().filter(|task| matches!(task.status, Status::Ran | Status::Failed));
+        ran.for_each(|task| summary.add(&task.cost));
+        summary
     }
 
     pub(crate) fn write(&self, store: &Store) -> Result<(), StoreError> {
@@ -132,6 +175,11 @@ impl History {
             wire::decode::<RunRecord>(Kind::Run, id, &std::fs::read(path).ok()?)
         };
         self.files.iter().filter_map(read)
+    }
+
+    /// The run with this name.
+    pub fn run(&self, id: &str) -> Option<RunRecord> {
+        self.runs().find(|run| run.id == id)
     }
 
     /// The runs of a pipeline file, newest first.

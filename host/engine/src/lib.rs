@@ -8,7 +8,7 @@
 //! chunks     columns of the store; packs: where they go; integrity: whether they are intact
 //! assemble   the record of a task + its inputs = its output tables
 //! execute    planning, scheduling, running
-//! event      what happened, for renderers
+//! event      what happened, for renderers; event_log: the same, stored
 //! history    runs, for `why` and `show`
 //! ```
 //!
@@ -20,6 +20,7 @@ mod chunks;
 pub mod components;
 pub mod diagnostic;
 pub mod event;
+pub mod event_log;
 mod execute;
 mod export;
 #[cfg(test)]
@@ -39,7 +40,7 @@ pub mod why;
 
 pub use artifacts::{Artifacts, Head, ShowError};
 pub use diagnostic::{Diagnostic, SourceFile, Span};
-pub use event::{Event, Status, Summary};
+pub use event::{Event, EventEnvelope, Status, Summary};
 pub use execute::{
     EXEC_CACHED, EXEC_FAILED, EXEC_RAN, ExecError, ExecReport, Executor, Loaded, Options, RunError, RunMode, exec,
     execute, load,

@@ -31,7 +31,7 @@ pub enum RemoteError {
 }
 
 /// What a run exchanged with its remote store.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub struct RemoteReport {
     /// Objects and records that were fetched.
     pub fetched: u64,

@@ -18,7 +18,7 @@ use crate::error::{OpenError, Result, StoreError};
 use crate::files::{is_file_of, map, read_file};
 
 /// The folders of a store.
-const FOLDERS: [&str; 17] = [
+const FOLDERS: [&str; 18] = [
     "tmp",
     "claims",
     "packs",
@@ -36,6 +36,7 @@ const FOLDERS: [&str; 17] = [
     "index",
     "traces",
     "runs",
+    "events",
 ];
 
 /// Version of the folder layout. Each folder has sixteen, by the first digit: making more
@@ -114,6 +115,7 @@ fn folder_of(kind: Kind) -> &'static str {
         // By component and engine: `millrace-wasm` writes it beside the code.
         Kind::Code => "compiled",
         Kind::Task => "tasks",
+        Kind::Events => "events",
     }
 }
 

@@ -43,6 +43,8 @@ pub enum Kind {
     Tables,
     /// A task that another process can run.
     Task,
+    /// The event log of a run.
+    Events,
 }
 
 impl Kind {
@@ -62,7 +64,7 @@ impl Kind {
     }
 
     /// Every kind.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Action,
         Self::Table,
         Self::Gathered,
@@ -77,6 +79,7 @@ impl Kind {
         Self::Columns,
         Self::Tables,
         Self::Task,
+        Self::Events,
     ];
 
     /// Whether records of this kind mean the same on every machine, so that they may be
@@ -86,7 +89,14 @@ impl Kind {
             Self::Action | Self::Gathered | Self::Source | Self::Columns | Self::Manifest | Self::Plan | Self::Task => {
                 true
             }
-            Self::Table | Self::Memo | Self::Plugin | Self::Run | Self::Trace | Self::Code | Self::Tables => false,
+            Self::Table
+            | Self::Memo
+            | Self::Plugin
+            | Self::Run
+            | Self::Trace
+            | Self::Code
+            | Self::Tables
+            | Self::Events => false,
         }
     }
 
@@ -107,6 +117,7 @@ impl Kind {
             Self::Columns => "source columns",
             Self::Tables => "table files",
             Self::Task => "task",
+            Self::Events => "events",
         }
     }
 
@@ -121,11 +132,12 @@ impl Kind {
             Self::Plan => [7, 1],
             Self::Plugin => [8, 3],
             Self::Run => [9, 1],
-            Self::Trace => [10, 3],
+            Self::Trace => [10, 4],
             Self::Code => [11, 1],
             Self::Columns => [12, 2],
             Self::Tables => [13, 1],
             Self::Task => [14, 1],
+            Self::Events => [15, 1],
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 
-use millrace_engine::{Event, Options, RunMode, Summary, execute};
+use millrace_engine::{Event, EventEnvelope, Options, RunMode, Summary, execute};
 
 use crate::args::{RunArgs, default_jobs, default_memory};
 use crate::render::{self, diagnostic, json, plain, terminal};
@@ -15,19 +15,26 @@ enum Renderer {
 }
 
 impl Renderer {
-    fn event(&mut self, event: &Event) {
+    fn event(&mut self, envelope: &EventEnvelope) {
         match self {
-            Self::Json(json) => json.event(event),
-            Self::Plain(plain) => plain.lines(event).iter().for_each(|line| render::note(line)),
-            Self::Terminal(terminal) => terminal.event(event),
+            Self::Json(json) => json.event(envelope),
+            Self::Plain(plain) => plain.lines(&envelope.event).iter().for_each(|line| render::note(line)),
+            Self::Terminal(terminal) => terminal.event(&envelope.event),
         }
     }
 
-    fn finish(&mut self) {
+    /// Writes what is left but for the summary, which the returned renderer of lines has.
+    fn finish(self) -> Option<plain::Plain> {
         match self {
-            Self::Json(json) => json.finish(),
-            Self::Plain(plain) => plain.cached().iter().for_each(|line| render::note(line)),
-            Self::Terminal(terminal) => terminal.finish(),
+            Self::Json(mut json) => {
+                json.finish();
+                None
+            }
+            Self::Plain(mut plain) => {
+                plain.finish().iter().for_each(|line| render::note(line));
+                Some(plain)
+            }
+            Self::Terminal(terminal) => Some(terminal.finish()),
         }
     }
 }
@@ -65,21 +72,18 @@ pub fn run(args: &RunArgs) -> u8 {
         executor,
         cancel,
     };
-    let plain = plain::Plain::new(args.verbose);
     let mut renderer = if args.pipeline.json {
         Renderer::Json(json::Json::new())
     } else if std::io::stderr().is_terminal() {
-        Renderer::Terminal(terminal::Terminal::new(plain))
+        Renderer::Terminal(terminal::Terminal::new(args.verbose))
     } else {
-        Renderer::Plain(plain)
+        Renderer::Plain(plain::Plain::new(args.verbose))
     };
     let result = execute(&options, &mut |event| renderer.event(&event));
-    renderer.finish();
+    let plain = renderer.finish();
     match result {
         Ok(summary) => {
-            if !args.pipeline.json {
-                plain::summary(&summary).iter().for_each(|line| render::note(line));
-            }
+            plain.iter().flat_map(|plain| plain.summary(&summary)).for_each(|line| render::note(&line));
             if summary.interrupted {
                 exit::INTERRUPTED
             } else if summary.ok {
@@ -91,9 +95,9 @@ pub fn run(args: &RunArgs) -> u8 {
         Err(error) => {
             diagnostic::show(&error, args.pipeline.json);
             if args.pipeline.json {
-                // Whoever waits for the last line gets one.
+                // A program that waits for the last line gets one.
                 let mut json = json::Json::new();
-                json.event(&Event::RunFinished(Summary::default()));
+                json.event(&EventEnvelope::at_once(Event::RunFinished(Summary::default())));
                 json.finish();
             }
             exit::WRONG

@@ -1,5 +1,6 @@
 //! `host why`
 
+use millrace_engine::event::TaskEnd;
 use millrace_engine::history::History;
 use millrace_engine::why::MissReason;
 use millrace_engine::{Event, RunMode, Status, execute};
@@ -26,8 +27,9 @@ pub fn run(args: &WhyArgs) -> u8 {
     let mut now: Vec<(String, Option<MissReason>)> = Vec::new();
     let mut names = Vec::new();
     let (mut cached, mut unknown) = (0, false);
-    let result = execute(&options, &mut |event| {
-        let Event::TaskFinished { step, part, status, reason, .. } = event else { return };
+    let result = execute(&options, &mut |envelope| {
+        let Event::TaskFinished(end) = envelope.event else { return };
+        let TaskEnd { step, part, status, reason, .. } = *end;
         let name = step.split('[').next().unwrap_or_default().to_owned();
         if name == args.step || step == args.step {
             match status {

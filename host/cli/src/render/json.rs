@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::io::{BufWriter, Stdout, Write};
 
-use millrace_engine::event::Counts;
-use millrace_engine::types::{ActionKey, Cost};
-use millrace_engine::{Event, Status, Summary};
+use millrace_engine::event::{Counts, TaskEnd};
+use millrace_engine::types::ActionKey;
+use millrace_engine::{Event, EventEnvelope, Status, Summary};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -22,16 +22,16 @@ impl Json {
 
     /// Writes the line of an event. Those of cached tasks come by the thousand in no
     /// time, and wait for the next other line.
-    pub fn event(&mut self, event: &Event) {
+    pub fn event(&mut self, EventEnvelope { elapsed, event, .. }: &EventEnvelope) {
+        let elapsed_ms = ms(elapsed.as_micros() as u64);
         let written = match event {
-            Event::TaskFinished { status: Status::Cached, log, step, part, phase, key, cost, .. } if log.is_empty() => {
-                let line = TaskLine::new(step, *part, phase, key.as_ref(), Status::Cached, cost);
-                write_line(&line, &mut self.out)
+            Event::TaskFinished(end) if end.status == Status::Cached && end.log.is_empty() => {
+                write_line(&TaskLine::new(end, elapsed_ms), &mut self.out)
             }
             Event::RunFinished(summary) => {
-                write_line(&RunLine::new(summary), &mut self.out).and_then(|()| self.out.flush())
+                write_line(&RunLine::new(summary, elapsed_ms), &mut self.out).and_then(|()| self.out.flush())
             }
-            _ => match line(event) {
+            _ => match line(event, elapsed_ms) {
                 Some(line) => writeln!(self.out, "{line}").and_then(|()| self.out.flush()),
                 None => Ok(()),
             },
@@ -57,11 +57,13 @@ impl Json {
 #[derive(Serialize)]
 struct TaskLine<'a> {
     event: &'static str,
+    elapsed_ms: f64,
     step: &'a str,
     part: Option<usize>,
-    phase: &'a str,
+    phase: &'static str,
     key: Option<&'a ActionKey>,
     status: Status,
+    rows_read: u64,
     fuel: u64,
     peak_memory_bytes: u64,
     wall_ms: f64,
@@ -71,21 +73,17 @@ struct TaskLine<'a> {
 }
 
 impl<'a> TaskLine<'a> {
-    fn new(
-        step: &'a str,
-        part: Option<usize>,
-        phase: &'a str,
-        key: Option<&'a ActionKey>,
-        status: Status,
-        cost: &Cost,
-    ) -> Self {
+    fn new(end: &'a TaskEnd, elapsed_ms: f64) -> Self {
+        let TaskEnd { step, part, phase, key, status, rows_read, cost, .. } = end;
         Self {
             event: "task-finished",
+            elapsed_ms,
             step,
-            part,
-            phase,
-            key,
-            status,
+            part: *part,
+            phase: phase.as_str(),
+            key: key.as_ref(),
+            status: *status,
+            rows_read: *rows_read,
             fuel: cost.fuel,
             peak_memory_bytes: cost.peak_memory_bytes,
             wall_ms: ms(cost.wall_us),
@@ -100,6 +98,7 @@ impl<'a> TaskLine<'a> {
 #[derive(Serialize)]
 struct RunLine<'a> {
     event: &'static str,
+    elapsed_ms: f64,
     ok: bool,
     tasks: Counts,
     wall_ms: f64,
@@ -109,12 +108,14 @@ struct RunLine<'a> {
     bytes_written: u64,
     metrics: &'a BTreeMap<String, BTreeMap<String, f64>>,
     outputs: &'a BTreeMap<String, BTreeMap<String, String>>,
+    selected: &'a BTreeMap<String, String>,
 }
 
 impl<'a> RunLine<'a> {
-    fn new(summary: &'a Summary) -> Self {
+    fn new(summary: &'a Summary, elapsed_ms: f64) -> Self {
         Self {
             event: "run-finished",
+            elapsed_ms,
             ok: summary.ok,
             tasks: summary.tasks,
             wall_ms: summary.wall_ms,
@@ -124,6 +125,7 @@ impl<'a> RunLine<'a> {
             bytes_written: summary.bytes_written,
             metrics: &summary.metrics,
             outputs: &summary.outputs,
+            selected: &summary.selected,
         }
     }
 }
@@ -134,19 +136,23 @@ fn write_line(line: &impl Serialize, out: &mut impl Write) -> std::io::Result<()
 }
 
 /// The line of most other events; none for those that only move a progress bar.
-fn line(event: &Event) -> Option<Value> {
-    Some(match event {
-        Event::RunStarted { run, pipeline, instances } => {
+fn line(event: &Event, elapsed_ms: f64) -> Option<Value> {
+    let mut line = match event {
+        Event::RunStarted { run, pipeline, instances, .. } => {
             json!({ "event": "run-started", "run": run, "pipeline": pipeline, "instances": instances })
         }
         Event::SourceFinished { source, cached, rows, parts, wall_us } => json!({
             "event": "source-finished", "source": source, "status": if *cached { "cached" } else { "ran" },
             "rows": rows, "parts": parts, "wall_ms": ms(*wall_us),
         }),
-        Event::SourceStarted { .. } | Event::TasksFound { .. } | Event::TaskProgressed { .. } => return None,
+        Event::SourceStarted { .. }
+        | Event::TasksPlanned { .. }
+        | Event::TaskProgressed { .. }
+        | Event::StepFinished { .. } => return None,
         Event::TaskStarted { step, part } => json!({ "event": "task-started", "step": step, "part": part }),
-        Event::TaskFinished { step, part, phase, key, status, cost, log, failure, near, reason } => {
-            let mut line = json!(TaskLine::new(step, *part, phase, key.as_ref(), *status, cost));
+        Event::TaskFinished(end) => {
+            let TaskEnd { log, failure, near, reason, .. } = &**end;
+            let mut line = json!(TaskLine::new(end, elapsed_ms));
             if !log.is_empty() {
                 line["log"] = log.iter().map(|line| json!({ "level": line.level, "message": line.message })).collect();
             }
@@ -155,7 +161,7 @@ fn line(event: &Event) -> Option<Value> {
             }
             if !near.is_empty() {
                 line["near_limits"] =
-                    near.iter().map(|near| json!({ "limit": near.limit, "percent": near.percent })).collect();
+                    near.iter().map(|near| json!({ "limit": near.limit.as_str(), "percent": near.percent })).collect();
             }
             if let Some(reason) = reason {
                 line["reasons"] = super::words::reason(reason).into();
@@ -173,7 +179,9 @@ fn line(event: &Event) -> Option<Value> {
             "uploaded": report.uploaded, "uploaded_bytes": report.uploaded_bytes, "error": report.error,
         }),
         Event::RunFinished(_) => return None,
-    })
+    };
+    line["elapsed_ms"] = elapsed_ms.into();
+    Some(line)
 }
 
 fn ms(microseconds: u64) -> f64 {

@@ -1,8 +1,11 @@
-//! What people and machines see. Siblings on one stream of events.
+//! What people and machines see: renderers of one stream of events.
 
 pub mod diagnostic;
 pub mod json;
+pub mod layout;
+pub mod metrics;
 pub mod plain;
+pub mod steps;
 pub mod terminal;
 pub mod words;
 

@@ -9,48 +9,77 @@ use std::sync::{Mutex, PoisonError};
 
 use crossbeam_queue::SegQueue;
 
-use crate::event::Event;
+use crate::event::{Event, EventEnvelope, RunClock};
 
-/// Where events go.
-pub(super) enum Emit<'a> {
-    /// To the renderer, at once.
-    Now(&'a mut (dyn FnMut(Event) + Send)),
-    /// They are collected, and sent by the caller later.
-    Later(Vec<Event>),
+/// Takes events with their times.
+pub(super) type Sink<'a> = &'a mut (dyn FnMut(EventEnvelope) + Send);
+
+/// Adds the time to events, and passes them on.
+pub(super) struct Emit<'a> {
+    clock: RunClock,
+    target: Target<'a>,
 }
 
-impl Emit<'_> {
-    /// Sends or collects an event.
+enum Target<'a> {
+    /// The renderer, at once.
+    Renderer(Sink<'a>),
+    /// Collected for the caller, to be sent later.
+    Collected(Vec<EventEnvelope>),
+}
+
+impl<'a> Emit<'a> {
+    /// Sends every event to the renderer at once.
+    pub(super) fn now(clock: RunClock, render: Sink<'a>) -> Self {
+        Self { clock, target: Target::Renderer(render) }
+    }
+
+    /// Replaces `self` by a value that collects events until they are taken.
+    pub(super) fn collect(&mut self) -> Self {
+        let target = std::mem::replace(&mut self.target, Target::Collected(Vec::new()));
+        Self { clock: self.clock, target }
+    }
+
+    /// Sends or collects an event that happens now.
     pub(super) fn send(&mut self, event: Event) {
-        match self {
-            Self::Now(render) => render(event),
-            Self::Later(events) => events.push(event),
+        self.pass(self.clock.now(event));
+    }
+
+    fn pass(&mut self, envelope: EventEnvelope) {
+        match &mut self.target {
+            Target::Renderer(render) => render(envelope),
+            Target::Collected(events) => events.push(envelope),
         }
     }
 
     /// Takes the collected events.
-    pub(super) fn take(&mut self) -> Vec<Event> {
-        match self {
-            Self::Now(_) => Vec::new(),
-            Self::Later(events) => std::mem::take(events),
+    pub(super) fn take(&mut self) -> Vec<EventEnvelope> {
+        match &mut self.target {
+            Target::Renderer(_) => Vec::new(),
+            Target::Collected(events) => std::mem::take(events),
         }
     }
 }
 
 /// A queue of events in the order in which things happened, and the renderer.
 pub(super) struct Display<'a> {
-    queue: SegQueue<Event>,
+    queue: SegQueue<EventEnvelope>,
+    clock: RunClock,
     renderer: Mutex<Emit<'a>>,
 }
 
 impl<'a> Display<'a> {
     pub(super) fn new(renderer: Emit<'a>) -> Self {
-        Self { queue: SegQueue::new(), renderer: Mutex::new(renderer) }
+        Self { queue: SegQueue::new(), clock: renderer.clock, renderer: Mutex::new(renderer) }
     }
 
-    /// Queues events.
-    pub(super) fn put(&self, events: impl IntoIterator<Item = Event>) {
+    /// Queues events with their times.
+    pub(super) fn put(&self, events: impl IntoIterator<Item = EventEnvelope>) {
         events.into_iter().for_each(|event| self.queue.push(event));
+    }
+
+    /// Queues an event that happens now.
+    pub(super) fn put_now(&self, event: Event) {
+        self.queue.push(self.clock.now(event));
     }
 
     /// Renders the queue, unless another thread is rendering, which then renders all of it.
@@ -64,7 +93,7 @@ impl<'a> Display<'a> {
             }
             let Ok(mut renderer) = self.renderer.try_lock() else { return };
             while let Some(event) = self.queue.pop() {
-                renderer.send(event);
+                renderer.pass(event);
             }
         }
     }
@@ -86,14 +115,14 @@ mod tests {
     fn no_thread_waits_for_the_one_that_renders() {
         let (showing, shown) = channel();
         let (go_on, held) = channel::<()>();
-        let mut render = move |event| {
-            let Event::TasksFound { total } = event else { panic!("only such events are sent") };
-            let _ = showing.send(total);
+        let mut render = move |envelope: EventEnvelope| {
+            let Event::TasksPlanned { tasks, .. } = envelope.event else { panic!("only such events are sent") };
+            let _ = showing.send(tasks);
             let _ = held.recv();
         };
-        let display = Display::new(Emit::Now(&mut render));
-        let queued = |total| {
-            display.put([Event::TasksFound { total }]);
+        let display = Display::new(Emit::now(RunClock::start(), &mut render));
+        let queued = |tasks| {
+            display.put_now(Event::TasksPlanned { step: String::new(), tasks, is_exact: true });
             display.render();
         };
         std::thread::scope(|scope| {

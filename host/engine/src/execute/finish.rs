@@ -25,6 +25,8 @@ pub(super) struct Finished<'a> {
     pub(super) tasks: Vec<TaskRecord>,
     /// What tasks logged, by the index of the task.
     pub(super) logs: Vec<(usize, Vec<LogLine>)>,
+    /// The rows that each task reads.
+    pub(super) rows_read: Vec<u64>,
     /// Every object of the store that the results consist of.
     pub(super) objects: Vec<ObjectRef>,
     /// The files that hold the tables among the results.
@@ -54,14 +56,15 @@ impl<'a> Run<'a> {
         let is_run = self.options.mode == RunMode::Run;
         let tables = if is_run { self.options.store.keep_tables(&made)? } else { Vec::new() };
         let selections = self.hits.selectors.iter().flat_map(|node| self.nodes.states[*node].blobs()).collect();
-        let Self { ledger, nodes, .. } = self;
-        let Ledger { mut summary, history, objects, emit } = ledger;
+        let Self { ledger, nodes, graph, .. } = self;
+        let Ledger { mut summary, history, objects, emit, .. } = ledger;
         let Nodes { sources, states, selections: selected, .. } = nodes;
         // Thousands of small allocations, in a process that is about to end.
         std::mem::forget(states);
         summary.outputs = Arc::new(outputs);
         summary.metrics = Arc::new(metrics);
-        let (tasks, logs) = in_order(history);
+        summary.selected = Arc::new(selected.labels(&graph.nodes));
+        let InOrder { tasks, logs, rows_read } = in_order(history);
         let mut unread: Vec<SourceKey> = sources.iter().flat_map(|table| unread::sources_of(table)).collect();
         unread.sort_unstable();
         unread.dedup();
@@ -74,7 +77,7 @@ impl<'a> Run<'a> {
         objects.sort_unstable();
         objects.dedup();
         let outputs = RunOutputs { sources, nodes: produced, selections: selected };
-        Ok(Finished { summary, tasks, logs, objects, tables, unread, selections, outputs, emit })
+        Ok(Finished { summary, tasks, logs, rows_read, objects, tables, unread, selections, outputs, emit })
     }
 
     /// What a node has produced, with its metrics if it has any or an export needs them.
@@ -116,13 +119,20 @@ impl<'a> Run<'a> {
     }
 }
 
-/// The tasks in the order of nodes and parts, and what they logged.
-fn in_order(mut history: Vec<HistoryEntry>) -> (Vec<TaskRecord>, Vec<(usize, Vec<LogLine>)>) {
+/// The history of a run in the order of nodes and parts.
+struct InOrder {
+    tasks: Vec<TaskRecord>,
+    logs: Vec<(usize, Vec<LogLine>)>,
+    rows_read: Vec<u64>,
+}
+
+fn in_order(mut history: Vec<HistoryEntry>) -> InOrder {
     history.sort_by_key(|HistoryEntry { node, task, .. }| (*node, task.part.is_none(), task.part));
+    let rows_read = history.iter().map(|entry| entry.rows_read).collect();
     let (mut tasks, mut logs) = (Vec::with_capacity(history.len()), Vec::new());
     for (index, HistoryEntry { task, log, .. }) in history.into_iter().enumerate() {
         tasks.push(task);
         logs.extend((!log.is_empty()).then_some((index, log)));
     }
-    (tasks, logs)
+    InOrder { tasks, logs, rows_read }
 }

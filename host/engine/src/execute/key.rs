@@ -35,6 +35,16 @@ pub(super) struct TaskInputs {
 pub(super) type PortTable = (PortName, Schema, Vec<Arc<Part>>);
 
 impl TaskInputs {
+    /// The rows of all tables.
+    pub(super) fn rows(&self) -> u64 {
+        let items = self.ports.iter().flat_map(|port| &port.items);
+        let rows = items.map(|(_, item)| match item {
+            VisibleItem::Table { parts, .. } => parts.iter().map(|part| part.rows).sum(),
+            VisibleItem::Blob(_) => 0,
+        });
+        rows.sum()
+    }
+
     /// The tables on ports that carry one item: outputs are assembled with them.
     pub(super) fn into_tables(self) -> Vec<PortTable> {
         let table = |VisiblePort { port, mut items }: VisiblePort| match (items.len(), items.pop()) {

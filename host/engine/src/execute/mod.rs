@@ -40,7 +40,6 @@ mod trace;
 mod workers;
 
 use std::mem::ManuallyDrop;
-use std::time::Instant;
 
 use millrace_store::StoreError;
 use millrace_threads::spawn_helper;
@@ -51,12 +50,14 @@ pub use options::{Executor, Loaded, Options, RunError, RunMode, load};
 pub(crate) use selections::Selections;
 
 use crate::chunks::StoreChunks;
-use crate::event::{Event, Summary};
+use crate::event::{Event, EventEnvelope, RunClock, Summary};
+use crate::event_log::LogWriter;
 use crate::export::exports;
 use crate::history::{self, History, RunRecord};
 use crate::remote::finish_remote;
-use display::Emit;
+use display::{Emit, Sink};
 use finish::Finished;
+use ledger::steps_of;
 use run::Run;
 use sources::{Ready, Sources};
 #[cfg(test)]
@@ -68,32 +69,37 @@ use trace::{SourceSeen, Trace};
 /// # Errors
 /// When it could not begin. A step that fails is no error here: the summary says that not all
 /// is well.
-pub fn execute(options: &Options, emit: &mut (dyn FnMut(Event) + Send)) -> Result<Summary, RunError> {
-    let started = Instant::now();
+pub fn execute(options: &Options, emit: &mut (dyn FnMut(EventEnvelope) + Send)) -> Result<Summary, RunError> {
+    let clock = RunClock::start();
     let jobs = options.jobs.clamp(1, millrace_wasm::MAX_JOBS as usize - 1);
     let store = options.store.clone().used_by(jobs, options.cancel.flag());
     // Never dropped, as what is loaded and made below: it consists of thousands of small
     // allocations, and a process runs one pipeline.
     let options = &mut *ManuallyDrop::new(Options { store, jobs, ..options.clone() });
     let cancel = options.cancel.clone();
-    match run(options, started, emit) {
+    match run(options, clock, emit) {
         // A source that was not read because of the cancellation is no error.
         Err(RunError::Invalid(_)) if cancel.is_cancelled() => {
-            let wall_ms = started.elapsed().as_secs_f64() * 1000.0;
-            let summary = Summary { interrupted: true, wall_ms, ..Summary::default() };
-            emit(Event::RunFinished(summary.clone()));
+            let summary = Summary { interrupted: true, wall_ms: clock.wall_ms(), ..Summary::default() };
+            emit(clock.now(Event::RunFinished(summary.clone())));
             Ok(summary)
         }
         ended => ended,
     }
 }
 
-fn run(options: &mut Options, started: Instant, emit: &mut (dyn FnMut(Event) + Send)) -> Result<Summary, RunError> {
+fn run(options: &mut Options, clock: RunClock, emit: Sink<'_>) -> Result<Summary, RunError> {
     if options.mode == RunMode::Run
-        && let Some(replayed) = trace::replay(options, started, emit)
+        && let Some(replayed) = trace::replay(options, clock, emit)
     {
         return replayed;
     }
+    let log = LogWriter::default();
+    let mut emit = |envelope: EventEnvelope| {
+        log.add(&envelope);
+        emit(envelope);
+    };
+    let mut emit = Emit::now(clock, &mut emit);
     // The records that this pipeline's last run used, in one read.
     options.store = options.store.with_index(&index_name(options));
     let options = &*options;
@@ -101,28 +107,33 @@ fn run(options: &mut Options, started: Instant, emit: &mut (dyn FnMut(Event) + S
     let Loaded { pipeline, graph, .. } = &*loaded;
     let chunks = StoreChunks::shared(&options.store);
     let id = history::new_id();
-    emit(Event::RunStarted { run: id.clone(), pipeline: pipeline.name.clone(), instances: graph.nodes.len() });
-    graph.sources.iter().for_each(|source| emit(Event::SourceStarted { source: source.name.to_string() }));
+    let (name, instances, steps) = (pipeline.name.clone(), graph.nodes.len(), steps_of(graph, options.memory).into());
+    emit.send(Event::RunStarted { run: id.clone(), pipeline: name, instances, steps });
+    graph.sources.iter().for_each(|source| emit.send(Event::SourceStarted { source: source.name.to_string() }));
     let sources = Sources::find(options, &loaded, &chunks)?;
     let last = match options.mode {
         RunMode::Plan => History::open(&options.store).last_of(&pipeline.file.path),
         RunMode::Run => None,
     };
-    let Ready { planner, tables, seen } = sources.read_and_plan(&loaded, emit)?;
-    let mut run = Run::new(options, &loaded, planner, tables, last, Emit::Now(emit));
+    let Ready { planner, tables, seen } = sources.read_and_plan(&loaded, &mut emit)?;
+    let mut run = Run::new(options, &loaded, planner, tables, last, emit);
     workers::run_tasks(&mut run, &chunks);
     let mut finished = ManuallyDrop::new(run.finish().map_err(system)?);
     if options.mode == RunMode::Run {
-        finish_run(options, &loaded, &chunks, &mut finished, Ending { id, started, seen })?;
+        finish_run(options, &loaded, &chunks, &mut finished, Ending { id: id.clone(), clock, seen })?;
     } else {
         let _ = options.store.keep_index();
     }
     if let Some(report) = finish_remote(&options.store) {
         finished.emit.send(Event::RemoteFinished(report));
     }
-    finished.summary.wall_ms = started.elapsed().as_secs_f64() * 1000.0;
+    finished.summary.wall_ms = clock.wall_ms();
     let summary = finished.summary.clone();
     finished.emit.send(Event::RunFinished(summary.clone()));
+    if options.mode == RunMode::Run {
+        // The run has ended well without it.
+        let _ = log.write(&options.store, &id, &clock);
+    }
     Ok(summary)
 }
 
@@ -141,7 +152,7 @@ fn index_name(options: &Options) -> IndexName {
 /// What the end of a run needs to know of its beginning.
 struct Ending {
     id: String,
-    started: Instant,
+    clock: RunClock,
     seen: Vec<SourceSeen>,
 }
 
@@ -151,13 +162,13 @@ fn finish_run(
     loaded: &Loaded,
     chunks: &StoreChunks,
     finished: &mut Finished<'_>,
-    Ending { id, started, seen }: Ending,
+    Ending { id, clock, seen }: Ending,
 ) -> Result<(), RunError> {
     let (outputs, emit, cancel) = (&finished.outputs, &mut finished.emit, &options.cancel);
     let exported = exports(&options.store, chunks, &loaded.graph, outputs, cancel, &mut |event| emit.send(event));
     finished.summary.interrupted = cancel.is_cancelled();
     finished.summary.ok &= exported.is_some() && !finished.summary.interrupted;
-    finished.summary.wall_ms = started.elapsed().as_secs_f64() * 1000.0;
+    finished.summary.wall_ms = clock.wall_ms();
     let record = RunRecord::new(id, &loaded.pipeline, &finished.summary, std::mem::take(&mut finished.tasks));
     std::thread::scope(|scope| {
         // The index is a copy of records: failing to write it is no failure.
@@ -205,7 +216,7 @@ mod tests {
         };
         options.cancel.cancel();
         let mut last = None;
-        let summary = execute(&options, &mut |event| last = Some(event)).unwrap();
+        let summary = execute(&options, &mut |envelope| last = Some(envelope.event)).unwrap();
         assert!(summary.interrupted && !summary.ok);
         assert!(matches!(last, Some(Event::RunFinished(last)) if last == summary));
         // Without a cancellation the same error is reported.

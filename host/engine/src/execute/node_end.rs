@@ -16,7 +16,8 @@ impl<'a> Run<'a> {
         let node = self.tasks[id].node;
         self.nodes.states[node].progress = Progress::Blocked;
         let name = self.tasks[id].name(self.graph);
-        self.ledger.ended(name, Status::WouldRun, Ending { reason: Some(reason), ..Ending::default() });
+        let ending = Ending { rows_read: self.tasks[id].rows_read, reason: Some(reason), ..Ending::default() };
+        self.ledger.ended(name, Status::WouldRun, ending);
         self.notify_dependents(node);
     }
 
@@ -29,6 +30,7 @@ impl<'a> Run<'a> {
             return;
         }
         self.nodes.states[index].complete();
+        self.note_end(index);
         let blob = self.nodes.states[index].blobs().next();
         if let Some(bytes) = self.hits.selection(index, blob) {
             self.nodes.selections.insert(index, &bytes);
@@ -39,6 +41,7 @@ impl<'a> Run<'a> {
     pub(super) fn refuse(&mut self, index: usize, problems: Vec<crate::Diagnostic>) {
         self.nodes.states[index].progress = Progress::Failed;
         self.ledger.refused(self.node_name(index), problems);
+        self.note_end(index);
         self.stopping |= self.options.fail_fast;
         self.notify_dependents(index);
     }
@@ -55,7 +58,17 @@ impl<'a> Run<'a> {
     pub(super) fn end_node(&mut self, index: usize, progress: Progress, status: Status) {
         self.nodes.states[index].progress = progress;
         self.ledger.ended(self.node_name(index), status, Ending::default());
+        self.note_end(index);
         self.notify_dependents(index);
+    }
+
+    /// Reports a node as ended, once none of its tasks is pending and none will be made.
+    pub(super) fn note_end(&mut self, index: usize) {
+        let state = &mut self.nodes.states[index];
+        if state.progress != Progress::Open && state.pending == 0 && !state.has_ended {
+            state.has_ended = true;
+            self.ledger.node_ended(&self.graph.nodes[index]);
+        }
     }
 
     pub(super) fn node_name(&self, index: usize) -> TaskName<'a> {

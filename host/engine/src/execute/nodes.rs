@@ -55,6 +55,12 @@ pub(super) struct NodeState {
     pub(super) made: Vec<bool>,
     /// Tasks that were made and have not ended.
     pub(super) pending: usize,
+    /// The number of tasks as it was last reported, and whether it is exact.
+    pub(super) expected: Option<(usize, bool)>,
+    /// The number of parts of its mapped input, once it is known.
+    pub(super) mapped_parts: Option<usize>,
+    /// Whether its end was reported.
+    pub(super) has_ended: bool,
     pub(super) partials: Vec<Option<BlobRef>>,
     /// Whether the one task of `whole`, or `merge`, was made.
     pub(super) last_made: bool,
@@ -127,6 +133,9 @@ impl NodeState {
             outputs: Vec::new(),
             made: Vec::new(),
             pending: 0,
+            expected: None,
+            mapped_parts: None,
+            has_ended: false,
             partials: Vec::new(),
             last_made: false,
             metrics: BTreeMap::new(),

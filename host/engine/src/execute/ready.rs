@@ -79,6 +79,40 @@ impl<'a> Nodes<'a> {
         }
     }
 
+    /// The number of tasks of a node with a plan, and whether it is exact or a lower bound;
+    /// `None` if that has been reported.
+    pub(super) fn expect_tasks(&mut self, index: usize, mode: Mode) -> Option<(usize, bool)> {
+        if self.states[index].expected.is_some_and(|(_, is_exact)| is_exact) {
+            return None;
+        }
+        let last = usize::from(mode != Mode::Map);
+        let expected = match mode {
+            Mode::Whole | Mode::Rounds => (last, true),
+            Mode::Map | Mode::Fold => {
+                let parts = self.mapped(index).and_then(|(_, item)| self.parts_of(item));
+                self.states[index].mapped_parts = parts;
+                parts.map_or((last, false), |parts| (parts + last, true))
+            }
+        };
+        let is_new = self.states[index].expected != Some(expected);
+        self.states[index].expected = Some(expected);
+        is_new.then_some(expected)
+    }
+
+    /// The number of parts that a table will have, if that is known: the output of a `map` step
+    /// has the parts of its input, any other output is known when its step is done.
+    fn parts_of(&self, item: &Item) -> Option<usize> {
+        if let Some(view) = self.table(item)
+            && view.complete
+        {
+            return Some(view.parts.len());
+        }
+        let (node, _) = self.selections.resolve(&self.graph.nodes, item)?;
+        let state = &self.states[node];
+        let is_map = state.plan.as_ref().is_some_and(|plan| plan.mode == Mode::Map);
+        state.mapped_parts.filter(|_| is_map && matches!(state.progress, Progress::Open | Progress::Done))
+    }
+
     /// The mapped port of a node, and the item on it.
     fn mapped(&self, index: usize) -> Option<(&'a PortName, &'a Item)> {
         let input = self.graph.nodes[index].inputs.iter().find(|input| input.port.mapped)?;

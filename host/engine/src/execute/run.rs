@@ -62,7 +62,7 @@ impl<'a> Run<'a> {
             planner,
             nodes: Nodes::new(graph, &options.store, sources),
             schedule: Schedule::new(options.memory),
-            ledger: Ledger::new(graph.nodes.len(), emit),
+            ledger: Ledger::new(graph, emit),
             dependents: graph.dependents(),
             hits: Hits::new(&options.store, graph, last),
             dirty: (0..graph.nodes.len()).collect(),
@@ -146,6 +146,9 @@ impl<'a> Run<'a> {
         if self.nodes.states[index].plan.is_none() {
             self.nodes.states[index].open(&self.graph.nodes[index], plan.clone());
         }
+        if let Some((tasks, is_exact)) = self.nodes.expect_tasks(index, plan.mode) {
+            self.ledger.planned(&self.graph.nodes[index], tasks, is_exact);
+        }
         loop {
             match self.nodes.ready(index, plan.mode) {
                 Ready::Wait => return,
@@ -168,10 +171,11 @@ impl<'a> Run<'a> {
     fn make(&mut self, index: usize, plan: &StepPlan, part: Option<usize>, phase: Phase, inputs: TaskInputs) {
         let node = &self.graph.nodes[index];
         let (parts, key, spec) = key::task(node, plan, phase, &inputs);
-        let (id, tables) = (self.tasks.len(), inputs.into_tables());
-        self.tasks.push(Task { node: index, part, phase, key, prepared: Some((parts, spec)), tables });
+        let (id, rows_read) = (self.tasks.len(), inputs.rows());
+        let tables = inputs.into_tables();
+        self.tasks.push(Task { node: index, part, phase, key, rows_read, prepared: Some((parts, spec)), tables });
         self.nodes.mark_made(index, part);
-        self.ledger.task_made(self.tasks.len());
+        self.ledger.task_made();
         let reason = match self.hits.lookup(index, &key) {
             Ok(record) => match self.apply(id, &record) {
                 Ok(()) => {
@@ -189,6 +193,13 @@ impl<'a> Run<'a> {
             let reason = reason.unwrap_or_else(|| self.hits.miss_reason(&node.label, part, phase, &key, parts));
             return self.would_run(id, reason);
         }
+        self.add_candidate(id);
+    }
+
+    /// Schedules a task that has to be computed.
+    fn add_candidate(&mut self, id: TaskId) {
+        let Task { node, part, key, .. } = self.tasks[id];
+        let node = &self.graph.nodes[node];
         let urgency = Urgency::new(part, node.rank, id);
         self.schedule.add(Candidate { key, urgency, memory: node.limits.memory.0 });
     }
@@ -239,8 +250,14 @@ impl<'a> Run<'a> {
                 let is_cancelled = failure == Failure::Cancelled;
                 self.stopping |= self.options.fail_fast && !is_cancelled;
                 let status = if is_cancelled { Status::Skipped } else { Status::Failed };
+                let limits = |task: TaskId| self.graph.nodes[self.tasks[task].node].limits;
+                let is_alike = |other: &TaskId| is_cancelled || limits(*other) == limits(task);
+                let (same, others): (Vec<_>, Vec<_>) = same.into_iter().partition(is_alike);
+                // Limits are not in the key: under other ones the same task may succeed.
+                others.into_iter().for_each(|other| self.add_candidate(other));
                 for task in same {
-                    let ending = Ending { cost, log: log.clone(), failure: Some(failure.clone()), reason: None };
+                    let (log, failure) = (log.clone(), Some(failure.clone()));
+                    let ending = Ending { cost, log, failure, ..Ending::default() };
                     self.finish_task(task, status, ending);
                 }
             }
@@ -261,7 +278,7 @@ impl<'a> Run<'a> {
     pub(super) fn finish_task(&mut self, id: TaskId, status: Status, ending: Ending) {
         let node = self.tasks[id].node;
         let name = self.tasks[id].name(self.graph);
-        self.ledger.ended(name, status, ending);
+        self.ledger.ended(name, status, Ending { rows_read: self.tasks[id].rows_read, ..ending });
         let state = &mut self.nodes.states[node];
         state.pending -= 1;
         match status {
@@ -269,6 +286,7 @@ impl<'a> Run<'a> {
             Status::Failed => state.progress = Progress::Failed,
             Status::Skipped | Status::WouldRun | Status::Unknown => state.progress = Progress::Skipped,
         }
+        self.note_end(node);
         // A part that exists can be worked on, whatever happens to the others.
         self.notify_dependents(node);
     }

@@ -24,6 +24,18 @@ impl Selections {
         }
     }
 
+    /// The selected matrix values by the label of the node that selected them, in the form that
+    /// they have in the labels of instances: `[l2=0.01]`.
+    pub(super) fn labels(&self, nodes: &[Node]) -> BTreeMap<String, String> {
+        let label = |(selector, matrix): (&usize, &BTreeMap<String, Value>)| {
+            let wanted = canonical(matrix);
+            let node = nodes.iter().find(|node| !node.matrix.is_empty() && canonical(&node.matrix) == wanted)?;
+            let values = &node.label[crate::event::step_of(&node.label).len()..];
+            Some((nodes[*selector].label.clone(), values.to_owned()))
+        };
+        self.0.iter().filter_map(label).collect()
+    }
+
     /// The node and the port that an item stands for; `None` for a source, and while the
     /// selection is not known.
     pub(crate) fn resolve<'i>(&self, nodes: &[Node], item: &'i Item) -> Option<(usize, &'i PortName)> {

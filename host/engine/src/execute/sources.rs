@@ -7,6 +7,7 @@ use std::sync::Arc;
 use millrace_threads::Threads;
 use millrace_types::{Schema, Table};
 
+use super::display::Emit;
 use super::options::{Loaded, Options, RunError};
 use super::planner::{Planner, check};
 use super::selections::Selections;
@@ -56,11 +57,7 @@ impl<'a> Sources<'a> {
     ///
     /// # Errors
     /// When a source cannot be read, or a node cannot be planned.
-    pub(super) fn read_and_plan(
-        self,
-        loaded: &'a Loaded,
-        emit: &mut (dyn FnMut(Event) + Send),
-    ) -> Result<Ready<'a>, RunError> {
+    pub(super) fn read_and_plan(self, loaded: &'a Loaded, emit: &mut Emit<'_>) -> Result<Ready<'a>, RunError> {
         let none = Selections::default();
         let count = self.found.len();
         let mut read: Vec<Option<Read>> = (0..count).map(|_| None).collect();
@@ -88,7 +85,7 @@ impl<'a> Sources<'a> {
         self.read(&known, |source| needs[source] != known[source], &mut read)?;
         let read: Vec<Read> = read.into_iter().flatten().collect();
         for (source, read) in self.graph.sources.iter().zip(&read) {
-            emit(Event::SourceFinished {
+            emit.send(Event::SourceFinished {
                 source: source.name.to_string(),
                 cached: read.cached,
                 rows: read.table.rows(),

@@ -20,6 +20,8 @@ pub(super) struct Task {
     pub(super) part: Option<usize>,
     pub(super) phase: Phase,
     pub(super) key: ActionKey,
+    /// The rows of the tables that it reads.
+    pub(super) rows_read: u64,
     /// What it is computed from, until it is started or found.
     pub(super) prepared: Option<(KeyParts, TaskSpec)>,
     /// The tables that its outputs are assembled with.

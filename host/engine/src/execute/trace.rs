@@ -20,6 +20,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use millrace_store::{FileStamp, Store, TableFile};
@@ -30,10 +31,12 @@ use millrace_types::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::display::{Emit, Sink};
 use super::finish::Finished;
+use super::ledger::steps_of;
 use super::options::{Loaded, Options, RunError, RunMode};
 use crate::components::Components;
-use crate::event::{Counts, Event, Status, Summary};
+use crate::event::{Counts, Event, RunClock, Status, StepSummary, Summary, TaskEnd};
 use crate::export::Exported;
 use crate::history::{self, RunRecord};
 use crate::pipeline::{CachePolicy, Overrides, Source};
@@ -89,10 +92,15 @@ struct Used {
 #[derive(Serialize, Deserialize)]
 struct Replay {
     instances: usize,
+    steps: Vec<StepSummary>,
     /// The run, with every task as cached.
     run: RunRecord,
-    /// What tasks logged, by their index in the run.
+    /// The logs of tasks, by their index in the run.
     logs: Vec<(usize, Vec<LogLine>)>,
+    /// The rows that each task reads.
+    rows_read: Vec<u64>,
+    /// The matrix values that steps have selected.
+    selected: BTreeMap<String, String>,
 }
 
 /// A source as a run saw it.
@@ -189,7 +197,14 @@ impl Trace {
             tables: std::mem::take(&mut finished.tables),
             unread: std::mem::take(&mut finished.unread),
         };
-        let replay = Replay { instances: loaded.graph.nodes.len(), run, logs: std::mem::take(&mut finished.logs) };
+        let replay = Replay {
+            instances: loaded.graph.nodes.len(),
+            steps: steps_of(&loaded.graph, options.memory),
+            run,
+            logs: std::mem::take(&mut finished.logs),
+            rows_read: std::mem::take(&mut finished.rows_read),
+            selected: BTreeMap::clone(&finished.summary.selected),
+        };
         Some(Self(looked_at, used, replay))
     }
 
@@ -248,11 +263,7 @@ fn is_file(path: &Path, size: u64, digest: &ContentDigest) -> bool {
 }
 
 /// Replays the last run, if a new one would end in the same way.
-pub(super) fn replay(
-    options: &Options,
-    started: Instant,
-    emit: &mut (dyn FnMut(Event) + Send),
-) -> Option<Result<Summary, RunError>> {
+pub(super) fn replay(options: &Options, clock: RunClock, emit: Sink<'_>) -> Option<Result<Summary, RunError>> {
     let trace = options.store.record_body::<Trace>(&name(options))?;
     let (looked_at, rest) = postcard::take_from_bytes::<LookedAt>(&trace).ok()?;
     let walls = looked_at.unchanged(options)?;
@@ -260,46 +271,40 @@ pub(super) fn replay(
     if !used.is_stored(&options.store, options.jobs) {
         return None;
     }
-    let Replay { instances, mut run, logs } = postcard::from_bytes(rest).ok()?;
+    let Replay { instances, steps, mut run, logs, rows_read, selected } = postcard::from_bytes(rest).ok()?;
+    let mut emit = Emit::now(clock, emit);
+    let steps: Arc<[StepSummary]> = steps.into();
     run.id = history::new_id();
     run.path = history::absolute(&options.pipeline);
-    emit(Event::RunStarted { run: run.id.clone(), pipeline: run.pipeline.clone(), instances });
+    let pipeline = run.pipeline.clone();
+    emit.send(Event::RunStarted { run: run.id.clone(), pipeline, instances, steps: steps.clone() });
     for (source, wall_us) in looked_at.sources.into_iter().zip(walls) {
         let SourceSeen { name, rows, parts, .. } = source;
-        emit(Event::SourceFinished { source: name, cached: true, rows, parts, wall_us });
+        emit.send(Event::SourceFinished { source: name, cached: true, rows, parts, wall_us });
     }
-    emit(Event::TasksFound { total: run.tasks.len() });
     let mut logs: BTreeMap<usize, Vec<LogLine>> = logs.into_iter().collect();
     for (index, task) in run.tasks.iter().enumerate() {
-        emit(Event::TaskFinished {
-            step: task.instance.clone(),
-            part: task.part,
-            phase: task.phase.as_str(),
-            key: task.key,
-            status: task.status,
-            cost: task.cost,
-            log: logs.remove(&index).unwrap_or_default(),
-            failure: None,
-            near: Vec::new(),
-            reason: None,
-        });
+        let log = logs.remove(&index).unwrap_or_default();
+        let rows_read = rows_read.get(index).copied().unwrap_or_default();
+        emit.send(Event::TaskFinished(Box::new(TaskEnd { log, rows_read, ..task.end() })));
     }
+    steps.iter().for_each(|step| emit.send(Event::StepFinished { step: step.name.clone() }));
     for (path, _) in looked_at.exports {
-        emit(Event::Exported { path, unchanged: true });
+        emit.send(Event::Exported { path, unchanged: true });
     }
-    let wall_ms = || started.elapsed().as_secs_f64() * 1000.0;
-    run.wall_ms = wall_ms();
+    run.wall_ms = clock.wall_ms();
     if let Err(error) = run.write(&options.store) {
         return Some(Err(RunError::System(error.to_string())));
     }
     let summary = Summary {
         ok: true,
         tasks: run.counts,
-        wall_ms: wall_ms(),
+        wall_ms: clock.wall_ms(),
         metrics: run.metrics,
         outputs: run.outputs,
+        selected: Arc::new(selected),
         ..Summary::default()
     };
-    emit(Event::RunFinished(summary.clone()));
+    emit.send(Event::RunFinished(summary.clone()));
     Some(Ok(summary))
 }

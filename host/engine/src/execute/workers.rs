@@ -7,7 +7,7 @@ use std::thread::Scope;
 use millrace_threads::{Slots, spawn_helper};
 
 use super::compute::Compute;
-use super::display::{Display, Emit};
+use super::display::Display;
 use super::executor::{LocalExecutor, ProcessExecutor, TaskExecutor};
 use super::job::{Job, JobResult};
 use super::options::{Executor, Options};
@@ -100,7 +100,7 @@ pub(super) fn run_tasks(run: &mut Run<'_>, chunks: &Arc<StoreChunks>) {
                 Box::new(ProcessExecutor { store, components, cancel, program, arguments })
             }
         };
-        let display = Display::new(std::mem::replace(&mut run.ledger.emit, Emit::Later(Vec::new())));
+        let display = Display::new(run.ledger.emit.collect());
         with_workers(run, job, &*executor, &display, events, progress);
         display.put(run.ledger.emit.take());
         display.render();
@@ -134,7 +134,7 @@ fn with_workers<'a>(
         }
         // Until the last worker has dropped its end.
         for event in progress {
-            display.put([event]);
+            display.put_now(event);
             display.render();
         }
     });
