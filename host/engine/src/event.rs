@@ -18,9 +18,9 @@ use crate::why::MissReason;
 /// An event with the time at which it happened.
 #[derive(Debug, Clone)]
 pub struct EventEnvelope {
-    /// The time of day.
-    pub at: jiff::Timestamp,
-    /// The time since the run began, from a clock that never goes back.
+    /// The time of day at which the run began.
+    pub began: jiff::Timestamp,
+    /// The time since then, from a clock that never goes back.
     pub elapsed: Duration,
     /// The event.
     pub event: Event,
@@ -29,7 +29,12 @@ pub struct EventEnvelope {
 impl EventEnvelope {
     /// The envelope of an event that happens now, at the beginning of a run.
     pub fn at_once(event: Event) -> Self {
-        Self { at: jiff::Timestamp::now(), elapsed: Duration::ZERO, event }
+        Self { began: jiff::Timestamp::now(), elapsed: Duration::ZERO, event }
+    }
+
+    /// The time of day at which it happened.
+    pub fn at(&self) -> jiff::Timestamp {
+        self.began.checked_add(self.elapsed).unwrap_or(self.began)
     }
 }
 
@@ -68,8 +73,7 @@ impl RunClock {
     }
 
     pub(crate) fn envelope(&self, elapsed: Duration, event: Event) -> EventEnvelope {
-        let at = self.began.checked_add(elapsed).unwrap_or(self.began);
-        EventEnvelope { at, elapsed, event }
+        EventEnvelope { began: self.began, elapsed, event }
     }
 }
 
@@ -236,7 +240,8 @@ pub enum Event {
         /// What is wrong.
         problems: Vec<crate::Diagnostic>,
     },
-    /// All instances of a step ended. In a plan, steps that would run are left out.
+    /// All instances of a step ended. In a plan, steps that would run are left out; a run that is
+    /// replayed from its trace does not send it.
     StepFinished {
         /// The step.
         step: String,

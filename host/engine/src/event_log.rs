@@ -6,15 +6,15 @@
 //! ```
 //!
 //! Tasks that came from the cache are in the history of the run, with their keys and costs, so
-//! the log leaves them out, and [`events_of`] adds them where their step ends. Numbers of tasks
-//! and progress within a task are not logged. A run that was replayed from its trace has no log:
+//! the log leaves them out, and [`events_of`] adds them where their step ends. The ends of steps
+//! follow from those of tasks. Numbers of tasks and progress within a task are not logged. A run that was replayed from its trace has no log:
 //! all its tasks are cached.
 //!
 //! This module knows the stored form of events; it does not know who reads them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use millrace_store::{Store, StoreError};
@@ -23,7 +23,7 @@ use millrace_types::{ActionKey, ByteSize, Cost, Failure, LogLine, Phase};
 use serde::{Deserialize, Serialize};
 
 use crate::Diagnostic;
-use crate::event::{Event, EventEnvelope, NearLimit, RunClock, Status, StepSummary, Summary, TaskEnd};
+use crate::event::{Event, EventEnvelope, NearLimit, RunClock, Status, StepSummary, Summary, TaskEnd, step_of};
 use crate::history::{RunRecord, TaskRecord};
 use crate::remote::RemoteReport;
 
@@ -37,8 +37,8 @@ const MAX_BYTES: usize = 256 << 20;
 pub(crate) struct LogFile {
     /// Microseconds since 1970.
     began_us: i64,
-    instances: usize,
-    steps: Vec<StepSummary>,
+    /// The memory limits of the steps, in the order in which the history has them.
+    memory_limits: Vec<ByteSize>,
     /// The number of events that were dropped because the log was full.
     dropped: u64,
     /// The size of the events before compression, in bytes.
@@ -56,7 +56,6 @@ enum Logged {
     TaskStarted { step: String, part: Option<usize> },
     TaskFinished(Box<LoggedTask>),
     StepRefused { step: String, problems: Vec<(String, Option<String>)> },
-    StepFinished { step: String },
     Exported { path: PathBuf, unchanged: bool },
     ExportFailed { path: PathBuf, message: String },
     RemoteFinished(RemoteReport),
@@ -84,7 +83,10 @@ impl Logged {
             return None;
         }
         Some(match event.clone() {
-            Event::RunStarted { .. } | Event::TasksPlanned { .. } | Event::TaskProgressed { .. } => return None,
+            Event::RunStarted { .. }
+            | Event::TasksPlanned { .. }
+            | Event::TaskProgressed { .. }
+            | Event::StepFinished { .. } => return None,
             Event::SourceStarted { source } => Self::SourceStarted { source },
             Event::SourceFinished { source, cached, rows, parts, wall_us } => {
                 Self::SourceFinished { source, cached, rows, parts, wall_us }
@@ -109,7 +111,6 @@ impl Logged {
                 let problems = problems.into_iter().map(|problem| (problem.message, problem.help)).collect();
                 Self::StepRefused { step, problems }
             }
-            Event::StepFinished { step } => Self::StepFinished { step },
             Event::Exported { path, unchanged } => Self::Exported { path, unchanged },
             Event::ExportFailed { path, message } => Self::ExportFailed { path, message },
             Event::RemoteFinished(report) => Self::RemoteFinished(report),
@@ -138,7 +139,6 @@ impl Logged {
                 let problem = |(message, help)| Diagnostic { message, spans: Vec::new(), help };
                 Event::StepRefused { step, problems: problems.into_iter().map(problem).collect() }
             }
-            Self::StepFinished { step } => Event::StepFinished { step },
             Self::Exported { path, unchanged } => Event::Exported { path, unchanged },
             Self::ExportFailed { path, message } => Event::ExportFailed { path, message },
             Self::RemoteFinished(report) => Event::RemoteFinished(report),
@@ -151,7 +151,10 @@ impl Logged {
 
 fn is_logged(event: &Event) -> bool {
     match event {
-        Event::RunStarted { .. } | Event::TasksPlanned { .. } | Event::TaskProgressed { .. } => false,
+        Event::RunStarted { .. }
+        | Event::TasksPlanned { .. }
+        | Event::TaskProgressed { .. }
+        | Event::StepFinished { .. } => false,
         // A log is in no other place.
         Event::TaskFinished(end) => end.status != Status::Cached || !end.log.is_empty(),
         _ => true,
@@ -164,8 +167,7 @@ pub(crate) struct LogWriter(Mutex<Written>);
 
 #[derive(Default)]
 struct Written {
-    instances: usize,
-    steps: Option<Arc<[StepSummary]>>,
+    memory_limits: Vec<ByteSize>,
     dropped: u64,
     events: Vec<u8>,
 }
@@ -174,8 +176,8 @@ impl LogWriter {
     /// Adds an event.
     pub(crate) fn add(&self, EventEnvelope { elapsed, event, .. }: &EventEnvelope) {
         let mut written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Event::RunStarted { instances, steps, .. } = event {
-            (written.instances, written.steps) = (*instances, Some(steps.clone()));
+        if let Event::RunStarted { steps, .. } = event {
+            written.memory_limits = steps.iter().map(|step| step.memory_limit).collect();
         }
         let Some(logged) = Logged::of(event) else { return };
         if written.events.len() > MAX_BYTES && !matches!(event, Event::RunFinished(_)) {
@@ -192,12 +194,11 @@ impl LogWriter {
     /// # Errors
     /// When the system refuses.
     pub(crate) fn write(&self, store: &Store, run: &str, clock: &RunClock) -> Result<(), StoreError> {
-        let Written { instances, steps, dropped, events } =
+        let Written { memory_limits, dropped, events } =
             std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        let steps = steps.map(|steps| steps.to_vec()).unwrap_or_default();
         let size = events.len() as u64;
         let events = zstd::bulk::compress(&events, LEVEL).unwrap_or_default();
-        let file = LogFile { began_us: clock.began().as_microsecond(), instances, steps, dropped, size, events };
+        let file = LogFile { began_us: clock.began().as_microsecond(), memory_limits, dropped, size, events };
         store.write_file(&path(store, run), &wire::encode(Kind::Events, run.as_bytes(), &file))
     }
 }
@@ -239,23 +240,24 @@ pub fn events_of(store: &Store, run: &RunRecord) -> Result<Vec<EventEnvelope>, E
         Err(_) => return Err(EventLogError::Missing(run.id.clone())),
     };
     let clock = RunClock::began_at(jiff::Timestamp::from_microsecond(log.began_us).unwrap_or_default());
-    let mut cached = Cached::new(run, &logged);
-    let started = Event::RunStarted {
-        run: run.id.clone(),
-        pipeline: run.pipeline.clone(),
-        instances: log.instances,
-        steps: log.steps.into(),
-    };
+    let mut steps = OpenSteps::new(run, &logged);
+    let (instances, summaries) = steps_of(run, &log.memory_limits);
+    let (id, pipeline) = (run.id.clone(), run.pipeline.clone());
+    let started = Event::RunStarted { run: id, pipeline, instances, steps: summaries.into() };
     let mut events = vec![clock.envelope(Duration::ZERO, started)];
     for (elapsed_us, logged) in logged {
         let elapsed = Duration::from_micros(elapsed_us);
-        let before = match &logged {
-            Logged::StepFinished { step } => cached.take(step),
-            Logged::RunFinished { .. } => cached.take_all(),
-            _ => Vec::new(),
+        let ended = match &logged {
+            Logged::TaskFinished(task) => Some(task.step.clone()),
+            Logged::StepRefused { step, .. } => Some(step.clone()),
+            _ => None,
         };
-        events.extend(before.into_iter().map(|event| clock.envelope(elapsed, event)));
+        if matches!(logged, Logged::RunFinished { .. }) {
+            events.extend(steps.rest().map(|event| clock.envelope(elapsed, event)));
+        }
         events.push(clock.envelope(elapsed, logged.event(run)));
+        let more = ended.map(|instance| steps.task_ended(step_of(&instance))).unwrap_or_default();
+        events.extend(more.into_iter().map(|event| clock.envelope(elapsed, event)));
     }
     Ok(events)
 }
@@ -277,54 +279,84 @@ impl LogFile {
 
 /// The log that a run would have in which all tasks were cached.
 fn replayed(run: &RunRecord) -> (LogFile, Vec<(u64, Logged)>) {
-    let mut steps: Vec<StepSummary> = Vec::new();
-    let mut instances = BTreeSet::new();
-    for task in &run.tasks {
-        if instances.insert(&task.instance) {
-            match steps.iter_mut().find(|step| step.name == task.step) {
-                Some(step) => step.instances += 1,
-                None => steps.push(StepSummary { name: task.step.clone(), instances: 1, memory_limit: ByteSize(0) }),
-            }
-        }
-    }
     let end_us = (run.wall_ms * 1000.0) as u64;
-    let mut logged: Vec<(u64, Logged)> =
-        steps.iter().map(|step| (end_us, Logged::StepFinished { step: step.name.clone() })).collect();
-    logged.push((end_us, Logged::RunFinished { interrupted: false, selected: BTreeMap::new() }));
+    let logged = vec![(end_us, Logged::RunFinished { interrupted: false, selected: BTreeMap::new() })];
     // The id of a run is the time at which it began.
     let began_us = crate::history::began_us(&run.id).unwrap_or_default();
-    let log = LogFile { began_us, instances: instances.len(), steps, dropped: 0, size: 0, events: Vec::new() };
+    let log = LogFile { began_us, memory_limits: Vec::new(), dropped: 0, size: 0, events: Vec::new() };
     (log, logged)
 }
 
-/// The tasks of a run that were cached and are not in its log, by step.
-struct Cached(BTreeMap<String, Vec<Event>>);
+/// The number of instances of a run, and its steps: the history has the tasks of every instance,
+/// in the order of the pipeline.
+fn steps_of(run: &RunRecord, memory_limits: &[ByteSize]) -> (usize, Vec<StepSummary>) {
+    let mut steps: Vec<StepSummary> = Vec::new();
+    let mut indices: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut instances = BTreeSet::new();
+    for task in &run.tasks {
+        let index = *indices.entry(&task.step).or_insert_with(|| {
+            let memory_limit = memory_limits.get(steps.len()).copied().unwrap_or_default();
+            steps.push(StepSummary { name: task.step.clone(), instances: 0, memory_limit });
+            steps.len() - 1
+        });
+        steps[index].instances += usize::from(instances.insert(&task.instance));
+    }
+    (instances.len(), steps)
+}
 
-impl Cached {
+/// The steps of a run while its log is read.
+struct OpenSteps(BTreeMap<String, OpenStep>);
+
+#[derive(Default)]
+struct OpenStep {
+    /// The tasks whose ends are still to come in the log.
+    logged: usize,
+    /// The ends of tasks that were cached and are not in the log.
+    cached: Vec<Event>,
+}
+
+impl OpenStep {
+    /// The events with which the step ends.
+    fn end(self, step: String) -> impl Iterator<Item = Event> {
+        self.cached.into_iter().chain([Event::StepFinished { step }])
+    }
+}
+
+impl OpenSteps {
     fn new(run: &RunRecord, logged: &[(u64, Logged)]) -> Self {
         let key = |step: &str, part: Option<usize>, phase: Phase| (step.to_owned(), part, phase.as_str());
-        let in_log: BTreeSet<_> = logged
-            .iter()
-            .filter_map(|(_, logged)| match logged {
-                Logged::TaskFinished(task) => Some(key(&task.step, task.part, task.phase)),
-                _ => None,
-            })
-            .collect();
-        let mut cached: BTreeMap<String, Vec<Event>> = BTreeMap::new();
+        let mut in_log = BTreeSet::new();
+        let mut steps: BTreeMap<String, OpenStep> = BTreeMap::new();
+        for (_, logged) in logged {
+            match logged {
+                Logged::TaskFinished(task) => {
+                    in_log.insert(key(&task.step, task.part, task.phase));
+                    steps.entry(step_of(&task.step).to_owned()).or_default().logged += 1;
+                }
+                Logged::StepRefused { step, .. } => steps.entry(step_of(step).to_owned()).or_default().logged += 1,
+                _ => {}
+            }
+        }
         let is_cached = |task: &&TaskRecord| task.status == Status::Cached;
         for task in run.tasks.iter().filter(is_cached) {
             if !in_log.contains(&key(&task.instance, task.part, task.phase)) {
-                cached.entry(task.step.clone()).or_default().push(Event::TaskFinished(Box::new(task.end())));
+                let step = steps.entry(task.step.clone()).or_default();
+                step.cached.push(Event::TaskFinished(Box::new(task.end())));
             }
         }
-        Self(cached)
+        Self(steps)
     }
 
-    fn take(&mut self, step: &str) -> Vec<Event> {
-        self.0.remove(step).unwrap_or_default()
+    /// The events that follow the end of a task of a step.
+    fn task_ended(&mut self, step: &str) -> Vec<Event> {
+        let Some(open) = self.0.get_mut(step) else { return Vec::new() };
+        open.logged = open.logged.saturating_sub(1);
+        let ended = if open.logged == 0 { self.0.remove_entry(step) } else { None };
+        ended.into_iter().flat_map(|(name, open)| open.end(name)).collect()
     }
 
-    fn take_all(&mut self) -> Vec<Event> {
-        std::mem::take(&mut self.0).into_values().flatten().collect()
+    /// The events of all steps of which no task is in the log.
+    fn rest(&mut self) -> impl Iterator<Item = Event> {
+        std::mem::take(&mut self.0).into_iter().flat_map(|(step, open)| open.end(step))
     }
 }

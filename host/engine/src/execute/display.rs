@@ -44,7 +44,8 @@ impl<'a> Emit<'a> {
         self.pass(self.clock.now(event));
     }
 
-    fn pass(&mut self, envelope: EventEnvelope) {
+    /// Sends or collects an event that has its time.
+    pub(super) fn pass(&mut self, envelope: EventEnvelope) {
         match &mut self.target {
             Target::Renderer(render) => render(envelope),
             Target::Collected(events) => events.push(envelope),
