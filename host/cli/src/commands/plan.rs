@@ -6,7 +6,7 @@ use crate::args::PipelineArgs;
 use crate::render::{self, diagnostic, json, plain, words};
 use crate::{commands, exit};
 
-/// Says what a run would do. Sources that changed are read; no step runs.
+/// Reports what a run would do. Sources that changed are read; no step runs.
 pub fn run(args: &PipelineArgs) -> u8 {
     let store = match commands::open(&args.store) {
         Ok(store) => store,
@@ -39,9 +39,9 @@ pub fn run(args: &PipelineArgs) -> u8 {
             let tasks = summary.tasks;
             let wall = words::duration((summary.wall_ms * 1000.0) as u64);
             let rest =
-                if unknown > 0 { format!(", {unknown} steps behind them are not known yet") } else { String::new() };
+                if unknown > 0 { format!(", {unknown} steps after them are not known yet") } else { String::new() };
             render::out(&format!(
-                "{:>9}  {} tasks would run, {} are cached{rest}; looked up in {wall}",
+                "{:>9}  {} tasks would run, {} are cached{rest}; planned in {wall}",
                 "plan", tasks.ran, tasks.cached
             ));
             exit::DONE
