@@ -73,7 +73,7 @@ fn a_changed_param_of_training_runs_only_training_again() {
 }
 
 #[test]
-fn a_changed_column_that_no_step_reads_runs_nothing_again() {
+fn a_column_that_no_step_reads_runs_nothing_again() {
     let sandbox = sandbox();
     sandbox.run(&[]);
     assert!(sandbox.read("out/derived.csv").contains(",a,"));

@@ -146,15 +146,15 @@ fn data_that_is_not_as_it_should_be_is_named_with_its_line() {
         ("a header twice", b"name,name\n1,2\n"),
         ("an open quote", b"name,tenure\n\"Ada,3\n"),
     ];
-    let mut messages = Vec::new();
+    let mut said = Vec::new();
     for (what, bytes) in cases {
         let sandbox = sandbox(GOOD);
         sandbox.write("customers.csv", bytes);
         let text = sandbox.refused();
         let message: Vec<&str> = text.lines().take_while(|line| !line.contains("╭─")).collect();
-        messages.push(format!("{what}: {}", message.join(" ")));
+        said.push(format!("{what}: {}", message.join(" ")));
     }
-    insta::assert_snapshot!(messages.join("\n"));
+    insta::assert_snapshot!(said.join("\n"));
 }
 
 #[test]
