@@ -1,4 +1,4 @@
-//! What the pieces cost that every task is made of: `cargo xtask bench micro`.
+//! The cost of the operations of every task: `cargo xtask bench micro`.
 
 mod memory;
 
@@ -95,7 +95,7 @@ fn record() -> ActionRecord {
     }
 }
 
-/// An action record into the store.
+/// Stores an action record.
 #[divan::bench]
 fn store_put(bencher: Bencher<'_, '_>) {
     let ((_folder, store), record) = (store(), record());
@@ -105,7 +105,7 @@ fn store_put(bencher: Bencher<'_, '_>) {
         .bench_values(|name| store.put_record(&name, &record));
 }
 
-/// And out of it.
+/// Reads an action record.
 #[divan::bench]
 fn store_get(bencher: Bencher<'_, '_>) {
     let ((_folder, store), record) = (store(), record());
@@ -161,7 +161,7 @@ fn component(engine: &Engine, name: &str) -> Component {
     engine.component(bytes, None, None).expect("a component")
 }
 
-/// A fresh guest that is asked for a plan.
+/// Asks a fresh guest for a plan.
 #[divan::bench]
 fn plan(bencher: Bencher<'_, '_>) {
     let engine = Engine::new().expect("an engine");
@@ -171,7 +171,8 @@ fn plan(bencher: Bencher<'_, '_>) {
     bencher.bench(|| component.plan(&manifest, r#"{"columns":["x0"]}"#, &inputs).expect("an answer"));
 }
 
-/// A fresh guest that reads so many columns of 1,024 rows: the difference is the boundary.
+/// Runs a fresh guest that reads `columns` columns of 1,024 rows: the difference is the cost of the
+/// boundary.
 #[divan::bench(args = [1, 11, 101])]
 fn task(bencher: Bencher<'_, '_>, columns: usize) {
     let engine = Engine::new().expect("an engine");

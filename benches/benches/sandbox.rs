@@ -1,19 +1,19 @@
 //! The same step code in the sandbox and as a native program: `cargo xtask bench sandbox`.
 //!
-//! A task in the sandbox is all that the host does for one but its cache: a fresh guest,
-//! columns in, columns checked, digested and out. The native one is the step through the
-//! harness of its tests, compiled for this very processor, and in a second run without flags,
-//! as programs usually are. It leaves its columns undigested; the last two columns are about
-//! the same with their digests made, and those of what a fold keeps of a part, as whoever keeps
-//! results by content has to, so that the difference is the sandbox alone. All take turns; medians are compared.
+//! A task in the sandbox is all that the host does for it except the cache: a fresh guest, columns
+//! in, columns checked, digested and out. The native one is the step in the harness of its tests,
+//! compiled for this processor, and in a second run without flags, as programs usually are. It does
+//! not digest its columns; the last two columns of the output include digests of the results, and
+//! of the partial of a fold, which any store of results by content needs, so that the difference is
+//! the sandbox alone. All take turns; medians are compared.
 //!
-//! `cargo xtask bench sandbox FOLDER…` holds components of several folders against each other,
-//! and `--step NAME` is about one step. Compiled code is kept in files, so that
-//! `perf record` of it tells the functions of guests.
+//! `cargo xtask bench sandbox FOLDER…` compares components of several folders, and `--step NAME`
+//! runs one step. Compiled code is stored in files, so that `perf record` shows the functions of
+//! guests.
 
 #![expect(clippy::print_stdout, reason = "a program for people")]
 
-/// As `host` has it, on both sides.
+/// The allocator of `host`, for both sides.
 #[cfg(unix)]
 #[path = "../../host/cli/src/allocator.rs"]
 mod allocator;
@@ -41,16 +41,16 @@ use serde_json::{Value, json};
 
 use memory::Memory;
 
-/// Rows of a part, as sources are cut.
+/// Rows of a part, as in sources.
 const ROWS: usize = 131_072;
-/// Turns of each.
+/// Number of turns of each.
 const ROUNDS: usize = 15;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace")
 }
 
-/// A use of a step: its table, and a blob beside it.
+/// A use of a step: its table, and possibly a blob.
 struct Use {
     params: Value,
     port: &'static str,
@@ -67,7 +67,7 @@ fn median(mut times: Vec<Duration>) -> f64 {
     times[times.len() / 2].as_secs_f64() * 1e3
 }
 
-/// A step in the sandbox with all that a task of it is given.
+/// A step in the sandbox, with all that a task of it receives.
 struct Sandboxed {
     component: Component,
     manifest: Manifest,
@@ -84,7 +84,7 @@ impl Sandboxed {
     /// The component of a step in a folder.
     fn new(engine: &Engine, folder: &Path, name: &str, of: &Use) -> Self {
         let bytes = std::fs::read(folder.join(format!("{name}.wasm"))).expect("components: `cargo xtask build`");
-        // In a file, for profilers tell functions by it.
+        // In a file, since profilers find functions by it.
         let code = root().join("target/bench-code").join(engine.fingerprint());
         let code = code.join(blake3::hash(&bytes).to_hex().as_str());
         let component = engine.component(bytes, None, Some(code)).expect("a component");
@@ -164,7 +164,7 @@ impl Sandboxed {
         }
     }
 
-    /// Digests what the step computed natively, as the host does what a guest hands over.
+    /// Digests what the step computed natively, as the host does with the output of a guest.
     fn digest(&self, outcome: &Outcome) {
         for partial in &outcome.partials {
             black_box(blake3::hash(partial));
@@ -182,21 +182,21 @@ impl Sandboxed {
     }
 }
 
-/// Steps of sums of products, each rounded once. Without flags native code calls a function for
-/// each, as x86-64 has had an instruction for it since 2013 only, and a guest has it always.
+/// Steps with sums of products, each rounded once. Without flags native code calls a function for
+/// each, since x86-64 has had an instruction for it only since 2013; a guest always has it.
 const FUSED: [&str; 2] = ["train-logistic", "predict"];
 
-/// Of a step: the ratio to native code, and to native code with digests.
+/// The ratios of a step to native code, and to native code with digests.
 struct Ratio {
     is_fused: bool,
     native: f64,
     digested: f64,
 }
 
-/// What is asked for, and what came of it so far.
+/// The options of the benchmark, and the results so far.
 struct Bench {
     engine: Engine,
-    /// Where components are, if several are held against each other.
+    /// The folders of components, if several are compared.
     folders: Vec<PathBuf>,
     only: Option<String>,
     ratios: Vec<Ratio>,
@@ -209,7 +209,7 @@ fn timed(work: impl FnOnce()) -> Duration {
 }
 
 impl Bench {
-    /// By the words behind `cargo xtask bench sandbox`.
+    /// From the arguments of `cargo xtask bench sandbox`.
     fn new() -> Self {
         let (mut folders, mut only) = (Vec::new(), None);
         let mut words = std::env::args().skip(1).filter(|word| word != "--bench");
@@ -222,7 +222,7 @@ impl Bench {
         Self { engine: Engine::new().expect("an engine"), folders, only, ratios: Vec::new() }
     }
 
-    /// Compares one step, and says what came out of it natively: a later one may need that.
+    /// Compares one step, and returns its native output, which a later step may need.
     fn step<S: Entry>(&mut self, name: &str, of: &Use) -> Outcome {
         let harness = Harness::<S>::new(of.params.clone()).table(of.port, of.rows.clone());
         let harness = match &of.blob {

@@ -1,4 +1,4 @@
-//! Orchestration overhead: many trivial tasks, beside ninja.
+//! Orchestration overhead: many trivial tasks, compared with ninja.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::measure::{Measured, Table, process, settle};
 use crate::peers;
 use crate::workspace::Workspace;
 
-/// A pipeline of so many steps that rename a column each.
+/// A pipeline of `steps` steps that each rename a column.
 fn pipeline(steps: usize, changed: Option<usize>) -> Result<String> {
     let mut text = String::from("[sources.rows]\npath = \"rows.csv\"\n");
     for i in 0..steps {
@@ -34,14 +34,14 @@ fn ninja(folder: &Path, steps: usize) -> Result<()> {
     Ok(std::fs::write(folder.join("build.ninja"), text)?)
 }
 
-/// Measures.
+/// Runs the benchmark.
 pub fn run(workspace: &Workspace, rounds: usize) -> Result<()> {
     let python = peers::python(workspace)?;
     let ninja_program = python.with_file_name("ninja");
     let (mut cached, mut cold, mut leaf) = (Table::default(), Table::default(), Table::default());
     for steps in [1000, 10_000, 100_000] {
-        // A folder for each round of cold runs: file systems are slow where much was
-        // removed a moment ago.
+        // A folder for each round of cold runs: file systems are slow where many files were removed
+        // recently.
         let folder = tempfile::tempdir_in(&workspace.work)?;
         let file = |name: &str| folder.path().join(name);
         std::fs::write(file("rows.csv"), "x\n1\n")?;
@@ -60,7 +60,7 @@ pub fn run(workspace: &Workspace, rounds: usize) -> Result<()> {
         ninja(&ninja_folder, steps)?;
         let ninja = || process(Command::new(&ninja_program).current_dir(&ninja_folder));
         ninja()?;
-        // One by itself says little: it may meet what the system still writes.
+        // A single measurement is unreliable: the system may still be writing.
         let (rounds, turns) = if steps > 10_000 { (1, 3) } else { (rounds.max(3), rounds * 5) };
         for round in 0..rounds {
             let store = format!("store{round}");

@@ -1,6 +1,6 @@
-//! The feature workload (`peers/SPEC.md`): `examples/features-3m` beside Polars,
-//! DuckDB and pandas. Each round needs 17 GB of disk, until all have ended. And by itself
-//! over ten times the rows: 15 GB a round, and 4 GB of data.
+//! The feature workload (`peers/SPEC.md`): `examples/features-3m` compared with Polars, DuckDB and
+//! pandas. Each round needs 17 GB of disk until all rounds have ended. Also by itself, with ten
+//! times the rows: 15 GB per round, and 4 GB of data.
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::measure::{Measured, Table, process, settle};
 use crate::peers;
 use crate::workspace::Workspace;
 
-/// A store whose components are compiled, and nothing else.
+/// Creates a store that has compiled components, and nothing else.
 fn cold(warm: &Path, store: &Path) -> Result<()> {
     for folder in ["tmp", "claims"] {
         std::fs::create_dir_all(store.join(folder))?;
@@ -25,8 +25,8 @@ fn cold(warm: &Path, store: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Gives the memory back that the system keeps what lies in a store in: the runs behind it
-/// would wait for it, each longer than the one before.
+/// Frees the page cache of the files of a store: the runs after it would wait for that, each longer
+/// than the one before.
 fn forget(store: &Path) -> Result<()> {
     for entry in std::fs::read_dir(store)? {
         let entry = entry?;
@@ -53,7 +53,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The map stages of `features.toml` alone: `derive`, `filter` and what they read.
+/// The map stages of `features.toml` alone: `derive`, `filter` and the columns they read.
 const MAPS: &str = r#"
 [params]
 data = "events.parquet"
@@ -100,8 +100,8 @@ params.columns = { age = "(${params.end} - ts) / 86400" }
 struct Bench<'a> {
     workspace: &'a Workspace,
     data: PathBuf,
-    /// A store for each cold run, since file systems are slow where much was removed a
-    /// moment ago. In the first everything was run once.
+    /// A store for each cold run, since file systems are slow where many files were removed
+    /// recently. In the first one everything was run once.
     stores: tempfile::TempDir,
     store: Cell<usize>,
 }
@@ -111,7 +111,7 @@ impl Bench<'_> {
         self.stores.path().join(self.store.get().to_string())
     }
 
-    /// Goes on to a new store, with compiled components in it.
+    /// Switches to a new store, with compiled components in it.
     fn fresh(&self) -> Result<()> {
         let before = self.store();
         self.store.set(self.store.get() + 1);
@@ -140,13 +140,13 @@ impl Bench<'_> {
         Ok(command)
     }
 
-    /// The map stages over these files, in the store as it is.
+    /// The map stages over these files, in the current store.
     fn maps(&self, data: &str, more: &[&str]) -> Result<Measured> {
         process(&mut self.maps_command(data, more)?)
     }
 
-    /// Two runs of the map stages that know nothing of each other, on one processor each: what
-    /// the machine makes of twice the work.
+    /// Two independent runs of the map stages, on one processor each: the speed of the machine at
+    /// twice the work.
     fn maps_twice(&self, data: &str) -> Result<f64> {
         let one = ["--jobs", "1"];
         let mut commands = Vec::new();
@@ -163,7 +163,7 @@ impl Bench<'_> {
         Ok(started.elapsed().as_secs_f64())
     }
 
-    /// The script that trains by hand, on arrays that were saved before.
+    /// The hand-written training script, on arrays that were saved before.
     fn script(&self, python: &Path, rate: f64) -> Result<f64> {
         let saved = self.workspace.work.join("arrays");
         let feat = self.workspace.root.join("benches/peers/feat.py");
@@ -188,13 +188,13 @@ impl Bench<'_> {
         let mut command = Command::new(python);
         command.arg(self.workspace.root.join("benches/peers/feat.py")).args([name]).arg(&self.data);
         let measured = process(command.args([format, "--no-train"]))?;
-        let report: Value = serde_json::from_str(&measured.stdout).context("what feat.py says")?;
-        // Its own clock: the digests for the comparison come after.
+        let report: Value = serde_json::from_str(&measured.stdout).context("the report of feat.py")?;
+        // Its own clock: the digests for the comparison are computed afterwards.
         Ok((report["wall"].as_f64().context("wall")?, report["rss_feat_mib"].as_f64().context("rss")?))
     }
 }
 
-/// Peak resident memory over the rows of the workload and over ten times as many, in turn.
+/// Peak resident memory with the rows of the workload and with ten times as many, in turn.
 pub fn tenfold(workspace: &Workspace, rounds: usize) -> Result<()> {
     let (data, ten) = (peers::events(workspace)?, peers::tenfold(workspace)?);
     let bench = Bench { workspace, data, stores: tempfile::tempdir_in(&workspace.work)?, store: Cell::new(0) };
@@ -221,7 +221,7 @@ pub fn tenfold(workspace: &Workspace, rounds: usize) -> Result<()> {
     Ok(())
 }
 
-/// Measures.
+/// Runs the benchmark.
 pub fn run(workspace: &Workspace, rounds: usize) -> Result<()> {
     let data = peers::events(workspace)?;
     let python = peers::python(workspace)?;
@@ -291,7 +291,7 @@ pub fn run(workspace: &Workspace, rounds: usize) -> Result<()> {
     bench.host("features.toml", "csv", &[])?;
     for _ in 0..rounds * 3 {
         digest.add("b3sum", process(Command::new(&b3sum).arg(&file))?.wall.as_secs_f64());
-        // Of a file that was touched nothing is known but its content.
+        // The memo of a touched file is not valid: its content is digested again.
         std::fs::File::options().append(true).open(&file)?.set_modified(std::time::SystemTime::now())?;
         std::thread::sleep(std::time::Duration::from_millis(50));
         digest.add("millrace, everything else cached", bench.host("features.toml", "csv", &[])?.wall.as_secs_f64());

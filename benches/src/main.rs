@@ -1,9 +1,9 @@
-//! `cargo xtask bench [dag | features | tenfold] [ROUNDS]`: Millrace and its peers in turn, in
-//! one run, since machines are noisy: ratios count, not seconds.
+//! `cargo xtask bench [dag | features | tenfold] [ROUNDS]`: Millrace and its peers in turn, in one
+//! run, since machines are noisy: ratios count, not seconds.
 //!
-//! Data, Python and what the peers need are in `MILLRACE_BENCH` (by default
-//! `~/.cache/millrace-bench`), outside the checkout, and are made when they are missing.
-//! Every measurement is of a whole process; figures are medians.
+//! Data, Python and the packages of the peers are in `MILLRACE_BENCH` (by default
+//! `~/.cache/millrace-bench`), outside the checkout, and are created if missing. Every measurement
+//! is of a complete process; figures are medians.
 
 mod dag;
 mod features;

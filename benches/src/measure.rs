@@ -1,4 +1,4 @@
-//! A process, how long it took and how much memory it had; medians and tables.
+//! A process with its duration and its peak memory; medians and tables.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -11,8 +11,7 @@ use serde_json::{Value, json};
 /// A finished process.
 pub struct Measured {
     pub wall: Duration,
-    /// Most resident memory, in bytes, as looked up every few milliseconds: pages of
-    /// mapped files count.
+    /// Peak resident memory, in bytes, sampled every few milliseconds: pages of mapped files count.
     pub peak: u64,
     pub stdout: String,
 }
@@ -31,7 +30,7 @@ pub fn process(command: &mut Command) -> Result<Measured> {
         std::io::Read::read_to_string(&mut out, &mut text).map(|_| text)
     });
     let status = format!("/proc/{}/status", child.id());
-    // Looked at now and then, by a thread of its own: the end is not waited for by looking.
+    // Sampled by a thread of its own, so that waiting for the end does not depend on the samples.
     let has_ended = AtomicBool::new(false);
     let (exit, wall, peak) = std::thread::scope(|scope| {
         let watcher = scope.spawn(|| {
@@ -54,17 +53,17 @@ pub fn process(command: &mut Command) -> Result<Measured> {
     Ok(Measured { wall, peak, stdout })
 }
 
-/// Waits until what was written before lies on the disk, and is in nobody's way.
+/// Waits until earlier writes are on the disk, so that they do not disturb a measurement.
 pub fn settle() -> Result<()> {
     process(&mut Command::new("sync")).map(drop)
 }
 
-/// Of what a run said the lines that say why it failed, else the last ones.
+/// The lines of a run's output that report failures, else the last ones.
 fn reasons(stdout: &str) -> String {
     let lines: Vec<&str> = stdout.lines().collect();
     let failed: Vec<&str> = lines.iter().filter(|line| line.contains("\"status\":\"failed\"")).copied().collect();
-    let told = if failed.is_empty() { &lines[lines.len().saturating_sub(10)..] } else { &failed };
-    told.join("\n")
+    let shown = if failed.is_empty() { &lines[lines.len().saturating_sub(10)..] } else { &failed };
+    shown.join("\n")
 }
 
 fn high_water(status: &Path) -> Option<u64> {
@@ -73,14 +72,14 @@ fn high_water(status: &Path) -> Option<u64> {
     Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
 }
 
-/// Figures of one measure, by who was measured.
+/// Figures of one measure, by name.
 #[derive(Default)]
 pub struct Table {
     rows: Vec<(String, Vec<f64>)>,
 }
 
 impl Table {
-    /// Notes a figure.
+    /// Adds a figure.
     pub fn add(&mut self, name: &str, figure: f64) {
         match self.rows.iter_mut().find(|(known, _)| known == name) {
             Some((_, figures)) => figures.push(figure),
@@ -88,7 +87,7 @@ impl Table {
         }
     }
 
-    /// The median of what was noted under a name.
+    /// The median of the figures of a name.
     pub fn median(&self, name: &str) -> Option<f64> {
         let (_, figures) = self.rows.iter().find(|(known, _)| known == name)?;
         let mut figures = figures.clone();

@@ -1,4 +1,4 @@
-//! What the peers need: a Python environment with pinned packages, and the data.
+//! The requirements of the peers: a Python environment with pinned packages, and the data.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -48,7 +48,7 @@ pub fn events(workspace: &Workspace) -> Result<PathBuf> {
 pub fn tenfold(workspace: &Workspace) -> Result<PathBuf> {
     let file = workspace.work.join("data/tenfold.parquet");
     if !file.is_file() {
-        // Under its name when it is whole.
+        // Renamed when it is complete.
         let part = file.with_extension("part");
         let mut command = Command::new(python(workspace)?);
         must(command.arg(workspace.root.join("benches/peers/gen_tenfold.py")).arg(&part))?;
@@ -71,7 +71,7 @@ pub fn pieces(workspace: &Workspace) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// `b3sum`, built here when the machine has none.
+/// `b3sum`, built here if the machine has none.
 pub fn b3sum(workspace: &Workspace) -> Result<PathBuf> {
     let program = workspace.work.join("tools/bin/b3sum");
     if !program.is_file() {

@@ -1,4 +1,4 @@
-//! Where the benchmarks find things.
+//! The paths of the benchmarks.
 
 use std::path::PathBuf;
 
@@ -15,7 +15,7 @@ pub struct Workspace {
 }
 
 impl Workspace {
-    /// Finds them.
+    /// Finds the paths.
     ///
     /// # Errors
     /// When the program is not built.

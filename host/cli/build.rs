@@ -1,9 +1,8 @@
 //! Links the program at a fixed address on Linux.
 //!
-//! As a position-independent one it has 112,000 pointers that the loader must set at each
-//! start, on pages that would otherwise never be read: 2 of the 4.5 ms that `host
-//! --version` took. Libraries, heap, stacks and the code of guests lie at random
-//! addresses as before.
+//! A position-independent program has 112,000 pointers that the loader must set at each start, on
+//! pages that would otherwise never be read: 2 of the 4.5 ms that `host --version` took. Libraries,
+//! heap, stacks and the code of guests stay at random addresses.
 
 fn main() {
     let is = |name: &str, value: &str| std::env::var(name).is_ok_and(|found| found == value);

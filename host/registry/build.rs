@@ -40,8 +40,8 @@ fn main() {
     std::fs::write(Path::new(&out).join("bundled.rs"), code).expect("a writable OUT_DIR");
 }
 
-/// The compiled code that there is, by the digest of its component, as an expression: code lies in
-/// `VERSION/DIGEST`.
+/// The compiled code of each component that has some, by the digest of the component, as an
+/// expression. Its file is `VERSION/DIGEST`.
 fn compiled(folder: &Path) -> BTreeMap<String, String> {
     let entries = |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().flatten();
     let mut found = BTreeMap::new();

@@ -58,8 +58,8 @@ impl Numbering {
         Self::new((rows > 0).then_some((least, greatest)), rows)
     }
 
-    /// Extends the dense table to these keys, if they are close enough to all others. However
-    /// often it is called, that takes no longer than numbering the keys.
+    /// Extends the dense table to these keys, if they are close enough to all others. The total
+    /// time of all calls is at most that of numbering the keys.
     #[inline]
     pub fn expect(&mut self, keys: &[i64]) {
         let Some((least, greatest)) = keys.iter().min().zip(keys.iter().max()) else { return };
@@ -350,7 +350,7 @@ mod tests {
             assert_eq!(numbering.find(1000), None);
             assert_eq!(numbering.find(i64::MIN + 1), None);
         }
-        // Whatever is expected later, numbers do not change.
+        // The keys that are expected later do not change numbers.
         let mut numbering = Numbering::default();
         let batches = [vec![7, 9], vec![3, 2000], vec![i64::MIN, i64::MAX, 9], vec![-5, 8]];
         let numbers: Vec<u32> = batches
@@ -371,7 +371,7 @@ mod tests {
         assert_eq!(numbering.find(-9), Some(1));
     }
 
-    /// Keys close together or far apart, in any order, and whatever is expected when.
+    /// Keys close together or far apart, in any order, with keys expected at any time.
     #[test]
     fn numbers_are_those_of_a_map() {
         use std::collections::BTreeMap;
@@ -420,7 +420,7 @@ mod tests {
         }
     }
 
-    /// Blocks that each continue where the last one ended, or are anywhere: the work grows in
+    /// Blocks that each continue where the last one ended, or have any keys: the work grows in
     /// proportion to the keys.
     #[test]
     fn the_table_is_not_rebuilt_for_every_block() {

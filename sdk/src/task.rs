@@ -106,7 +106,7 @@ impl Kept {
     }
 }
 
-/// The source of a task: a host behind WebAssembly, or a test.
+/// The source of a task: a host outside the sandbox, or a test.
 pub(crate) trait Backend {
     fn phase(&self) -> Phase;
     fn tables(&self, port: &str) -> Vec<Box<dyn TableBackend + '_>>;

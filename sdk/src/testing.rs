@@ -234,7 +234,7 @@ impl Outcome {
     /// When the step emitted no part of the table.
     pub fn table(&self, port: &str) -> RecordBatch {
         let parts = self.tables.get(port).unwrap_or_else(|| panic!("no part of `{port}` was emitted"));
-        concat_batches(&parts[0].schema(), parts).expect("parts of one schema")
+        concat_batches(&parts[0].schema(), parts).expect("parts with the same schema")
     }
 
     /// The parts of an output table.

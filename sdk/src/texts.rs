@@ -4,7 +4,7 @@ use arrow_array::{Array, StringArray};
 
 use crate::kernels::mix;
 
-/// Numbers texts from 0, in the order of their first occurrence. Made for categories, which are
+/// Numbers texts from 0, in the order of their first occurrence. Designed for categories, which are
 /// short and repeat often: up to eight bytes are compared as one number.
 #[derive(Debug, Default)]
 pub struct Texts {
@@ -39,7 +39,7 @@ fn head(text: &[u8]) -> u64 {
     let half = |bytes: &[u8]| bytes.first_chunk().map_or(0, |half| u64::from(u32::from_le_bytes(*half)));
     match text.len() {
         0 => 0,
-        // The middle and last bytes may be the first one again, at the same index.
+        // The middle or the last byte may be the first one again, at the same index.
         n @ 1..=3 => {
             let byte = |index: usize| u64::from(text[index]) << (8 * index);
             byte(0) | byte(n / 2) | byte(n - 1)
@@ -190,7 +190,7 @@ mod tests {
 
     /// Texts of all lengths, equal except for one byte, with trailing zeros, and many of them.
     #[test]
-    fn each_text_keeps_its_first_number() {
+    fn each_text_retains_its_first_number() {
         let mut all: Vec<String> = (0..40).flat_map(|n| ["x".repeat(n), "\0".repeat(n)]).collect();
         for n in 1..30 {
             for at in 0..n {

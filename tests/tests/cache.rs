@@ -1,10 +1,10 @@
-//! What runs again when something changes, and what does not.
+//! Which tasks run again when something changes, and which do not.
 
 use std::fmt::Write as _;
 
 use crate::sandbox::Sandbox;
 
-/// 9 rows in parts of 3, two steps by part, a fold and a whole one behind them.
+/// 9 rows in parts of 3, two steps by part, then a fold and a step on all parts.
 pub const PIPELINE: &str = r#"
 [params]
 rate = 0.5
@@ -63,13 +63,13 @@ fn a_second_run_is_cached_to_the_last_task() {
 }
 
 #[test]
-fn a_param_of_training_runs_training_again_and_nothing_else() {
+fn a_changed_param_of_training_runs_only_training_again() {
     let sandbox = sandbox();
     sandbox.run(&[]);
     let run = sandbox.run(&["--set", "rate=0.25"]);
     assert_eq!(run.steps_that_ran(), ["train"]);
     let back = sandbox.run(&[]);
-    assert_eq!(back.ran(), 0, "the former value is still known");
+    assert_eq!(back.ran(), 0, "the results of the former value are still cached");
 }
 
 #[test]
@@ -122,10 +122,10 @@ fn a_renamed_source_file_hits() {
 }
 
 #[test]
-fn a_step_that_comes_to_the_same_stops_the_change() {
+fn a_step_with_an_unchanged_output_stops_the_change() {
     let sandbox = sandbox();
     sandbox.run(&[]);
-    // Another condition that keeps the same rows.
+    // Another condition that selects the same rows.
     sandbox.write("pipeline.toml", PIPELINE.replace("x > 0", "x >= 1"));
     assert_eq!(sandbox.run(&[]).steps_that_ran(), ["kept"]);
 }
@@ -140,7 +140,7 @@ fn limits_and_jobs_are_not_in_the_key() {
 }
 
 #[test]
-fn cache_off_runs_each_time_and_feeds_those_behind_it() {
+fn a_step_without_cache_runs_each_time_and_later_steps_hit() {
     let sandbox = sandbox();
     sandbox.run(&[]);
     sandbox.write("pipeline.toml", PIPELINE.replace("input = \"kept\"", "input = \"kept\"\ncache = \"off\""));
@@ -150,7 +150,7 @@ fn cache_off_runs_each_time_and_feeds_those_behind_it() {
 }
 
 #[test]
-fn two_processes_share_a_store_and_compute_nothing_twice() {
+fn processes_that_share_a_store_compute_nothing_twice() {
     let sandbox = sandbox();
     let mut children: Vec<_> = (0..3)
         .map(|_| {
@@ -169,9 +169,10 @@ fn two_processes_share_a_store_and_compute_nothing_twice() {
     assert_eq!(ran, 11);
 }
 
-/// A file more is read by itself, and the table is that of all files read at once.
+/// An additional file is read by itself, and the table is the same as that of all files read at
+/// once.
 #[test]
-fn a_new_file_of_a_pattern_is_one_part_more() {
+fn a_new_file_of_a_pattern_adds_one_part() {
     let sandbox = Sandbox::with("");
     for (name, rows) in [("a", "1\n2\n"), ("b", "3\n"), ("c", "4\n5\n")] {
         let make = format!("[sources.s]\npath = \"in.csv\"\n[exports]\n\"in/{name}.parquet\" = \"s\"\n");
@@ -189,7 +190,7 @@ fn a_new_file_of_a_pattern_is_one_part_more() {
     assert_eq!(sandbox.read("out.csv"), "x,y\n1,2\n2,4\n3,6\n4,8\n5,10\n");
     let fresh = sandbox.run(&["--store", "other"]);
     assert_eq!(fresh.last["outputs"], more.last["outputs"]);
-    // One of another type is told of as before.
+    // A file of another type is reported as before.
     sandbox.write("make.toml", "[sources.s]\npath = \"in.csv\"\n[exports]\n\"in/d.parquet\" = \"s\"\n");
     sandbox.write("in.csv", "x\ntext\n");
     assert_eq!(sandbox.host(&["run", "make.toml"]).code, 0);

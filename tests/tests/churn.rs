@@ -1,10 +1,10 @@
-//! The churn example, held against scikit-learn.
+//! The churn example, compared with scikit-learn.
 
 use crate::sandbox::{Sandbox, repository};
 
-/// Test AUC of scikit-learn's LogisticRegression on the same features and the
-/// same split, hardly penalised (C = 1e6), by `examples/churn/reference.py`: its
-/// head says how. It learns from all training rows; ours holds a tenth of them out.
+/// Test AUC of scikit-learn's LogisticRegression on the same features and the same split, hardly
+/// penalised (C = 1e6), by `examples/churn/reference.py`: its head explains how. It trains on all
+/// training rows; Millrace holds out a tenth of them.
 const REFERENCE_AUC: f64 = 0.838_126_792;
 
 #[test]
@@ -27,6 +27,6 @@ fn the_best_model_is_as_good_as_that_of_scikit_learn() {
 
     assert_eq!(sandbox.run(&[]).ran(), 0);
     let other = sandbox.run(&["--set", "epochs=400"]);
-    // `answer` only chooses columns: it reads none, so other values are no news to it.
+    // `answer` only selects columns: it reads none, so other values do not change its key.
     assert_eq!(other.steps_that_ran()[..], ["best", "evaluate", "predict", "train"]);
 }

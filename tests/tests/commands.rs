@@ -1,4 +1,4 @@
-//! plan, why, show, graph, schema, runs, and how a run is stopped.
+//! plan, why, show, graph, schema, runs, and interrupted runs.
 
 use std::time::{Duration, Instant};
 
@@ -31,7 +31,7 @@ fn sandbox() -> Sandbox {
 }
 
 #[test]
-fn a_plan_says_what_would_run_and_runs_nothing() {
+fn a_plan_reports_what_would_run_and_runs_nothing() {
     let sandbox = sandbox();
     let plan = sandbox.host(&["plan"]);
     assert_eq!(plan.code, 0, "{}", plan.stderr);
@@ -42,7 +42,7 @@ fn a_plan_says_what_would_run_and_runs_nothing() {
 }
 
 #[test]
-fn why_names_the_param_and_both_values() {
+fn why_reports_the_changed_param_with_both_values() {
     let sandbox = sandbox();
     sandbox.run(&[]);
     let why = |arguments: &[&str]| {
@@ -63,7 +63,7 @@ fn why_names_the_param_and_both_values() {
 }
 
 #[test]
-fn why_names_the_column_that_changed() {
+fn why_reports_the_changed_column() {
     let sandbox = sandbox();
     sandbox.run(&[]);
     sandbox.write("rows.csv", "x,t\n1,a\n2,b\n4,c\n");
@@ -92,7 +92,7 @@ fn show_finds_outputs_by_name_and_by_digest() {
 }
 
 #[test]
-fn a_graph_is_drawn_in_three_ways() {
+fn a_graph_is_drawn_in_three_formats() {
     let sandbox = sandbox();
     for (format, holds) in [("mermaid", "flowchart TD"), ("dot", "digraph"), ("svg", "<svg")] {
         let graph = sandbox.host(&["graph", "--format", format]);
@@ -102,16 +102,16 @@ fn a_graph_is_drawn_in_three_ways() {
 }
 
 #[test]
-fn a_graph_is_an_object_for_machines() {
+fn a_graph_as_json_is_an_object() {
     let graph = sandbox().host(&["graph", "--json"]);
     let graph: Value = serde_json::from_str(&graph.stdout).unwrap();
     assert_eq!(graph["sources"][0]["name"], "rows");
     assert!(graph["connections"].as_array().unwrap().iter().any(|one| one["from"] == "rows" && one["to"] == "kept"));
 }
 
-/// Editors read the schema that lies beside the examples.
+/// Editors read the schema in the folder of the examples.
 #[test]
-fn the_schema_beside_the_examples_is_the_one_of_this_program() {
+fn the_schema_in_the_examples_is_that_of_this_program() {
     let kept = std::fs::read_to_string(crate::sandbox::repository().join("examples/pipeline.schema.json")).unwrap();
     assert_eq!(
         kept.trim(),
@@ -120,9 +120,9 @@ fn the_schema_beside_the_examples_is_the_one_of_this_program() {
     );
 }
 
-/// The schema names every key that the reader knows, and no other.
+/// The schema has every key that the reader knows, and no other.
 #[test]
-fn the_schema_and_the_reader_know_the_same_keys() {
+fn the_schema_and_the_reader_have_the_same_keys() {
     let sandbox = sandbox();
     let schema: Value = serde_json::from_str(&sandbox.host(&["schema"]).stdout).unwrap();
     for (table, definition) in [("sources", "SourceFile"), ("steps", "StepFile")] {
@@ -173,9 +173,9 @@ fn files(folder: &std::path::Path) -> usize {
     entries.map(|entry| if entry.path().is_dir() { files(&entry.path()) } else { 1 }).sum()
 }
 
-/// Of two workers one may wait for the screen, with a task in hand. The other goes on.
+/// One of two workers may wait for the output while it holds a task. The other continues.
 #[test]
-fn a_screen_that_stands_still_does_not_stop_the_run() {
+fn blocked_output_does_not_stop_the_run() {
     const STEPS: usize = 600;
     let step = |i: usize| {
         format!("[steps.s{i}]\nuses = \"std:select\"\ninput = \"rows\"\nparams = {{ rename = {{ x = \"x{i}\" }} }}\n")
@@ -186,7 +186,7 @@ fn a_screen_that_stands_still_does_not_stop_the_run() {
     let mut command = sandbox.command(&["run", "--json", "--jobs", "2"]);
     let child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
     let began = Instant::now();
-    // More than fits into the pipe is told until then.
+    // By then the events exceed the size of the pipe.
     while files(&sandbox.path("store/actions")) < STEPS - 1 && began.elapsed() < Duration::from_secs(120) {
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -194,7 +194,7 @@ fn a_screen_that_stands_still_does_not_stop_the_run() {
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), kept), (Some(0), STEPS - 1));
     assert!(output.stdout.len() > 2 * 65_536, "it all fits into the pipe");
-    // Nothing is lost, and everything begins before it ends.
+    // No event is lost, and every task starts before it ends.
     let mut begun = std::collections::HashSet::new();
     let mut ended = 0;
     for line in String::from_utf8(output.stdout).unwrap().lines() {
@@ -212,7 +212,7 @@ fn a_screen_that_stands_still_does_not_stop_the_run() {
 }
 
 #[test]
-fn an_interrupted_run_stops_soon_and_keeps_what_was_finished() {
+fn an_interrupted_run_stops_soon_and_stores_finished_tasks() {
     let pipeline = r#"
 [sources.rows]
 path = "rows.csv"
@@ -230,7 +230,7 @@ params = { label = "y", features = ["x"], epochs = 100000000, validation = 0.0 }
     let mut command = sandbox.command(&["run", "--json"]);
     let mut child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
     let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
-    // Until the long one runs.
+    // Until the long step runs.
     lines
         .find(|line| line.as_ref().unwrap().contains("\"task-started\"") && line.as_ref().unwrap().contains("long"))
         .unwrap()
@@ -240,21 +240,21 @@ params = { label = "y", features = ["x"], epochs = 100000000, validation = 0.0 }
     assert!(kill.success());
     let last = lines.map(Result::unwrap).last().unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(130));
-    // Far from a measurement: a run that does not stop would take hours.
+    // Not a measurement: a run that does not stop would take hours.
     assert!(asked.elapsed() < Duration::from_secs(20));
     assert!(last.contains("\"ok\":false"), "{last}");
     let plan = sandbox.host(&["plan"]).stdout;
     assert!(plan.contains("cached  quick"), "{plan}");
 }
 
-/// They stand in a static that nobody names: what links the program could leave it out unseen.
+/// The settings are in a static that no code refers to: the linker could drop it unnoticed.
 #[cfg(target_os = "linux")]
 #[test]
 fn the_allocator_has_its_settings() {
     let sandbox = Sandbox::new();
-    let told = sandbox.command(&["--version"]).env("_RJEM_MALLOC_CONF", "stats_print:true").output().unwrap();
-    let told = String::from_utf8(told.stderr).unwrap();
+    let stats = sandbox.command(&["--version"]).env("_RJEM_MALLOC_CONF", "stats_print:true").output().unwrap();
+    let stats = String::from_utf8(stats.stderr).unwrap();
     for setting in ["opt.narenas: 1\n", "opt.thp: \"always\"\n", "opt.metadata_thp: \"always\"\n"] {
-        assert!(told.contains(setting), "{setting}{told}");
+        assert!(stats.contains(setting), "{setting}{stats}");
     }
 }

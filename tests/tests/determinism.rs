@@ -1,4 +1,4 @@
-//! The same pipeline gives the same bytes, whatever the number of threads.
+//! The same pipeline gives the same bytes with any number of threads.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::sandbox::{Sandbox, repository};
 
 #[test]
-fn every_artifact_of_churn_is_the_same_with_one_job_and_with_two() {
+fn every_artifact_of_churn_is_the_same_with_one_job_and_two() {
     let mut seen = Vec::new();
     for jobs in ["1", "2", "1", "2"] {
         let sandbox = Sandbox::new();
@@ -23,10 +23,10 @@ fn every_artifact_of_churn_is_the_same_with_one_job_and_with_two() {
     assert!(seen.iter().all(|other| *other == seen[0]), "a run differs from the first");
 }
 
-/// Whoever decides for all: each task begins and ends once, in this order, and whatever waits
-/// for it is not forgotten.
+/// Whichever worker schedules, each task begins and ends once, in this order, and no task that
+/// waits for it is lost.
 #[test]
-fn many_workers_leave_no_task_out_and_compute_none_twice() {
+fn many_workers_compute_each_task_once() {
     const PIPELINE: &str = r#"
 [params]
 k = 0
@@ -79,7 +79,7 @@ params = { by = ["y"], columns = { n = "count()" } }
                 *open -= i32::from(line["event"] == "task-finished" && line["status"] == "ran");
                 Some(*open)
             });
-            assert!(open.max() <= jobs.parse().ok(), "more are shown at work than {jobs}");
+            assert!(open.max() <= jobs.parse().ok(), "more than {jobs} tasks are running");
             assert_eq!(run.total(), run.ran() + run.cached());
             outputs.push(run.last["outputs"].clone());
         }
@@ -87,11 +87,11 @@ params = { by = ["y"], columns = { n = "count()" } }
     }
 }
 
-/// A pipeline whose file is read, whose guests run and whose code is compiled by several
-/// threads, where there are some.
+/// A pipeline whose file is read, whose guests run and whose code is compiled by several threads,
+/// if available.
 #[cfg(target_os = "linux")]
 #[test]
-fn where_the_system_has_no_more_threads_a_run_does_with_those_there_are() {
+fn a_run_without_further_threads_uses_the_existing_ones() {
     use std::fmt::Write;
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
     use std::os::unix::process::CommandExt;
@@ -123,14 +123,14 @@ params = { label = "y", features = ["a", "b"], epochs = 3, validation = 0.0 }
         let sandbox = project();
         let open = |path: &Path, mode| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
         open(&sandbox.path(""), 0o777);
-        // Where it was built not everybody may look.
+        // Other users may not be able to read the folder of the build.
         std::fs::copy(crate::sandbox::host(), sandbox.path("host")).unwrap();
         open(&sandbox.path("host"), 0o755);
         let mut command = std::process::Command::new("prlimit");
         command.arg(format!("--nproc={limit}")).arg(sandbox.path("host")).args(["run", "--json"]);
         command.arg("--jobs=3").arg("--store").arg(sandbox.path("store")).current_dir(sandbox.path(""));
         if std::fs::metadata("/proc/self").unwrap().uid() == 0 {
-            // There is no such limit for root.
+            // Root has no such limit.
             command.uid(65_534).gid(65_534);
         }
         let output = command.output().unwrap();

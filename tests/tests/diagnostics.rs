@@ -1,4 +1,4 @@
-//! What is said of a pipeline or of data that is not as it should be.
+//! The diagnostics of invalid pipelines and data.
 
 use crate::sandbox::Sandbox;
 
@@ -24,7 +24,7 @@ fn edited(from: &str, to: &str) -> String {
 }
 
 #[test]
-fn the_good_one_is_good() {
+fn the_unedited_pipeline_runs() {
     assert_eq!(sandbox(GOOD).run(&[]).ran(), 1);
 }
 
@@ -120,7 +120,7 @@ fn several_outputs_ask_which_one() {
 }
 
 #[test]
-fn all_mistakes_come_together() {
+fn all_errors_are_reported_together() {
     let pipeline = GOOD.replace("input =", "inptu =").replace("path =", "pth =");
     let text = sandbox(&pipeline).refused();
     assert_eq!(text.matches("unknown key").count(), 2, "{text}");
@@ -172,7 +172,7 @@ fn a_failure_in_the_data_names_step_part_column_and_row() {
 }
 
 #[test]
-fn what_depends_on_a_failure_is_skipped_and_the_rest_is_done() {
+fn steps_after_a_failure_are_skipped_and_the_others_run() {
     let more = r#"
 [steps.bad]
 uses = "std:derive"
@@ -193,12 +193,12 @@ params = { where = "n > 1" }
     assert_eq!(run.last["ok"], false);
 }
 
-/// A large file is not read for a name that is misspelt.
+/// A large file is not read if a name is misspelt.
 #[test]
-fn a_column_that_is_nowhere_is_told_of_before_the_source_is_read() {
+fn an_unknown_column_is_reported_before_the_source_is_read() {
     let pipeline = "[sources.s]\npath = \"in.csv\"\n[steps.f]\nuses = \"std:filter\"\ninput = \"s\"\nparams = { where = \"tenur > 1\" }\n";
     let sandbox = Sandbox::with(pipeline);
-    // The second line is ragged: whoever reads it says so.
+    // The second line is ragged, which a reader reports.
     sandbox.write("in.csv", "tenure,b\n1\n");
     let text = sandbox.refused();
     assert!(text.contains("did you mean `tenure`?") && !text.contains("fields"), "{text}");
@@ -206,10 +206,9 @@ fn a_column_that_is_nowhere_is_told_of_before_the_source_is_read() {
     assert!(sandbox.refused().contains("1 fields, and the header has 2"));
 }
 
-/// What is certain whatever the rest of a file says is told of before it is read, and
-/// nothing else is.
+/// Errors that do not depend on the rest of a file are reported before it is read, and no others.
 #[test]
-fn types_that_cannot_fit_are_told_of_before_the_source_is_read() {
+fn types_that_cannot_fit_are_reported_before_the_source_is_read() {
     let pipeline = |step: &str, path: &str| {
         format!(
             "[sources.s]\npath = \"{path}\"\n[sources.other]\npath = \"rows.ndjson\"\n[steps.f]\ninput = \"s\"\n{step}\n"
@@ -218,19 +217,19 @@ fn types_that_cannot_fit_are_told_of_before_the_source_is_read() {
     let needs = |column: &str| format!("uses = \"std:normalise-fit\"\nparams = {{ columns = [\"{column}\"] }}");
     let sandbox = Sandbox::with("");
     sandbox.write("rows.ndjson", "{\"x\": 1}\n");
-    // The third line is ragged: whoever reads it says so.
+    // The third line is ragged, which a reader reports.
     sandbox.write("in.csv", "name,n,none\nAda,1,\n1\n");
     sandbox.write("pipeline.toml", pipeline(&needs("name"), "in.csv"));
     let text = sandbox.refused();
     assert!(text.contains("column `name` is utf8, but a number is needed") && !text.contains("fields"), "{text}");
-    // A column of numbers may turn out to be text, and one without values anything.
+    // A column of numbers may turn out to be text, and one without values may have any type.
     let upper = |column: &str| format!("uses = \"std:derive\"\nparams = {{ columns = {{ y = \"upper({column})\" }} }}");
     for step in [needs("n"), upper("n"), needs("none"), upper("none")] {
         sandbox.write("pipeline.toml", pipeline(&step, "in.csv"));
         let text = sandbox.refused();
         assert!(text.contains("the header has 3"), "{step}: {text}");
     }
-    // Unless the pipeline says what it is.
+    // Unless the pipeline declares the type.
     let typed = pipeline(&upper("n"), "in.csv\"\ntypes = { n = \"int64\" }\nformat = \"csv");
     sandbox.write("pipeline.toml", typed);
     let text = sandbox.refused();

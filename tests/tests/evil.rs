@@ -1,5 +1,5 @@
-//! Guests that attack. Each must end as a failure with a name: no panic of the
-//! host, no hang, nothing kept.
+//! Guests that attack. Each must end as a failure with a name: no panic of the host, no hang,
+//! nothing stored.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -44,15 +44,15 @@ fn snapshot(name: &str, text: &str) {
     settings.bind(|| insta::assert_snapshot!(name, text));
 }
 
-/// The first line of what is said of the attack.
-fn said(attack: &str) -> String {
+/// The first line of the report of an attack.
+fn reported(attack: &str) -> String {
     let sandbox = sandbox(attack);
     let text = sandbox.failed();
     assert!(!sandbox.path("out.csv").exists(), "{attack}: something was written");
     assert!(!text.contains("panicked at host/") && !text.contains("please report"), "{attack}: {text}");
     let line = text.lines().find(|line| line.contains("FAILED")).unwrap_or_else(|| panic!("{text}")).trim();
     let again = sandbox.failed();
-    assert!(again.contains("FAILED"), "{attack}: a failure was kept as a result");
+    assert!(again.contains("FAILED"), "{attack}: a failure was stored as a result");
     line.replace("FAILED  evil · part 0  ", "").replace("the component broke the rules of the step world: ", "rule: ")
 }
 
@@ -68,9 +68,9 @@ fn with_limits(sandbox: &Sandbox, fuel: &str, time: &str) {
     sandbox.write("pipeline.toml", pipeline);
 }
 
-/// It cannot be stopped there, so it begins again where it can, and nobody can tell.
+/// It cannot be stopped there, so it starts again where it can be, with the same result.
 #[test]
-fn a_guest_may_be_long_in_a_loop_that_calls_nothing() {
+fn a_guest_may_run_long_in_a_loop_without_calls() {
     let sandbox = sandbox("takes long");
     with_limits(&sandbox, "20G", "60s");
     let run = sandbox.run(&[]);
@@ -82,14 +82,14 @@ fn a_guest_may_be_long_in_a_loop_that_calls_nothing() {
 }
 
 #[test]
-fn a_plan_may_be_long_in_a_loop_that_calls_nothing() {
+fn a_plan_may_run_long_in_a_loop_without_calls() {
     let sandbox = sandbox("plan takes long");
     assert_eq!(sandbox.run(&[]).ran(), 1);
     assert_eq!(sandbox.read("out.csv"), "n,t\n0,a\n0,b\n0,c\n");
 }
 
 #[test]
-fn a_guest_that_never_calls_anything_is_stopped_by_time() {
+fn a_guest_in_a_loop_without_calls_is_stopped_by_its_time_limit() {
     let sandbox = sandbox("loops");
     with_limits(&sandbox, "500G", "1s");
     let text = sandbox.failed();
@@ -97,14 +97,14 @@ fn a_guest_that_never_calls_anything_is_stopped_by_time() {
 }
 
 #[test]
-fn a_guest_that_never_calls_anything_is_stopped_by_the_user() {
+fn a_guest_in_a_loop_without_calls_is_stopped_by_an_interrupt() {
     let sandbox = sandbox("loops");
     with_limits(&sandbox, "900G", "500s");
     let mut command = sandbox.command(&["run", "--json"]);
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
     lines.find(|line| line.contains("\"task-started\"")).unwrap();
-    // So that it runs, and where it cannot be stopped at once.
+    // Until it runs in the loop, where it cannot be stopped at once.
     std::thread::sleep(Duration::from_millis(20));
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
     let last = lines.last().unwrap();
@@ -112,9 +112,9 @@ fn a_guest_that_never_calls_anything_is_stopped_by_the_user() {
     assert!(last.contains("\"ok\":false"), "{last}");
 }
 
-/// What runs when another step fails comes to its end, is kept, and is not told of as skipped.
+/// Tasks that run when another step fails are finished and stored, and are not reported as skipped.
 #[test]
-fn after_the_first_failure_nothing_more_begins_and_what_runs_is_kept() {
+fn after_the_first_failure_nothing_begins_and_running_tasks_are_stored() {
     let sandbox = sandbox("loops");
     let others = r#"
 [steps.mapped]
@@ -133,20 +133,21 @@ params = { where = "n >= 0" }
 "#;
     let pipeline = sandbox.read("pipeline.toml").replace("[exports]\n\"out.csv\" = \"evil\"\n", others);
     sandbox.write("pipeline.toml", pipeline).write("rows.csv", "x\n0\n1\n1\n");
-    let told = |arguments: &[&str]| {
+    let statuses = |arguments: &[&str]| {
         let run = Run::of(&sandbox.try_run(arguments));
         let lines = run.lines.iter().filter(|line| line["event"] == "task-finished");
         let word = |line: &serde_json::Value, key: &str| line[key].as_str().unwrap_or_default().to_owned();
-        let mut told: Vec<_> = lines.map(|line| (word(line, "step"), word(line, "status"))).collect();
-        told.sort();
-        assert_eq!(run.total(), told.len() as u64);
-        told
+        let mut statuses: Vec<_> = lines.map(|line| (word(line, "step"), word(line, "status"))).collect();
+        statuses.sort();
+        assert_eq!(run.total(), statuses.len() as u64);
+        statuses
     };
-    let owned = |told: [(&str, &str); 4]| told.map(|(step, status)| (step.to_owned(), status.to_owned())).to_vec();
+    let owned =
+        |statuses: [(&str, &str); 4]| statuses.map(|(step, status)| (step.to_owned(), status.to_owned())).to_vec();
     let stopped = [("after", "skipped"), ("evil", "failed"), ("mapped", "ran"), ("model", "ran")];
-    assert_eq!(told(&["--jobs", "3", "--fail-fast"]), owned(stopped));
+    assert_eq!(statuses(&["--jobs", "3", "--fail-fast"]), owned(stopped));
     let again = [("after", "ran"), ("evil", "failed"), ("mapped", "cached"), ("model", "cached")];
-    assert_eq!(told(&[]), owned(again));
+    assert_eq!(statuses(&[]), owned(again));
 }
 
 #[test]
@@ -199,7 +200,7 @@ fn every_attack_ends_as_a_failure_with_its_name() {
         "metric that is none",
         "huge part",
     ];
-    let lines: Vec<String> = attacks.iter().map(|attack| format!("{attack}: {}", said(attack))).collect();
+    let lines: Vec<String> = attacks.iter().map(|attack| format!("{attack}: {}", reported(attack))).collect();
     snapshot("every_attack_ends_as_a_failure_with_its_name", &lines.join("\n"));
 }
 
@@ -228,7 +229,7 @@ fn a_plan_that_lies_is_refused_before_anything_runs() {
 
 /// A backtrace names the functions of the step.
 #[test]
-fn a_panic_says_where_in_the_step() {
+fn a_panic_is_reported_with_its_function() {
     let text = sandbox("panics").failed();
     assert!(text.contains("at the disco") && text.contains("at evil::Evil"), "{text}");
 }
@@ -238,17 +239,17 @@ fn what_is_no_step_is_refused() {
     let newer = {
         let (from, to) = (b"@0.4.0".as_slice(), b"@0.5.0");
         let mut bytes = evil().to_vec();
-        let places: Vec<usize> = (0..bytes.len() - from.len()).filter(|at| bytes[*at..].starts_with(from)).collect();
-        places.into_iter().for_each(|at| bytes[at..at + to.len()].copy_from_slice(to));
+        let offsets: Vec<usize> = (0..bytes.len() - from.len()).filter(|at| bytes[*at..].starts_with(from)).collect();
+        offsets.into_iter().for_each(|at| bytes[at..at + to.len()].copy_from_slice(to));
         bytes
     };
-    let cut = evil()[..evil().len() / 2].to_vec();
+    let half = evil()[..evil().len() / 2].to_vec();
     let cases: [(&str, Vec<u8>); 6] = [
         ("random bytes", vec![7; 1000]),
         ("nothing", Vec::new()),
         ("a core module", b"\0asm\x01\0\0\0".to_vec()),
         ("an empty component", wat::parse_str("(component)").unwrap()),
-        ("half a component", cut),
+        ("half a component", half),
         ("another world version", newer),
     ];
     let mut lines = Vec::new();
@@ -264,7 +265,7 @@ fn what_is_no_step_is_refused() {
     snapshot("what_is_no_step_is_refused", &lines.join("\n"));
 }
 
-/// What all guests may have together one may not have alone.
+/// A single task may not use more memory than all guests together.
 #[test]
 fn the_memory_of_the_run_bounds_a_single_task() {
     let run = sandbox("allocates").host(&["run", "--memory", "8MiB"]);

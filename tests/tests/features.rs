@@ -1,6 +1,5 @@
-//! `examples/features-3m` on a table that is made here, 1/1000 of the size: the
-//! steps for features, together. `benches/peers/parity.py` holds all of it against
-//! the reference.
+//! `examples/features-3m` on a generated table of 1/1000 of the size: the steps for features,
+//! together. `benches/peers/parity.py` compares all of it with the reference.
 
 use std::fmt::Write as _;
 
@@ -45,7 +44,7 @@ fn metric(run: &Run, step: &str, name: &str) -> f64 {
 }
 
 #[test]
-fn the_feature_workload_runs_and_each_change_runs_what_it_must() {
+fn the_feature_workload_runs_and_each_change_runs_only_its_tasks() {
     let sandbox = sandbox();
     let data = ["--set", "data=events.csv"];
     let run = sandbox.run(&data);
@@ -66,14 +65,14 @@ fn the_feature_workload_runs_and_each_change_runs_what_it_must() {
     let rate = sandbox.run(&[&data[..], &["--set", "learning_rate=0.4"]].concat());
     assert_eq!(rate.steps_that_ran()[..], ["evaluate", "predict", "train"]);
     let seed = sandbox.run(&[&data[..], &["--set", "seed=43"]].concat());
-    // `split` and `sides` see the same two columns: one runs, the other takes its record.
+    // `split` and `sides` read the same two columns: one runs, the other uses its record.
     let ran = seed.steps_that_ran();
     assert_eq!(ran.iter().filter(|step| !["sides", "split"].contains(&step.as_str())).count(), 3, "{ran:?}");
     assert_eq!(ran.len(), 4, "{ran:?}");
 }
 
 #[test]
-fn the_feature_workload_is_the_same_with_one_job_and_with_two() {
+fn the_feature_workload_is_the_same_with_one_job_and_two() {
     let outputs = |jobs: &str| {
         let run = sandbox().run(&["--set", "data=events.csv", "--jobs", jobs]);
         run.last["outputs"].clone()

@@ -1,5 +1,5 @@
-//! Harm done to a store: what is in it is never believed unseen, and the next run, or the
-//! one after it, is as good as if nothing had been done.
+//! Corruption of a store: its content is never used unchecked, and the next run, or the one after
+//! it, has the same results as with an intact store.
 
 use std::fs;
 use std::path::PathBuf;
@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use crate::cache::{PIPELINE, rows, sandbox};
 use crate::sandbox::{Sandbox, components};
 
-/// Changes bytes of files below a folder of the store, and none of their sizes.
-fn harm(sandbox: &Sandbox, folder: &str, change: impl Fn(&mut Vec<u8>)) {
+/// Changes bytes of the files below a folder of the store, but not their sizes.
+fn corrupt(sandbox: &Sandbox, folder: &str, change: impl Fn(&mut Vec<u8>)) {
     let mut folders = vec![sandbox.path("store").join(folder)];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).unwrap().flatten() {
@@ -36,7 +36,7 @@ fn files(sandbox: &Sandbox, folder: &str) -> Vec<PathBuf> {
     found
 }
 
-/// Forgets the copies of records, so that the records themselves are read.
+/// Removes the copies of records, so that the records themselves are read.
 fn without_copies(sandbox: &Sandbox) {
     for folder in ["index", "traces"] {
         let _ = fs::remove_dir_all(sandbox.path("store").join(folder));
@@ -44,11 +44,11 @@ fn without_copies(sandbox: &Sandbox) {
 }
 
 #[test]
-fn a_harmed_store_is_computed_again_and_never_believed() {
+fn a_corrupt_store_is_recomputed_and_never_used_unchecked() {
     let sandbox = sandbox();
     let first = sandbox.run(&[]);
     for folder in ["actions", "packs", "tables", "sources", "plans", "manifests", "gathered", "memo"] {
-        let mut harmed = 0;
+        let mut changed = 0;
         let mut folders = vec![sandbox.path("store").join(folder)];
         while let Some(folder) = folders.pop() {
             for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
@@ -56,27 +56,27 @@ fn a_harmed_store_is_computed_again_and_never_believed() {
                     folders.push(entry.path());
                     continue;
                 }
-                // Cut one, remove the next.
+                // Truncate one, remove the next.
                 let bytes = std::fs::read(entry.path()).unwrap();
-                if harmed % 2 == 0 {
+                if changed % 2 == 0 {
                     std::fs::write(entry.path(), &bytes[..bytes.len() / 2]).unwrap();
                 } else {
                     std::fs::remove_file(entry.path()).unwrap();
                 }
-                harmed += 1;
+                changed += 1;
             }
         }
         let run = sandbox.run(&[]);
-        assert_eq!(run.last["outputs"], first.last["outputs"], "after harm to {folder}");
-        assert_eq!(sandbox.run(&[]).ran(), 0, "after {folder} was mended");
+        assert_eq!(run.last["outputs"], first.last["outputs"], "after corruption of {folder}");
+        assert_eq!(sandbox.run(&[]).ran(), 0, "after {folder} was repaired");
     }
 }
 
-/// A harm that a size does not show is seen when the bytes are read: before anything that
-/// came of them is kept.
+/// Corruption that leaves the size unchanged is detected when the bytes are read: before any result
+/// derived from them is stored.
 #[test]
-fn bytes_that_changed_in_the_store_are_never_believed() {
-    let first = |sandbox: &Sandbox| sandbox.read("out.csv");
+fn changed_bytes_in_the_store_are_never_used() {
+    let exported = |sandbox: &Sandbox| sandbox.read("out.csv");
     let pipeline = |by: u32| {
         format!(
             "[sources.s]\npath = \"in.csv\"\n[steps.d]\nuses = \"std:derive\"\ninput = \"s\"\n\
@@ -87,8 +87,8 @@ fn bytes_that_changed_in_the_store_are_never_believed() {
     let sandbox = Sandbox::with(&pipeline(1));
     sandbox.write("in.csv", "x\n1\n2\n3\n");
     sandbox.run(&[]);
-    harm(&sandbox, "packs", |bytes| bytes.iter_mut().for_each(|byte| *byte ^= u8::from(*byte == 2) * 5));
-    let before = first(&sandbox);
+    corrupt(&sandbox, "packs", |bytes| bytes.iter_mut().for_each(|byte| *byte ^= u8::from(*byte == 2) * 5));
+    let before = exported(&sandbox);
     sandbox.write("pipeline.toml", pipeline(10));
     let mut runs = 0;
     loop {
@@ -97,17 +97,17 @@ fn bytes_that_changed_in_the_store_are_never_believed() {
             break;
         }
         assert!(run.code == 1 && run.stderr.contains("was corrupt and has been removed; run again"), "{}", run.stderr);
-        assert_eq!(first(&sandbox), before);
+        assert_eq!(exported(&sandbox), before);
         runs += 1;
         assert!(runs < 2, "{}", run.stderr);
     }
     assert!(runs > 0);
-    assert_eq!(first(&sandbox), "x,y,z\n1,2,13\n2,4,16\n3,6,19\n");
+    assert_eq!(exported(&sandbox), "x,y,z\n1,2,13\n2,4,16\n3,6,19\n");
 }
 
-/// Whatever stands where a record should, it is written over.
+/// Whatever has the path of a record is replaced.
 #[test]
-fn a_folder_in_the_place_of_a_record_is_damage_like_any_other() {
+fn a_folder_at_the_path_of_a_record_is_replaced() {
     let sandbox = sandbox();
     let first = sandbox.run(&[]);
     std::fs::remove_dir_all(sandbox.path("store/index")).unwrap();
@@ -122,10 +122,10 @@ fn a_folder_in_the_place_of_a_record_is_damage_like_any_other() {
     assert_eq!(sandbox.run(&[]).ran(), 0);
 }
 
-/// Without its mark a store is one as long as it looks like one; a stranger's folder is
-/// never written to.
+/// Without its LAYOUT file a store is recognised by its folders; another program's folder is never
+/// written to.
 #[test]
-fn a_store_without_its_mark_is_one_still() {
+fn a_store_without_its_layout_file_is_recognised() {
     let sandbox = sandbox();
     sandbox.run(&[]);
     std::fs::remove_file(sandbox.path("store/LAYOUT")).unwrap();
@@ -138,9 +138,9 @@ fn a_store_without_its_mark_is_one_still() {
     assert!(!sandbox.path("other/LAYOUT").exists());
 }
 
-/// Rows that are taken from harmed bytes are not kept under the name of the good ones.
+/// Rows that are taken from corrupt bytes are not stored under the digest of the correct ones.
 #[test]
-fn what_is_taken_from_harmed_bytes_is_not_kept() {
+fn rows_taken_from_corrupt_bytes_are_not_stored() {
     let pipeline = "[sources.s]\npath = \"in.csv\"\n[sources.t]\npath = \"names.csv\"\n[steps.j]\nuses = \"std:join\"\n\
                     inputs = { input = \"s\", table = \"t\" }\nparams = { on = [\"k\"], columns = [\"v\"] }\n\
                     [steps.d]\nuses = \"std:derive\"\ninput = \"t\"\nparams = { columns = { w = \"v * 2\" } }\n";
@@ -148,7 +148,7 @@ fn what_is_taken_from_harmed_bytes_is_not_kept() {
     sandbox.write("in.csv", "k\n2\n1\n2\n").write("names.csv", "k,v\n1,77.5\n2,99.5\n");
     sandbox.run(&[]);
     let (good, bad) = (77.5f64.to_le_bytes(), 78.5f64.to_le_bytes());
-    harm(&sandbox, "packs", |bytes| {
+    corrupt(&sandbox, "packs", |bytes| {
         if let Some(at) = bytes.windows(8).position(|value| value == good) {
             bytes[at..at + 8].copy_from_slice(&bad);
         }
@@ -159,10 +159,9 @@ fn what_is_taken_from_harmed_bytes_is_not_kept() {
     assert_eq!(sandbox.read("out.csv"), "k,v\n2,99.5\n1,77.5\n2,99.5\n");
 }
 
-/// A choice is read by the host itself: a harmed one is made again, and nothing else is
-/// chosen for it.
+/// A selection is read by the host itself: a corrupt one is recomputed, and selects the same.
 #[test]
-fn a_harmed_choice_is_made_again() {
+fn a_corrupt_selection_is_recomputed() {
     let sandbox = Sandbox::with(
         "[sources.s]\npath = \"in.csv\"\n[steps.d]\nuses = \"std:filter\"\ninput = \"s\"\nmatrix = { least = [1, 2] }\n\
          params = { where = \"x >= ${matrix.least}\" }\n[steps.b]\nuses = \"std:best\"\n\
@@ -170,15 +169,15 @@ fn a_harmed_choice_is_made_again() {
     );
     sandbox.write("in.csv", "x\n1\n2\n");
     let first = sandbox.run(&[]);
-    let harmed = std::cell::Cell::new(0);
-    harm(&sandbox, "blobs", |bytes| {
+    let changed = std::cell::Cell::new(0);
+    corrupt(&sandbox, "blobs", |bytes| {
         let choice = b"\"least\":1";
         if let Some(at) = bytes.windows(choice.len()).position(|text| text == choice) {
             bytes[at + choice.len() - 1] = b'2';
-            harmed.set(harmed.get() + 1);
+            changed.set(changed.get() + 1);
         }
     });
-    assert_eq!(harmed.get(), 1);
+    assert_eq!(changed.get(), 1);
     std::fs::remove_file(sandbox.path("out.csv")).unwrap();
     let again = sandbox.run(&[]);
     assert_eq!(again.steps_that_ran(), ["b"]);
@@ -186,9 +185,9 @@ fn a_harmed_choice_is_made_again() {
     assert_eq!(again.last["outputs"], first.last["outputs"]);
 }
 
-/// A record knows its name: one in the place of another is none.
+/// The checksum of a record covers its name: one stored under the name of another counts as absent.
 #[test]
-fn records_that_changed_places_are_none() {
+fn swapped_records_count_as_absent() {
     let other = "[sources.more]\npath = \"more.csv\"\npart_rows = 3\n[steps.also]\nuses = \"std:filter\"\n\
                  input = \"more\"\nparams = { where = \"x > 0\" }\n[exports]\n\"out/derived.csv\" = \"derived\"\n\"out/also.csv\" = \"also\"\n";
     let pipeline = PIPELINE.split("[exports]").next().unwrap().to_owned() + other;
@@ -197,7 +196,7 @@ fn records_that_changed_places_are_none() {
         // The code of standard steps ships with the host, so those of users are compiled.
         let pipeline = if folder == "compiled" { with_own_steps(&sandbox, &pipeline) } else { pipeline.clone() };
         sandbox.write("pipeline.toml", &pipeline).write("more.csv", rows(3..9, "z"));
-        // The rows of the first part are taken from it; the others lie as they are.
+        // Rows of the first part are selected by a mask; the other parts keep all rows.
         sandbox.write("rows.csv", rows(-1..8, "a"));
         let first = sandbox.run(&[]);
         let (derived, also) = (sandbox.read("out/derived.csv"), sandbox.read("out/also.csv"));
@@ -216,8 +215,8 @@ fn records_that_changed_places_are_none() {
     }
 }
 
-/// Copies the standard steps of a pipeline into the sandbox, as other components that do the same,
-/// and returns the pipeline with those in their place.
+/// Copies the standard steps of a pipeline into the sandbox, as other components with the same
+/// code, and returns the pipeline with those in their place.
 fn with_own_steps(sandbox: &Sandbox, pipeline: &str) -> String {
     let name_of = |rest: &str| rest.split('"').next().expect("a quote").to_owned();
     let names: Vec<String> = pipeline.split("std:").skip(1).map(name_of).collect();
@@ -231,9 +230,9 @@ fn with_own_steps(sandbox: &Sandbox, pipeline: &str) -> String {
     })
 }
 
-/// Packs and blobs that are links to others are harmed, and all at once.
+/// Packs and blobs that are links to others count as corrupt, all at once.
 #[test]
-fn links_are_no_objects() {
+fn links_do_not_count_as_objects() {
     let sandbox = sandbox();
     let first = sandbox.run(&[]);
     for folder in ["packs", "blobs"] {
@@ -249,16 +248,16 @@ fn links_are_no_objects() {
     assert_eq!(sandbox.run(&[]).last["outputs"], first.last["outputs"]);
 }
 
-/// Bytes flipped all over a pack are found by whoever looks at the store, who does not panic.
+/// Flipped bytes anywhere in a pack are detected by every reader, without a panic.
 #[test]
-fn nobody_panics_at_harmed_packs() {
-    for place in [0, 9, 40, 200] {
+fn no_reader_panics_at_corrupt_packs() {
+    for offset in [0, 9, 40, 200] {
         let sandbox = sandbox();
         let first = sandbox.run(&[]);
-        harm(&sandbox, "packs", |bytes| {
+        corrupt(&sandbox, "packs", |bytes| {
             let length = bytes.len();
-            bytes[place] ^= 0x55;
-            bytes[length - 316 + place] ^= 0x55;
+            bytes[offset] ^= 0x55;
+            bytes[length - 316 + offset] ^= 0x55;
             bytes[length / 2] ^= 0x55;
         });
         fs::remove_dir_all(sandbox.path("out")).unwrap();
@@ -269,9 +268,10 @@ fn nobody_panics_at_harmed_packs() {
     }
 }
 
-/// Where texts lie is not believed either, and harm is told of as harm by whoever meets it first.
+/// Offsets of texts are not trusted either, and whichever reader finds the corruption first reports
+/// it.
 #[test]
-fn offsets_that_lead_nowhere_are_harm() {
+fn corrupt_offsets_of_texts_are_detected() {
     let sandbox = Sandbox::new();
     sandbox.write("rows.csv", "t\na\nb\nc\nd\n");
     sandbox.write(
@@ -281,16 +281,16 @@ fn offsets_that_lead_nowhere_are_harm() {
     let first = sandbox.run(&[]);
     let shown = sandbox.host(&["show", "kept"]).stdout;
     let offsets: Vec<u8> = (0..5i32).flat_map(i32::to_le_bytes).collect();
-    for words in [&["show", "kept"][..], &["show", "kept", "--export", "k.csv"]] {
-        let harmed = std::cell::Cell::new(0);
-        harm(&sandbox, "packs", |bytes| {
+    for arguments in [&["show", "kept"][..], &["show", "kept", "--export", "k.csv"]] {
+        let changed = std::cell::Cell::new(0);
+        corrupt(&sandbox, "packs", |bytes| {
             if let Some(at) = bytes.windows(offsets.len()).position(|found| found == offsets) {
                 bytes[at + 11] ^= 0x40;
-                harmed.set(harmed.get() + 1);
+                changed.set(changed.get() + 1);
             }
         });
-        assert_eq!(harmed.get(), 1);
-        let broken = sandbox.host(words);
+        assert_eq!(changed.get(), 1);
+        let broken = sandbox.host(arguments);
         assert_eq!(broken.code, 1);
         assert!(broken.stderr.contains("was corrupt") && broken.stderr.contains("run again"), "{}", broken.stderr);
         assert_eq!(sandbox.run(&[]).last["outputs"], first.last["outputs"]);
@@ -299,27 +299,27 @@ fn offsets_that_lead_nowhere_are_harm() {
 }
 
 #[test]
-fn a_table_that_cannot_be_shown_is_made_again() {
+fn a_table_that_cannot_be_shown_is_written_again() {
     let sandbox = sandbox();
     sandbox.run(&[]);
     let shown = sandbox.host(&["show", "derived"]);
-    harm(&sandbox, "tables", |bytes| bytes.iter_mut().skip(1).take(9).for_each(|byte| *byte ^= 0x33));
+    corrupt(&sandbox, "tables", |bytes| bytes.iter_mut().skip(1).take(9).for_each(|byte| *byte ^= 0x33));
     let broken = sandbox.host(&["show", "derived"]);
     assert_eq!(broken.code, 2);
     assert!(broken.stderr.contains("run the pipeline again"), "{}", broken.stderr);
     assert_eq!(sandbox.run(&[]).ran(), 0);
     assert_eq!(sandbox.host(&["show", "derived"]).stdout, shown.stdout);
-    // Nobody has to look first.
-    harm(&sandbox, "tables", |bytes| *bytes.last_mut().expect("bytes") ^= 1);
+    // It need not be shown first.
+    corrupt(&sandbox, "tables", |bytes| *bytes.last_mut().expect("bytes") ^= 1);
     assert_eq!(sandbox.run(&[]).ran(), 0);
     assert_eq!(sandbox.host(&["show", "derived"]).stdout, shown.stdout);
-    // What a table is made of may be lost, too, or cut.
+    // The packs of a table may be lost or truncated, too.
     let losses: [&dyn Fn(&std::path::Path); 2] =
         [&|pack| fs::remove_file(pack).unwrap(), &|pack| fs::write(pack, b"ARROW1").unwrap()];
     for loss in losses {
         files(&sandbox, "packs").iter().for_each(|pack| loss(pack));
-        for words in [&["show", "derived"][..], &["show", "derived", "--export", "d.csv"]] {
-            let broken = sandbox.host(words);
+        for arguments in [&["show", "derived"][..], &["show", "derived", "--export", "d.csv"]] {
+            let broken = sandbox.host(arguments);
             assert_eq!(broken.code, 1);
             assert!(broken.stderr.contains("run the pipeline again"), "{}", broken.stderr);
         }
@@ -328,9 +328,9 @@ fn a_table_that_cannot_be_shown_is_made_again() {
     }
 }
 
-/// What a copy of a store easily loses, or somebody puts into the place of its files.
+/// What a copy of a store easily loses, or what may replace its files.
 #[test]
-fn small_damage_is_mended_by_the_way() {
+fn small_damage_is_repaired_by_the_next_run() {
     let sandbox = sandbox();
     let first = sandbox.run(&[]);
     let store = sandbox.path("store");
@@ -345,13 +345,13 @@ fn small_damage_is_mended_by_the_way() {
             fs::remove_file(store.join("claims/keys")).unwrap();
             assert!(std::process::Command::new("mkfifo").arg(store.join("claims/keys")).status().unwrap().success());
         }),
-        ("an empty mark", &|| fs::write(store.join("LAYOUT"), "").unwrap()),
-        ("a mark that is no text", &|| fs::write(store.join("LAYOUT"), [0xff, 0xfe]).unwrap()),
-        ("a mark that points to itself", &|| {
+        ("an empty LAYOUT file", &|| fs::write(store.join("LAYOUT"), "").unwrap()),
+        ("a LAYOUT file that is not text", &|| fs::write(store.join("LAYOUT"), [0xff, 0xfe]).unwrap()),
+        ("a LAYOUT file that links to itself", &|| {
             fs::remove_file(store.join("LAYOUT")).unwrap();
             std::os::unix::fs::symlink(store.join("LAYOUT"), store.join("LAYOUT")).unwrap();
         }),
-        ("an index that nobody writes to", &|| {
+        ("an index that is a pipe without a writer", &|| {
             for file in files(&sandbox, "index") {
                 fs::remove_file(&file).unwrap();
                 assert!(std::process::Command::new("mkfifo").arg(&file).status().unwrap().success());

@@ -1,7 +1,7 @@
 //! Millrace through its command line: each test is a claim that users rely on.
 //!
-//! They need `target/release/host` with the standard steps inside: `cargo xtask
-//! test` builds it first.
+//! They need `target/release/host` with the standard steps inside, which `cargo xtask test` builds
+//! first.
 
 mod cache;
 mod churn;

@@ -1,4 +1,4 @@
-//! The commands in the READMEs, as they stand there.
+//! The commands in the READMEs, exactly as written there.
 
 use crate::sandbox::{Sandbox, host, repository};
 
@@ -50,7 +50,7 @@ fn every_command_of_the_readmes_works() {
     for readme in ["README.md", "examples/churn/README.md", "examples/hello/README.md"] {
         let sandbox = copied();
         let commands = commands(readme);
-        assert!(!commands.is_empty(), "{readme} has no command to try");
+        assert!(!commands.is_empty(), "{readme} has no command to run");
         for line in commands {
             let rest = line.split_once(' ').map_or("", |(_, rest)| rest);
             let script = format!("{} {rest}", host().display());
@@ -63,7 +63,7 @@ fn every_command_of_the_readmes_works() {
 }
 
 #[test]
-fn a_step_from_source_is_built_once_and_then_costs_a_stat() {
+fn a_step_from_source_is_built_once_and_then_only_stated() {
     let sandbox = copied();
     let run = sandbox.run(&["examples/hello/pipeline.toml"]);
     assert_eq!(run.ran(), 1);
@@ -71,19 +71,19 @@ fn a_step_from_source_is_built_once_and_then_costs_a_stat() {
         sandbox.read("examples/hello/out/greetings.csv"),
         "name,born,greeting\nAda,1815,\"Hello, Ada!\"\nGrace,1906,\"Hello, Grace!\"\nKatherine,1918,\"Hello, Katherine!\"\n"
     );
-    // Without a compiler on the path nothing could be built.
+    // Without a compiler in `PATH` nothing can be built.
     let mut command = sandbox.command(&["run", "--json", "examples/hello/pipeline.toml"]);
     let output = command.env("PATH", "/nowhere").env_remove("CARGO").output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(String::from_utf8(output.stdout).unwrap().contains("\"cached\":1"));
-    // A component that was harmed in the store is built again.
-    let mut harmed = 0;
+    // A corrupt component in the store is built again.
+    let mut corrupted = 0;
     for shard in std::fs::read_dir(sandbox.path("store/blobs")).unwrap() {
         for blob in std::fs::read_dir(shard.unwrap().path()).unwrap() {
-            std::fs::write(blob.unwrap().path(), "harmed").unwrap();
-            harmed += 1;
+            std::fs::write(blob.unwrap().path(), "corrupt").unwrap();
+            corrupted += 1;
         }
     }
-    assert_eq!(harmed, 1);
+    assert_eq!(corrupted, 1);
     assert_eq!(sandbox.run(&["examples/hello/pipeline.toml"]).cached(), 1);
 }

@@ -1,4 +1,4 @@
-//! A remote store behind the local one, and tasks that other processes run.
+//! A remote store as a second level of the local one, and tasks that other processes run.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -32,7 +32,7 @@ fn url(sandbox: &Sandbox, folder: &str) -> String {
     format!("file://{}", sandbox.path(folder).display())
 }
 
-/// Of each task, by step and part: its key, its fuel.
+/// The key and the fuel of each task, by step, part and phase.
 fn tasks(events: &[Value]) -> BTreeMap<(String, Option<u64>, String), (String, u64)> {
     let finished = events.iter().filter(|event| event["event"] == "task-finished");
     let text = |value: &Value| value.as_str().expect("a text").to_owned();
@@ -63,7 +63,7 @@ fn an_empty_store_takes_every_task_from_the_remote_store() {
     assert_eq!(last["outputs"], event(&first, "run-finished")["outputs"]);
     assert_eq!(std::fs::read(sandbox.path("out/model.json")).expect("an export"), written);
     assert_eq!(event(&second, "remote-finished")["error"], Value::Null);
-    // Nothing had to be compiled either: what the steps answered was shared, too.
+    // Nothing had to be compiled either: plans and manifests were shared, too.
     assert!(!sandbox.path("b/compiled").exists() || files(&sandbox.path("b/compiled")).is_empty());
 }
 
@@ -85,7 +85,7 @@ fn objects_of_a_remote_store_that_do_not_match_their_digests_are_not_used() {
         }
     }
     assert!(changed > 20, "{changed} objects");
-    // The run that comes upon one says so, and the next one computes what it needs again: it
+    // The run that finds a corrupt object reports it, and the next one recomputes what it needs: it
     // uploads what it computes, so that a third store can use all of it.
     let second = sandbox.host(&["run", "--json", "--store", "b", "--remote", &remote]);
     let second = lines(&second);
@@ -149,7 +149,7 @@ fn a_second_store_runs_a_task_of_the_first_by_its_key_with_equal_digests() {
 }
 
 #[test]
-fn a_task_that_fails_in_a_process_of_its_own_fails_as_it_does_here() {
+fn a_task_fails_alike_in_this_process_and_in_its_own() {
     let pipeline = r#"
 [sources.s]
 path = "s.csv"

@@ -1,4 +1,4 @@
-//! Tasks in rounds: the same end with any number of threads, and guests that break the
+//! Tasks in rounds: the result does not depend on the number of threads, and guests that break the
 //! rules end as a failure with a name.
 
 use std::sync::OnceLock;
@@ -38,7 +38,7 @@ limits = {{ memory = "{memory}MiB", fuel = "500M", time = "20s" }}
 
 const PART: u32 = 32_768;
 
-/// The last part has a few less.
+/// The last part has seven rows less.
 fn rows(parts: u32) -> u32 {
     parts * PART - 7
 }
@@ -49,9 +49,9 @@ fn sums(sandbox: &Sandbox) -> Value {
 
 const EXPORT: &str = "[exports]\n\"sums.json\" = \"sums.sums\"";
 
-/// Fewer parts than guests may be, as many, and more, of which each guest has some.
+/// Fewer parts than there may be guests, as many, and more, so that guests have several.
 #[test]
-fn any_number_of_threads_comes_to_the_same() {
+fn the_result_is_the_same_for_any_number_of_threads() {
     for parts in [1, 5, 32, 47] {
         let rows = rows(parts);
         let sandbox = sandbox(parts, "rounds = 20", EXPORT);
@@ -72,10 +72,10 @@ fn any_number_of_threads_comes_to_the_same() {
     }
 }
 
-/// One guest cannot be stopped where it is, so all begin again where they can, and nobody
-/// can tell.
+/// One guest cannot be stopped where it is, so all start again where they can be, with the same
+/// result.
 #[test]
-fn a_guest_may_be_long_in_a_loop_that_calls_nothing() {
+fn a_guest_may_run_long_in_a_loop_without_calls() {
     for jobs in ["1", "2"] {
         let of = |params: &str| {
             let sandbox = sandbox(5, params, EXPORT);
@@ -90,9 +90,9 @@ fn a_guest_may_be_long_in_a_loop_that_calls_nothing() {
     }
 }
 
-/// More tasks than there are slots for, each of which needs all of its guests.
+/// More tasks than there are slots, each of which needs all of its guests at once.
 #[test]
-fn many_at_a_time_do_not_keep_each_other_waiting() {
+fn many_tasks_in_rounds_do_not_block_each_other() {
     let sandbox = sandbox(
         32,
         "rounds = \"${matrix.rounds}\"",
@@ -103,11 +103,11 @@ fn many_at_a_time_do_not_keep_each_other_waiting() {
 }
 
 #[test]
-fn what_all_of_them_say_is_said_once() {
+fn a_line_that_all_guests_log_is_logged_once() {
     let sandbox = sandbox(5, "rounds = 2", "");
     let run = sandbox.run(&[]);
     let log = run.lines.iter().find(|line| line["event"] == "task-finished").unwrap()["log"].clone();
-    // Each guest says it twice.
+    // Each guest logs it twice.
     assert_eq!(log.as_array().map(Vec::len), Some(2), "{log}");
 }
 
@@ -118,7 +118,7 @@ fn guests_that_do_not_agree_end_as_a_failure_with_its_name() {
         let first = sandbox.failed();
         let line = first.lines().find(|line| line.contains("FAILED")).unwrap_or_else(|| panic!("{first}")).trim();
         assert!(!first.contains("please report"), "{attack}: {first}");
-        assert!(sandbox.failed().contains("FAILED"), "{attack}: a failure was kept as a result");
+        assert!(sandbox.failed().contains("FAILED"), "{attack}: a failure was stored as a result");
         format!("{attack}: {}", line.replace("FAILED  sums  ", ""))
     };
     let attacks = [
@@ -140,13 +140,13 @@ fn guests_that_do_not_agree_end_as_a_failure_with_its_name() {
     let mut settings = insta::Settings::clone_current();
     settings.add_filter(r"it needed [\d.]+MiB", "it needed …MiB");
     settings.add_filter(r"lib\.rs:\d+:\d+", "lib.rs:LINE");
-    // Of two guests that fail by themselves the first is told of.
+    // If two guests fail by themselves, the first is reported.
     settings.add_filter(r"no, in part [12]", "no, in part 1 or 2");
     let lines = attacks.iter().map(said).collect::<Vec<_>>().join("\n");
     settings.bind(|| insta::assert_snapshot!(lines));
 }
 
-/// What a failed task says of itself, and the fuel and milliseconds that it took.
+/// The error of a failed task, its fuel, and its duration in milliseconds.
 fn failed(attack: &str, limits: [&str; 2]) -> (String, u64, f64) {
     let sandbox = sandbox(8, &format!("attack = \"{attack}\""), "");
     let pipeline = sandbox.read("pipeline.toml").replace("500M", limits[0]).replace("20s", limits[1]);
@@ -158,15 +158,15 @@ fn failed(attack: &str, limits: [&str; 2]) -> (String, u64, f64) {
     (task["error"].to_string(), task["fuel"].as_u64().unwrap(), task["wall_ms"].as_f64().unwrap())
 }
 
-/// Eight guests, one after the other. Whoever is the last to meet goes on first, and of
-/// those that fail by themselves the first guest is told of: two at most fail.
+/// Eight guests, one after the other. The last guest to arrive at a meeting continues first, and of
+/// guests that fail by themselves the first is reported: at most two fail.
 #[test]
 fn limits_are_those_of_the_task_and_a_failure_ends_the_others() {
     let (error, fuel, _) = failed("all loop", ["500M", "20s"]);
     assert!(error.contains("used up its fuel") && fuel < 1_100_000_000, "{error} {fuel}");
     let (error, _, wall) = failed("all loop", ["500G", "1s"]);
     assert!(error.contains("longer than its 1.00 s") && wall < 4_000.0, "{error} {wall}");
-    // None of them for long, and without meeting another.
+    // None of them runs long, and none meets another.
     let (error, _, _) = failed("alone", ["500G", "1s"]);
     assert!(error.contains("longer than its 1.00 s"), "{error}");
     let (error, fuel, _) = failed("one fails at once", ["500M", "20s"]);
@@ -180,12 +180,12 @@ fn blobs_may_be_left_to_the_first_guest() {
     assert_eq!(sums(&sandbox)[3], json!(f64::from(rows(5))));
 }
 
-/// Whoever waits for a guest that does not come looks at the clock.
+/// A guest that waits for another checks the time limit.
 #[test]
-fn a_time_limit_ends_those_who_wait_too() {
+fn a_time_limit_ends_waiting_guests_too() {
     let sandbox = sandbox(3, "attack = \"one loops\"", "");
     let pipeline = sandbox.read("pipeline.toml").replace("500M", "500G").replace("20s", "500ms");
     sandbox.write("pipeline.toml", pipeline);
-    let said = sandbox.failed();
-    assert!(said.contains("it took longer than its 500.0 ms"), "{said}");
+    let text = sandbox.failed();
+    assert!(text.contains("it took longer than its 500.0 ms"), "{text}");
 }

@@ -1,4 +1,4 @@
-//! A project in a folder of its own, with a store of its own, and `host` in it.
+//! A project in a folder of its own, with its own store, and `host` to run in it.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -10,7 +10,7 @@ pub struct Sandbox {
     folder: tempfile::TempDir,
 }
 
-/// What `host` did.
+/// The result of a call of `host`.
 pub struct Outcome {
     pub code: i32,
     pub stdout: String,
@@ -18,13 +18,13 @@ pub struct Outcome {
 }
 
 pub fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests lie in the repository").to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests are in the repository").to_owned()
 }
 
 pub fn host() -> PathBuf {
     // target/release/deps/host-HASH → target/release/host
     let here = std::env::current_exe().expect("the test has a path");
-    let host = here.parent().and_then(Path::parent).expect("tests lie in target/PROFILE/deps").join("host");
+    let host = here.parent().and_then(Path::parent).expect("tests are in target/PROFILE/deps").join("host");
     assert!(host.is_file(), "{} is missing: run `cargo xtask test`", host.display());
     host
 }
@@ -39,7 +39,7 @@ impl Sandbox {
         Self { folder: tempfile::tempdir().expect("a temporary folder") }
     }
 
-    /// With a pipeline file.
+    /// A sandbox with a pipeline file.
     pub fn with(pipeline: &str) -> Self {
         let sandbox = Self::new();
         sandbox.write("pipeline.toml", pipeline);
@@ -74,7 +74,7 @@ impl Sandbox {
         Outcome { code: status.code().unwrap_or(-1), stdout: text(stdout), stderr: text(stderr) }
     }
 
-    /// Runs the pipeline, which must go well, and gives the last line.
+    /// Runs the pipeline, which must succeed, and returns its JSON lines.
     pub fn run(&self, arguments: &[&str]) -> Run {
         let run = self.try_run(arguments);
         assert_eq!(run.code, 0, "{}\n{}", run.stdout, run.stderr);
@@ -90,7 +90,7 @@ impl Sandbox {
         let run = self.host(&["run"]);
         assert_eq!(run.code, 2, "{}{}", run.stdout, run.stderr);
         let text = self.clean(&run.stderr);
-        // What was read before is no part of the claim, and has times in it.
+        // Lines before the error are not part of the claim, and have times in them.
         text.find("error").map_or(text.clone(), |from| text[from..].to_owned())
     }
 
@@ -139,7 +139,7 @@ impl Run {
         self.count("total")
     }
 
-    /// Names of the steps of which a task ran, each once, in order of the alphabet.
+    /// Names of the steps of which a task ran, each once, in alphabetical order.
     pub fn steps_that_ran(&self) -> Vec<String> {
         let ran = self.lines.iter().filter(|line| line["event"] == "task-finished" && line["status"] == "ran");
         let mut names: Vec<String> = ran

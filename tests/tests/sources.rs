@@ -1,5 +1,5 @@
-//! Sources and exports through the command line: formats, globs, pushed-down
-//! columns and rows.
+//! Sources and exports through the command line: formats, globs, columns and rows that are selected
+//! while reading.
 
 use crate::sandbox::Sandbox;
 
@@ -27,7 +27,7 @@ fn columns_and_where_apply_while_reading() {
 }
 
 #[test]
-fn missing_spellings_and_types_are_as_told() {
+fn missing_texts_and_types_are_those_of_the_pipeline() {
     let pipeline = "[sources.s]\npath = \"in.csv\"\nmissing = [\"NA\", \"-\"]\ntypes = { a = \"float64\", b = \"utf8\" }\n[exports]\n\"out.csv\" = \"s\"\n";
     assert_eq!(exported(pipeline, &[("in.csv", "a,b\n1,7\nNA,-\n")]), "a,b\n1.0,7\n,\n");
 }
@@ -52,7 +52,7 @@ fn every_format_is_written_and_read_again() {
 }
 
 #[test]
-fn an_export_is_not_written_again_when_it_is_as_it_should_be() {
+fn a_current_export_is_not_written_again() {
     let sandbox = Sandbox::with("[sources.s]\npath = \"in.csv\"\n[exports]\n\"out/x.csv\" = \"s\"\n");
     sandbox.write("in.csv", "a\n1\n");
     sandbox.run(&[]);
@@ -65,9 +65,9 @@ fn an_export_is_not_written_again_when_it_is_as_it_should_be() {
     assert_eq!(sandbox.read("out/x.csv"), "a\n1\n");
 }
 
-/// Before anything runs: the sources stay as they are, and no result is lost.
+/// Before anything runs: the sources stay unchanged, and no result is lost.
 #[test]
-fn an_export_that_cannot_be_is_refused_before_anything_runs() {
+fn an_impossible_export_is_refused_before_anything_runs() {
     let sandbox = Sandbox::with("");
     sandbox.write("in.csv", "a\n1\n2\n").write("more/b.csv", "a\n3\n");
     std::os::unix::fs::symlink("more", sandbox.path("link")).unwrap();
@@ -81,7 +81,7 @@ fn an_export_that_cannot_be_is_refused_before_anything_runs() {
         ("more/b.csv", "is read by the source"),
         ("more/new.csv", "is read by the source"),
         ("link/new.csv", "is read by the source"),
-        ("store/x.csv", "lies in the store"),
+        ("store/x.csv", "is in the store"),
         ("pipeline.toml", "does not name a table format"),
     ] {
         sandbox.write(
@@ -102,9 +102,9 @@ fn an_export_that_cannot_be_is_refused_before_anything_runs() {
     assert!(sandbox.refused().contains("cannot both be files"));
 }
 
-/// The digits of a source are never lost for a type.
+/// The digits of a source are never lost to a type.
 #[test]
-fn what_a_number_would_lose_stays_text() {
+fn digits_that_a_number_would_lose_stay_text() {
     let same = |text: &str| {
         let pipeline = "[sources.s]\npath = \"*.txt\"\n[exports]\n\"out.csv\" = \"s\"\n";
         assert_eq!(exported(pipeline, &[("in.txt", text)]), text);
@@ -118,7 +118,7 @@ fn what_a_number_would_lose_stays_text() {
 }
 
 #[test]
-fn a_source_that_is_no_file_and_columns_of_one_name_are_refused() {
+fn a_source_that_is_not_a_file_and_duplicate_columns_are_refused() {
     let sandbox = Sandbox::with("[sources.s]\npath = \"folder.csv\"\n");
     sandbox.write("folder.csv/x", "");
     assert!(sandbox.refused().contains("not a regular file"));
@@ -128,7 +128,7 @@ fn a_source_that_is_no_file_and_columns_of_one_name_are_refused() {
 }
 
 #[test]
-fn json_lines_are_named_where_they_are_wrong() {
+fn errors_in_json_lines_have_their_line() {
     for (text, what) in [
         ("\u{feff}{\"a\":1}\n{\"a\":oops}\n", "line 2: not JSON at column 6"),
         ("{\"a\":1}\n\n{\"a\":\"x\"}\n", "line 3: column `a`: `x` is not int64, the type given for it"),
@@ -148,9 +148,9 @@ fn included_files_are_merged() {
     assert_eq!(sandbox.read("out.csv"), "a\n1\n");
 }
 
-/// What a run is made from is more than its sources.
+/// A run reads more files than its sources.
 #[test]
-fn an_export_goes_over_no_file_of_the_pipeline() {
+fn an_export_never_overwrites_a_file_of_the_pipeline() {
     let sandbox = Sandbox::with("");
     sandbox.write("in.csv", "a\n1\n").write("inc.csv", "[params]\nx = 1\n").write("p.csv", "x = 2\n");
     std::fs::create_dir(sandbox.path("granted")).unwrap();
@@ -166,9 +166,9 @@ fn an_export_goes_over_no_file_of_the_pipeline() {
     assert_eq!(sandbox.read("p.csv"), "x = 2\n");
 }
 
-/// A condition is held against the types that the whole source has.
+/// A condition is checked against the types of the complete source.
 #[test]
-fn a_where_fits_what_the_whole_source_is() {
+fn a_where_is_checked_against_the_types_of_the_complete_source() {
     let pipeline = |condition: &str| {
         format!("[sources.s]\npath = \"in/*.csv\"\nwhere = \"{condition}\"\n[exports]\n\"out.csv\" = \"s\"\n")
     };
@@ -183,7 +183,7 @@ fn a_where_fits_what_the_whole_source_is() {
 }
 
 #[test]
-fn nothing_of_a_source_is_lost_without_a_word() {
+fn data_of_a_source_is_never_lost_silently() {
     let refused = |name: &str, text: &str| {
         let sandbox = Sandbox::with(&format!("[sources.s]\npath = \"{name}\"\n[exports]\n\"out.csv\" = \"s\"\n"));
         sandbox.write(name, text);
@@ -201,17 +201,17 @@ fn nothing_of_a_source_is_lost_without_a_word() {
     assert_eq!(exported(pipeline, &[("in.csv", times)]), times);
 }
 
-/// Files of NDJSON are one table, as if they were one file.
+/// Several NDJSON files are one table, as if they were one file.
 #[test]
-fn files_of_json_lines_are_of_the_types_of_all_of_them() {
+fn the_types_of_ndjson_files_are_those_of_all_files() {
     let pipeline = "[sources.s]\npath = \"in/*.ndjson\"\n[exports]\n\"out.csv\" = \"s\"\n";
     let files = [("in/a.ndjson", "{\"a\": 1}\n"), ("in/b.ndjson", "{\"a\": 2.5, \"b\": null}\n")];
     assert_eq!(exported(pipeline, &files), "a,b\n1.0,\n2.5,\n");
 }
 
-/// An export that was changed is written again, however its times look.
+/// An edited export is written again, even if its times are unchanged.
 #[test]
-fn an_export_that_was_changed_is_written_again() {
+fn an_edited_export_is_written_again() {
     let sandbox = Sandbox::with("[sources.s]\npath = \"in.csv\"\n[exports]\n\"out.csv\" = \"s\"\n");
     sandbox.write("in.csv", "a\n1\n");
     sandbox.run(&[]);

@@ -1,4 +1,4 @@
-//! What only shows when steps are connected: matrix, gathering, choices.
+//! Behaviour that needs connected steps: matrix, gathering, selections.
 
 use crate::sandbox::Sandbox;
 
@@ -29,19 +29,19 @@ params = { by = "rows_out" }
 "#;
 
 #[test]
-fn a_matrix_fans_out_and_in_and_a_choice_picks_one() {
+fn a_matrix_is_expanded_and_gathered_and_a_selection_picks_one_instance() {
     let sandbox = Sandbox::with(MATRIX);
     sandbox.write("rows.csv", "x\n1\n2\n3\n");
     let run = sandbox.run(&[]);
     assert_eq!(run.total(), 4 + 4 + 1);
     assert_eq!(sandbox.read("one.csv"), "x,z\n2,21\n3,31\n");
-    // Of equals the first: by=1 before by=2.
+    // Of equal instances the first is selected: by=1 before by=2.
     assert_eq!(sandbox.read("best.csv"), "x,z\n2,21\n3,31\n");
     assert_eq!(sandbox.read("all-2-1.csv"), "x,z\n1,3\n2,4\n3,5\n");
     assert_eq!(run.last["metrics"]["best"]["rows_out"], 2.0);
 }
 
-/// Columns of all forms cross into guests in blocks; masks and texts come out as a whole.
+/// Columns of all forms cross into guests in blocks; masks and texts return as a whole.
 #[test]
 fn parts_of_several_blocks_are_read_to_their_last_row() {
     let sandbox = Sandbox::with(
@@ -74,7 +74,8 @@ params = { columns = ["t"] }
 "coded.csv" = "coded"
 "#,
     );
-    // Neither a block nor a byte of bits ends where the rows do, and the nulls lie in some blocks only.
+    // The rows end neither with a block nor with a byte of bits, and nulls occur in some blocks
+    // only.
     let rows = 50_003;
     let empty = |row: usize, one_in: usize| row % one_in == 1 && !(16_000..33_000).contains(&row);
     let n = |row: usize| if empty(row, 11) { String::new() } else { row.to_string() };
@@ -98,7 +99,7 @@ params = { columns = ["t"] }
 }
 
 #[test]
-fn one_more_value_in_a_matrix_runs_its_instances_only() {
+fn an_additional_matrix_value_runs_only_its_instances() {
     let sandbox = Sandbox::with(MATRIX);
     sandbox.write("rows.csv", "x\n1\n2\n3\n");
     sandbox.run(&[]);
@@ -108,7 +109,7 @@ fn one_more_value_in_a_matrix_runs_its_instances_only() {
 }
 
 #[test]
-fn categories_that_are_known_late_are_checked_late() {
+fn categories_that_are_known_at_run_time_are_checked_at_run_time() {
     let pipeline = r#"
 [sources.rows]
 path = "rows.csv"
@@ -136,9 +137,9 @@ params = { columns = { s = "\"c=a\" + \"c=b\"" } }
     assert!(text.contains("there is no column `c=z`") && text.contains("did you mean"), "{text}");
 }
 
-/// A mask selects, and what was not read is gathered by the host.
+/// A mask selects rows, and the host gathers the columns that were not read.
 #[test]
-fn a_filter_of_a_filter_of_text_keeps_the_right_rows() {
+fn a_filter_after_a_filter_keeps_the_matching_rows() {
     let pipeline = r#"
 [sources.rows]
 path = "rows.csv"
@@ -161,8 +162,8 @@ params = { where = "t like '%1%'" }
     assert_eq!(sandbox.read("out.csv"), "x,t,v\n10,t10,v\n12,t12,\n14,t14,v\n16,t16,v\n18,t18,\n");
 }
 
-/// Small components compile fast and travel well. What works with expressions, hashes of
-/// rows or groups has more in it.
+/// Small components compile and transfer fast. Steps with expressions, hashes of rows or groups are
+/// larger.
 #[test]
 fn a_numeric_step_has_less_than_300_kb() {
     let large = ["derive", "filter", "group", "join", "missing", "select"];
@@ -171,17 +172,17 @@ fn a_numeric_step_has_less_than_300_kb() {
         let path = entry.unwrap().path();
         let name = path.file_stem().unwrap().to_str().unwrap();
         let size = path.metadata().unwrap().len();
-        let most = if large.contains(&name) { 760_000 } else { 300_000 };
-        assert!(size < most, "{name} has {size} bytes");
+        let max = if large.contains(&name) { 760_000 } else { 300_000 };
+        assert!(size < max, "{name} has {size} bytes");
         seen += 1;
     }
     assert!(seen >= 17, "{seen} components");
 }
 
-/// In the sandbox as in the tests of the step: a NaN and a missing value are no extreme, whichever comes
-/// first and wherever the rows are cut, and of equal ones the first stays.
+/// In the sandbox as in the tests of the step: NaN and missing values are never extremes, in any
+/// order and division of the rows into parts, and the first of equal values stays.
 #[test]
-fn extremes_of_groups_are_of_numbers_only() {
+fn extremes_of_groups_ignore_nan_and_missing_values() {
     let pipeline = "[sources.s]\npath = \"in.csv\"\npart_rows = ROWS\ntypes = { v = \"float64\" }\n
 [steps.g]\nuses = \"std:group\"\ninput = \"s\"
 params = { by = [\"k\"], columns = { lo = \"min(v)\", hi = \"max(v)\" } }\n[exports]\n\"out.csv\" = \"g\"\n";
@@ -214,9 +215,9 @@ params = { by = [\"k\"], columns = { lo = \"min(v)\", hi = \"max(v)\" } }\n[expo
     }
 }
 
-/// A table without rows gives no partner, and what would come of it is missing.
+/// A table without rows has no partners, and its columns are missing values.
 #[test]
-fn a_join_with_no_rows_at_all_is_a_table() {
+fn a_join_with_an_empty_table_succeeds() {
     let sandbox = Sandbox::with(
         r#"
 [sources.left]

@@ -1,5 +1,5 @@
-//! A run that would come to the end of the last one is told from its trace: whatever a
-//! run looks at is looked at again, and what is told is what the run would have said.
+//! A run with the same result as the last one is replayed from its trace: everything that a run
+//! reads is checked again, and the events are those that the run would have emitted.
 
 use std::fs;
 use std::path::PathBuf;
@@ -34,7 +34,7 @@ params = { by = "rows_out" }
 "out/kept.csv" = "kept[best]"
 "#;
 
-/// Another step, and a fold with a model that is a blob.
+/// Another step, and a fold whose output is a blob.
 const MORE: &str =
     "[steps.scale]\nuses = \"std:normalise-fit\"\ninput = \"kept[best]\"\nparams = { columns = [\"x\"] }\n";
 
@@ -43,7 +43,7 @@ fn component() -> Vec<u8> {
     fs::read(folder.join("filter.wasm")).expect("`cargo xtask test` builds it")
 }
 
-/// Compiled code of the components here, which is the same for every store.
+/// The compiled code of these components, which is the same for every store.
 fn compiled() -> &'static [(PathBuf, Vec<u8>)] {
     static FILES: OnceLock<Vec<(PathBuf, Vec<u8>)>> = OnceLock::new();
     FILES.get_or_init(|| {
@@ -59,7 +59,7 @@ fn compiled() -> &'static [(PathBuf, Vec<u8>)] {
 
 fn sandbox() -> Sandbox {
     let sandbox = bare();
-    // A store is one with its mark.
+    // A folder is a store if it has a LAYOUT file.
     sandbox.write("store/LAYOUT", "millrace-store 2").write("store/tmp/.keep", "").write("store/claims/.keep", "");
     for (file, bytes) in compiled() {
         sandbox.write(file.to_str().unwrap(), bytes);
@@ -84,8 +84,8 @@ fn files(sandbox: &Sandbox, folder: &str) -> Vec<PathBuf> {
     shards.flat_map(|shard| fs::read_dir(shard.path()).unwrap()).map(|entry| entry.unwrap().path()).collect()
 }
 
-/// Runs, and says whether it was told: then the trace is the file that it was.
-fn told(sandbox: &Sandbox, arguments: &[&str]) -> (bool, Run) {
+/// Runs, and returns whether the run was replayed: then the trace is the same file as before.
+fn replayed(sandbox: &Sandbox, arguments: &[&str]) -> (bool, Run) {
     use std::os::unix::fs::MetadataExt;
     let inode = || files(sandbox, "traces").first().map(|trace| fs::metadata(trace).unwrap().ino());
     let before = inode();
@@ -108,13 +108,13 @@ fn lines(run: &Run) -> Vec<Value> {
 }
 
 #[test]
-fn a_told_run_says_what_the_loop_says() {
+fn a_replayed_run_emits_the_events_of_a_scheduled_run() {
     let sandbox = sandbox();
-    let (was_told, from_trace) = told(&sandbox, &[]);
-    assert!(was_told);
+    let (was_replayed, from_trace) = replayed(&sandbox, &[]);
+    assert!(was_replayed);
     fs::remove_dir_all(sandbox.path("store/traces")).unwrap();
-    let (was_told, from_loop) = told(&sandbox, &[]);
-    assert!(!was_told);
+    let (was_replayed, from_loop) = replayed(&sandbox, &[]);
+    assert!(!was_replayed);
     assert_eq!(from_trace.ran() + from_loop.ran(), 0);
     let sorted = |run: &Run| {
         let mut lines: Vec<String> = lines(run).iter().map(Value::to_string).collect();
@@ -122,17 +122,20 @@ fn a_told_run_says_what_the_loop_says() {
         lines
     };
     assert_eq!(sorted(&from_trace), sorted(&from_loop));
-    assert!(lines(&from_trace).iter().any(|line| line["log"][0]["message"].is_string()), "what a step wrote is told");
-    // It is in the history as any other.
+    assert!(
+        lines(&from_trace).iter().any(|line| line["log"][0]["message"].is_string()),
+        "the log of a step is replayed"
+    );
+    // It is in the history like any other run.
     assert_eq!(fs::read_dir(sandbox.path("store/runs")).unwrap().count(), 3);
-    let (was_told, again) = told(&sandbox, &[]);
-    assert!(was_told);
+    let (was_replayed, again) = replayed(&sandbox, &[]);
+    assert!(was_replayed);
     assert_eq!(lines(&again), lines(&from_trace));
 }
 
-/// Each change is seen, and then everything is as if there were no trace.
+/// Each change is detected, and then the run is the same as without a trace.
 #[test]
-fn whatever_a_run_looked_at_is_looked_at_again() {
+fn everything_that_a_run_read_is_checked_again() {
     type Change = (&'static str, fn(&Sandbox), &'static [&'static str], bool);
     let changes: [Change; 11] = [
         (
@@ -171,7 +174,7 @@ fn whatever_a_run_looked_at_is_looked_at_again() {
         ),
         ("a file less", |s| fs::remove_file(s.path("rows/b.csv")).unwrap(), &[], true),
         ("another name", |s| fs::rename(s.path("rows/b.csv"), s.path("rows/c.csv")).unwrap(), &[], false),
-        // A section with a name of one letter and nothing in it.
+        // A custom section with a name of one letter and no content.
         (
             "a component",
             |s| {
@@ -180,7 +183,7 @@ fn whatever_a_run_looked_at_is_looked_at_again() {
             &[],
             true,
         ),
-        ("an export that is gone", |s| fs::remove_file(s.path("out/kept.csv")).unwrap(), &[], false),
+        ("an export that was removed", |s| fs::remove_file(s.path("out/kept.csv")).unwrap(), &[], false),
         (
             "an export that was edited",
             |s| {
@@ -192,45 +195,45 @@ fn whatever_a_run_looked_at_is_looked_at_again() {
     ];
     for (what, change, arguments, runs) in changes {
         let (with, without) = (sandbox(), sandbox());
-        assert!(told(&with, &[]).0, "{what}: there is no trace to begin with");
+        assert!(replayed(&with, &[]).0, "{what}: there is no trace to begin with");
         fs::remove_dir_all(without.path("store/traces")).unwrap();
         change(&with);
         change(&without);
-        let (was_told, run) = told(&with, arguments);
-        assert!(!was_told, "{what} was not seen");
+        let (was_replayed, run) = replayed(&with, arguments);
+        assert!(!was_replayed, "{what} was not detected");
         let other = without.run(arguments);
         assert_eq!((run.ran(), run.cached()), (other.ran(), other.cached()), "{what}");
         assert_eq!(run.last["outputs"], other.last["outputs"], "{what}");
         assert_eq!(with.read("out/kept.csv"), without.read("out/kept.csv"), "{what}");
         assert_eq!(run.ran() > 0, runs, "{what}");
-        assert!(told(&with, arguments).0, "{what}: it is not told from then on");
+        assert!(replayed(&with, arguments).0, "{what}: it is not replayed from then on");
     }
 }
 
 #[test]
-fn nothing_of_the_store_may_be_missing() {
+fn a_trace_is_not_used_if_anything_in_the_store_is_missing() {
     let sandbox = sandbox();
     let first = sandbox.run(&[]);
     for folder in ["packs", "blobs", "tables"] {
         let all = files(&sandbox, folder);
         assert!(!all.is_empty(), "{folder}");
         for file in all {
-            let whole = fs::read(&file).unwrap();
-            fs::write(&file, &whole[..whole.len() - 1]).unwrap();
-            let cut = !told(&sandbox, &[]).0;
+            let intact = fs::read(&file).unwrap();
+            fs::write(&file, &intact[..intact.len() - 1]).unwrap();
+            let noticed = !replayed(&sandbox, &[]).0;
             fs::remove_file(&file).unwrap();
-            let (was_told, run) = told(&sandbox, &[]);
-            assert!(cut && !was_told, "{}", file.display());
+            let (was_replayed, run) = replayed(&sandbox, &[]);
+            assert!(noticed && !was_replayed, "{}", file.display());
             assert_eq!(run.last["outputs"], first.last["outputs"]);
-            assert!(told(&sandbox, &[]).0, "{}", file.display());
+            assert!(replayed(&sandbox, &[]).0, "{}", file.display());
         }
     }
 }
 
-/// An export is not told as good when it has come to be what is read, or the other way
-/// round: a run refuses that.
+/// An export does not count as current if it has become a file that is read, or vice versa: a run
+/// refuses that.
 #[test]
-fn where_names_lead_is_looked_at() {
+fn the_targets_of_links_are_checked() {
     let changes: [fn(&Sandbox); 3] = [
         |s| {
             fs::rename(s.path("rows/a.csv"), s.path("out/kept.csv")).unwrap();
@@ -247,10 +250,10 @@ fn where_names_lead_is_looked_at() {
     ];
     for (i, change) in changes.iter().enumerate() {
         let sandbox = sandbox();
-        // So that the two could be one file.
+        // So that both could be the same file.
         let kept = sandbox.read("out/kept.csv");
         sandbox.write("rows/a.csv", "x\n1\n2\n3\n");
-        assert!(told(&sandbox, &[]).0 && kept.starts_with("x\n1"));
+        assert!(replayed(&sandbox, &[]).0 && kept.starts_with("x\n1"));
         change(&sandbox);
         let with = sandbox.host(&["run"]);
         let _ = fs::remove_dir_all(sandbox.path("store/traces"));
@@ -260,9 +263,9 @@ fn where_names_lead_is_looked_at() {
     }
 }
 
-/// A file under another name has its own history.
+/// A renamed pipeline file has its own history.
 #[test]
-fn a_told_run_is_one_of_the_file_that_is_there() {
+fn a_replayed_run_belongs_to_the_file_that_its_path_leads_to() {
     let sandbox = sandbox();
     fs::rename(sandbox.path("pipeline.toml"), sandbox.path("other.toml")).unwrap();
     std::os::unix::fs::symlink("other.toml", sandbox.path("pipeline.toml")).unwrap();
@@ -272,7 +275,7 @@ fn a_told_run_is_one_of_the_file_that_is_there() {
 }
 
 #[test]
-fn a_touched_file_is_the_same_file() {
+fn a_touched_file_counts_as_unchanged() {
     let sandbox = sandbox();
     fs::File::options()
         .append(true)
@@ -280,13 +283,13 @@ fn a_touched_file_is_the_same_file() {
         .unwrap()
         .set_modified(std::time::SystemTime::now())
         .unwrap();
-    let (was_told, run) = told(&sandbox, &[]);
-    assert!(was_told && run.ran() == 0);
+    let (was_replayed, run) = replayed(&sandbox, &[]);
+    assert!(was_replayed && run.ran() == 0);
 }
 
-/// Another program may make other keys.
+/// Another program may compute other keys.
 #[test]
-fn another_program_believes_no_trace() {
+fn another_program_does_not_use_the_trace() {
     let sandbox = sandbox();
     let other = sandbox.path("host");
     fs::copy(host(), &other).unwrap();
@@ -299,26 +302,27 @@ fn another_program_believes_no_trace() {
 }
 
 #[test]
-fn a_harmed_trace_is_none() {
+fn a_corrupt_trace_counts_as_absent() {
     let sandbox = sandbox();
     let trace = files(&sandbox, "traces").remove(0);
-    let whole = fs::read(&trace).unwrap();
-    for place in (0..whole.len()).step_by(whole.len() / 20 + 1) {
-        let mut flipped = whole.clone();
-        flipped[place] ^= 0x10;
-        for bytes in [&flipped[..], &whole[..place]] {
+    let intact = fs::read(&trace).unwrap();
+    for offset in (0..intact.len()).step_by(intact.len() / 20 + 1) {
+        let mut flipped = intact.clone();
+        flipped[offset] ^= 0x10;
+        for bytes in [&flipped[..], &intact[..offset]] {
             fs::write(&trace, bytes).unwrap();
-            let (was_told, run) = told(&sandbox, &[]);
-            assert!(!was_told && run.ran() == 0, "at {place}");
+            let (was_replayed, run) = replayed(&sandbox, &[]);
+            assert!(!was_replayed && run.ran() == 0, "at {offset}");
         }
     }
     fs::remove_file(&trace).unwrap();
     fs::create_dir(&trace).unwrap();
-    assert_eq!(sandbox.run(&[]).ran(), 0, "a folder in its place");
-    assert!(told(&sandbox, &[]).0);
+    assert_eq!(sandbox.run(&[]).ran(), 0, "a folder at its path");
+    assert!(replayed(&sandbox, &[]).0);
 }
 
-/// What has to run each time, or may expire, or sees more than a trace does, has none.
+/// A pipeline that has to run each time, has results that expire, or reads more than a trace
+/// covers, has no trace.
 #[test]
 fn not_every_pipeline_has_a_trace() {
     let plain = "[sources.s]\npath = \"in.csv\"\n[steps.f]\nuses = \"std:filter\"\ninput = \"s\"\nparams = { where = \"x > 0\" }\n";
@@ -328,7 +332,7 @@ fn not_every_pipeline_has_a_trace() {
         sandbox.run(&[]);
         assert_eq!(!files(&sandbox, "traces").is_empty(), has_one, "{more}");
     }
-    // One that did not end well has none either, and leaves none that could be told.
+    // A failed run has no trace either, and leaves none that could be replayed.
     let sandbox = sandbox();
     sandbox.write("more.toml", MORE.replace("\"x\"", "\"y\""));
     for _ in 0..2 {

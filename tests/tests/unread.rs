@@ -1,21 +1,21 @@
-//! Columns that nobody reads: not decoded, not kept, and there for whoever looks.
+//! Columns that no step reads: not decoded, not stored, and available for display and export.
 
 use crate::sandbox::Sandbox;
 
 const ROWS: usize = 400;
 
-/// Eight row groups would be one part each; here two parts of one group.
+/// Eight row groups would be one part each; here there are two parts of one group.
 const PIPELINE: &str = "[sources.s]\npath = \"in.EXT\"\npart_rows = 200\n
 [steps.f]\nuses = \"std:filter\"\ninput = \"s\"\nparams = { where = \"a % 2 = 0\" }
 [steps.d]\nuses = \"std:derive\"\ninput = \"f\"\nparams = { columns = { twice = \"a * 2\" } }\n";
 
-/// Text that no codec makes shorter.
+/// Incompressible text.
 fn noise(row: usize) -> String {
-    let number = |place: u64| (row as u64 * 8 + place + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29);
-    (0..8).map(|place| format!("{:016x}", number(place).wrapping_mul(0xBF58_476D_1CE4_E5B9))).collect()
+    let number = |word: u64| (row as u64 * 8 + word + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29);
+    (0..8).map(|word| format!("{:016x}", number(word).wrapping_mul(0xBF58_476D_1CE4_E5B9))).collect()
 }
 
-/// A file of three columns, `a` from 0 and two of text, of which nearly everything is `b`.
+/// A file of three columns, `a` from 0 and two of text; nearly all of its bytes are those of `b`.
 fn with_file(extension: &str) -> Sandbox {
     let sandbox = Sandbox::with(&PIPELINE.replace("EXT", extension));
     let rows: String = (0..ROWS).map(|row| format!("{row},{},c{row}\n", noise(row))).collect();
@@ -29,8 +29,8 @@ fn with_file(extension: &str) -> Sandbox {
     sandbox
 }
 
-/// Harms what is stored of `b`, in the middle of the file.
-fn harm(sandbox: &Sandbox, extension: &str) {
+/// Corrupts bytes of `b`, in the middle of the file.
+fn corrupt(sandbox: &Sandbox, extension: &str) {
     let name = format!("in.{extension}");
     let mut bytes = std::fs::read(sandbox.path(&name)).expect("the file");
     let middle = bytes.len() / 2;
@@ -45,23 +45,23 @@ fn digest(sandbox: &Sandbox, step: &str, port: &str) -> String {
 }
 
 #[test]
-fn a_column_that_nobody_reads_is_never_decoded() {
+fn a_column_that_no_step_reads_is_never_decoded() {
     for extension in ["parquet", "arrow"] {
         let sandbox = with_file(extension);
-        harm(&sandbox, extension);
+        corrupt(&sandbox, extension);
         assert_eq!(sandbox.run(&[]).ran(), 4, "{extension}");
-        // It is at fault, and shows so when somebody asks for it.
+        // It is corrupt, which is reported when it is read for display.
         let shown = sandbox.host(&["show", "d"]);
         assert_eq!(shown.code, 1, "{extension}: {}", shown.stdout);
         sandbox.write("more.toml", format!("{}[exports]\n\"out.csv\" = \"d\"\n", sandbox.read("pipeline.toml")));
         assert_ne!(sandbox.try_run(&["more.toml"]).code, 0, "{extension}");
         sandbox.write("only.toml", "[sources.s]\npath = \"in.EXT\"\ncolumns = [\"b\"]\n".replace("EXT", extension));
-        assert_eq!(sandbox.run(&["only.toml"]).total(), 0, "{extension}: a source that nobody reads");
+        assert_eq!(sandbox.run(&["only.toml"]).total(), 0, "{extension}: a source that no step reads");
     }
 }
 
 #[test]
-fn it_is_there_for_whoever_looks() {
+fn an_unread_column_can_be_shown_and_exported() {
     for extension in ["parquet", "arrow", "csv", "ndjson"] {
         let sandbox = with_file(extension);
         sandbox.run(&[]);
@@ -78,7 +78,7 @@ fn it_is_there_for_whoever_looks() {
     }
 }
 
-/// As long as it is where it was. What is computed is in the store in any case.
+/// As long as its file is there. Computed columns are in the store in any case.
 #[test]
 fn it_is_gone_with_its_file() {
     let sandbox = with_file("parquet");
@@ -87,7 +87,7 @@ fn it_is_gone_with_its_file() {
     let shown = sandbox.host(&["show", "d"]);
     assert_eq!(shown.code, 1, "{}", shown.stdout);
     insta::assert_snapshot!(sandbox.clean(&shown.stderr));
-    // It is looked for under the name that the last run knew it by.
+    // It is searched at the paths that its record has.
     sandbox.write("pipeline.toml", PIPELINE.replace("in.EXT", "other.parquet"));
     assert_eq!(sandbox.run(&[]).cached(), 4);
     assert_eq!(sandbox.host(&["show", "d"]).code, 0);
@@ -96,31 +96,32 @@ fn it_is_gone_with_its_file() {
     assert!(shown.stderr.contains("`b`") && shown.stderr.contains("has changed"), "{}", shown.stderr);
 }
 
-/// Names of outputs follow from the pipeline and the file, not from what a store has seen.
+/// Digests of outputs follow from the pipeline and the file, not from the content of the store.
 #[test]
-fn what_was_read_before_does_not_show() {
+fn results_do_not_depend_on_what_was_read_before() {
     for extension in ["parquet", "csv", "ndjson"] {
-        shows_nothing_of_before(extension);
+        check_independence(extension);
     }
 }
 
-fn shows_nothing_of_before(extension: &str) {
+fn check_independence(extension: &str) {
     let sandbox = with_file(extension);
     let first = digest(&sandbox, "d", "output");
     let more = PIPELINE.replace("EXT", extension)
         + "[steps.lower]\nuses = \"std:derive\"\ninput = \"s\"\nparams = { columns = { l = \"concat(b, '-')\" } }\n";
     sandbox.write("more.toml", more);
     let run = sandbox.run(&["more.toml"]);
-    // What `f` and `d` saw is as it was: only the step that reads `b` runs.
+    // The columns that `f` and `d` read are unchanged: only the step that reads `b` runs.
     assert_eq!((run.steps_that_ran(), run.cached()), (vec!["lower".to_owned()], 4));
     let read = run.lines.iter().find(|line| line["event"] == "source-finished").expect("its source");
-    assert_eq!(read["status"], "ran", "`b` was read besides");
-    // A change that nobody could see makes the loop run, not the trace.
+    assert_eq!(read["status"], "ran", "`b` was read in addition");
+    // A change without an effect makes the run schedule instead of replaying its trace.
     sandbox.write("pipeline.toml", PIPELINE.replace("EXT", extension) + "# again\n");
     let again = sandbox.run(&[]);
     assert_eq!((again.ran(), again.cached()), (0, 4));
     assert_eq!(again.last["outputs"]["d"]["output"].as_str(), Some(first.as_str()));
-    // Of another name it has no index of its own, and sees what the other pipeline has read.
+    // Under another name it has no index of its own, and finds the columns that the other pipeline
+    // has read.
     sandbox.write("other.toml", PIPELINE.replace("EXT", extension));
     let other = sandbox.run(&["other.toml"]);
     assert_eq!(other.last["outputs"]["d"]["output"].as_str(), Some(first.as_str()));
@@ -128,9 +129,9 @@ fn shows_nothing_of_before(extension: &str) {
     assert_eq!(read["status"], "cached");
 }
 
-/// One pipeline that comes to read more reads it once.
+/// A pipeline that reads an additional column reads it once.
 #[test]
-fn what_is_read_besides_is_known_from_then_on() {
+fn an_additional_column_is_read_once() {
     let sandbox = with_file("parquet");
     let lower =
         "[steps.lower]\nuses = \"std:derive\"\ninput = \"s\"\nparams = { columns = { l = \"concat(b, '-')\" } }\n";
@@ -146,9 +147,10 @@ fn what_is_read_besides_is_known_from_then_on() {
     assert_eq!(status(&less), "cached");
 }
 
-/// What only the run knows is needed as a whole: `encode` makes a column for each value.
+/// All columns are needed where only the run knows the schema: `encode` adds a column for each
+/// value.
 #[test]
-fn behind_a_schema_of_the_run_all_is_read() {
+fn all_columns_are_read_before_a_schema_of_the_run() {
     let sandbox = with_file("parquet");
     let pipeline = "[sources.s]\npath = \"in.parquet\"\n
 [steps.fit]\nuses = \"std:encode-fit\"\ninput = \"s\"\nparams = { columns = [\"c\"] }
@@ -159,9 +161,9 @@ fn behind_a_schema_of_the_run_all_is_read() {
     assert!(run.code == 0, "{}", run.stdout);
 }
 
-/// One content under several names: as long as one of them is there.
+/// The same content under several paths: available as long as one of them exists.
 #[test]
-fn a_copy_that_goes_takes_nothing_with_it() {
+fn a_removed_copy_of_a_source_does_not_matter() {
     let sandbox = with_file("parquet");
     let pipeline = PIPELINE.replace("EXT", "parquet");
     sandbox.write("x/p.toml", &pipeline).write("y/p.toml", &pipeline);
@@ -175,9 +177,9 @@ fn a_copy_that_goes_takes_nothing_with_it() {
     assert_eq!(shown.code, 0, "{}", shown.stderr);
 }
 
-/// What `show` needs is part of what a run has to find.
+/// A run ensures that the records that `show` needs exist.
 #[test]
-fn a_run_makes_anew_what_a_look_needs() {
+fn a_run_restores_the_records_that_show_needs() {
     let sandbox = with_file("parquet");
     sandbox.run(&[]);
     std::fs::remove_dir_all(sandbox.path("store/sources")).expect("the sources of the store");
@@ -187,28 +189,28 @@ fn a_run_makes_anew_what_a_look_needs() {
     assert_eq!(shown.code, 0, "{}", shown.stderr);
 }
 
-/// A file that was harmed, anywhere, is read, or is a mistake that is told of.
+/// A file with corruption anywhere is read, or its error is reported.
 #[test]
-fn harmed_files_are_told_of() {
+fn corrupt_files_are_reported() {
     for extension in ["parquet", "arrow"] {
         let sandbox = with_file(extension);
         let name = format!("in.{extension}");
-        let whole = std::fs::read(sandbox.path(&name)).expect("the file");
+        let intact = std::fs::read(sandbox.path(&name)).expect("the file");
         let mut state = 88_172_645_463_325_252_u64;
         for _ in 0..60 {
-            let mut bytes = whole.clone();
+            let mut bytes = intact.clone();
             for _ in 0..3 {
                 state ^= state << 13;
                 state ^= state >> 7;
                 state ^= state << 17;
-                // Half of them where files say what is in them.
+                // Half of them in the metadata of the files.
                 let size = if state.is_multiple_of(2) { bytes.len() } else { 1200.min(bytes.len()) };
-                let place = bytes.len() - 1 - (state >> 8) as usize % size;
-                bytes[place] ^= (state >> 40) as u8 | 1;
+                let offset = bytes.len() - 1 - (state >> 8) as usize % size;
+                bytes[offset] ^= (state >> 40) as u8 | 1;
             }
             sandbox.write(&name, &bytes);
             let run = sandbox.host(&["run"]);
-            // A step may not like what it reads then.
+            // A step may fail at the values that it reads then.
             assert!(matches!(run.code, 0..=2), "{}", run.stderr);
             if run.code == 0 {
                 let shown = sandbox.host(&["show", "d", "--export", "out.csv"]);
@@ -225,9 +227,9 @@ fn packs(sandbox: &Sandbox) -> u64 {
     files.map(|file| file.metadata().expect("a file").len()).sum()
 }
 
-/// Nearly everything is `b`, which comes into the store when somebody looks at it.
+/// Nearly all bytes are those of `b`, which is stored when it is first displayed.
 #[test]
-fn text_that_nobody_reads_is_not_kept() {
+fn text_that_no_step_reads_is_not_stored() {
     for (extension, other) in [("csv", "a,b,c\n1,2,3\n"), ("ndjson", "{\"a\":1}\n")] {
         let sandbox = with_file(extension);
         assert_eq!(sandbox.run(&[]).ran(), 4);
@@ -240,10 +242,10 @@ fn text_that_nobody_reads_is_not_kept() {
     }
 }
 
-/// The type of a column is that of all its values, also when nobody reads them and the
-/// beginning of the file suggests another; what a run makes does not depend on what was known.
+/// The type of a column is that of all its values, even if no step reads it and the beginning of
+/// the file suggests another; the results of a run do not depend on earlier runs.
 #[test]
-fn the_types_of_text_are_those_of_all_of_it() {
+fn the_types_of_a_text_file_are_those_of_all_its_rows() {
     let late = |kind: &str, late: &str| {
         let value = |row: usize| if row < 1500 { kind.replace('#', &row.to_string()) } else { late.to_owned() };
         let rows: String = (0..2000).map(|row| format!("{row},{},{}\n", value(row), row % 7)).collect();
@@ -275,11 +277,11 @@ fn the_types_of_text_are_those_of_all_of_it() {
             "{} {kind} {value}",
             schema(&sandbox)
         );
-        // Known by now, and with another text, so that no trace tells of it.
+        // Known by now, and with a changed pipeline file, so that no trace is replayed.
         sandbox.write("pipeline.toml", format!("{}# again\n", sandbox.read("pipeline.toml")));
         let run = sandbox.run(&[]);
         assert_eq!((run.ran(), run.last["outputs"]["d"]["output"].as_str()), (0, Some(&*first)), "{kind} {value}");
-        // With all of it read, the schema is the same.
+        // With all columns read, the schema is the same.
         let all = late(kind, value);
         all.write("pipeline.toml", format!("{}[exports]\n\"out.csv\" = \"d\"\n", all.read("pipeline.toml")));
         all.run(&[]);
@@ -287,9 +289,10 @@ fn the_types_of_text_are_those_of_all_of_it() {
     }
 }
 
-/// A pack that went is made as it was, with what is not needed now: others name it, too.
+/// A lost pack is rewritten unchanged, with the columns that are not needed now: other records
+/// refer to it, too.
 #[test]
-fn what_was_read_before_and_lost_comes_back_as_it_was() {
+fn a_lost_pack_of_a_source_is_rewritten_unchanged() {
     for extension in ["csv", "ndjson", "parquet"] {
         let sandbox = with_file(extension);
         let less = PIPELINE.replace("EXT", extension);
@@ -314,9 +317,9 @@ fn what_was_read_before_and_lost_comes_back_as_it_was() {
     }
 }
 
-/// `predict` may read every number: a column whose numbers come late is one of them.
+/// `predict` may read every numeric column: one whose numbers come late is one of them.
 #[test]
-fn what_turns_out_to_be_needed_is_read_after_all() {
+fn a_column_that_turns_out_to_be_needed_is_read() {
     let pipeline = "[sources.s]\npath = \"in.csv\"\n
 [steps.train]\nuses = \"std:train-logistic\"\ninput = \"s\"\nparams = { label = \"y\", features = [\"x\"] }
 [steps.p]\nuses = \"std:predict\"\ninputs = { table = \"s\", model = \"train.model\" }
@@ -333,13 +336,13 @@ params = { exclude = [\"y\"] }\n";
     let run = sandbox.run(&[]);
     assert_eq!((run.ran(), run.last["outputs"]["p"]["output"].as_str()), (0, Some(&*first)));
     write(1);
-    assert_eq!(sandbox.run(&[]).steps_that_ran(), ["p"], "it may look at `late`");
+    assert_eq!(sandbox.run(&[]).steps_that_ran(), ["p"], "it may read `late`");
 }
 
-/// The columns of lines of JSON are known when all were read, and what their beginning says is
-/// a guess: what a run makes does not depend on it.
+/// The columns of NDJSON are known once all lines are read, and the beginning allows only a guess:
+/// the results of a run do not depend on it.
 #[test]
-fn the_columns_of_lines_of_json_are_those_of_all_of_them() {
+fn the_columns_of_an_ndjson_file_are_those_of_all_lines() {
     let late = |members: &str| {
         let more = |row: usize| if row < 1500 { "\"c\":1" } else { members };
         let rows: String = (0..2000).map(|row| format!("{{\"a\":{row},\"b\":\"x{row}\",{}}}\n", more(row))).collect();
@@ -350,7 +353,7 @@ fn the_columns_of_lines_of_json_are_those_of_all_of_them() {
     for members in ["\"c\":2", "\"c\":2.5", "\"c\":null", "\"c\":3,\"0\":true", "\"z\":{\"q\":1}"] {
         let sandbox = late(members);
         if members.contains('{') {
-            // Nobody reads it, and it cannot be a column.
+            // No step reads it, and it cannot be a column.
             assert!(sandbox.refused().contains("column `z` is an object here"));
             continue;
         }
@@ -368,7 +371,8 @@ fn the_columns_of_lines_of_json_are_those_of_all_of_them() {
         all.run(&[]);
         assert_eq!(schema(&all), schema(&sandbox), "{members}");
     }
-    // A step may read what the beginning knows nothing of; and what nothing has is told of.
+    // A step may read a column that the beginning does not have; a column that no line has is
+    // reported.
     let sandbox = late("\"zed\":7");
     let pipeline = sandbox.read("pipeline.toml").replace("a * 2", "zed * 2");
     assert_eq!(sandbox.write("pipeline.toml", &pipeline).run(&[]).total(), 8);
@@ -376,9 +380,9 @@ fn the_columns_of_lines_of_json_are_those_of_all_of_them() {
     assert!(sandbox.refused().contains("did you mean `zed`?"), "{}", sandbox.refused());
 }
 
-/// `types` mean the same in every format, and lose nothing.
+/// `types` mean the same in every format, and never lose data.
 #[test]
-fn given_types_hold_or_are_mistakes() {
+fn given_types_are_applied_or_are_errors() {
     for extension in ["parquet", "arrow", "csv"] {
         let sandbox = with_file(extension);
         let source =

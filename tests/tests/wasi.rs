@@ -1,4 +1,4 @@
-//! Components with WASI: what they see is closed, the same everywhere, and in the key.
+//! Components with WASI: what they can read is closed, the same everywhere, and in the key.
 
 use std::sync::OnceLock;
 
@@ -42,7 +42,7 @@ fn report(sandbox: &Sandbox) -> Value {
 }
 
 #[test]
-fn nothing_of_the_world_is_seen() {
+fn nothing_of_the_machine_is_visible() {
     let sandbox = sandbox("");
     assert_eq!(sandbox.run(&[]).ran(), 1);
     let seen = report(&sandbox);
@@ -58,7 +58,7 @@ fn nothing_of_the_world_is_seen() {
         assert_eq!(seen[what], expected, "{what}");
     }
     assert_ne!(seen["random"], seen["insecure"]);
-    // Another store, the same key: the same bytes. Another key: others.
+    // Another store with the same key: the same bytes. Another key: other bytes.
     let other = self::sandbox("");
     other.run(&[]);
     assert_eq!(report(&other), seen);
@@ -71,7 +71,7 @@ fn nothing_of_the_world_is_seen() {
 }
 
 #[test]
-fn what_is_printed_becomes_the_log() {
+fn printed_lines_become_the_log() {
     let sandbox = sandbox("");
     let lines = sandbox.host(&["run", "--json", "pipeline.toml"]).stdout;
     let task = lines.lines().find(|line| line.contains("task-finished")).unwrap();
@@ -86,7 +86,7 @@ fn what_is_printed_becomes_the_log() {
 }
 
 #[test]
-fn a_granted_folder_is_seen_alike_everywhere_and_is_in_the_key() {
+fn a_granted_folder_looks_the_same_everywhere_and_is_in_the_key() {
     let granted = r#"grants = { read = ["dict/"], env = ["MILLRACE_TEST_A", "MILLRACE_TEST_B"] }"#;
     let run = |names: &[&str]| {
         let sandbox = sandbox(granted);
@@ -113,7 +113,7 @@ fn a_granted_folder_is_seen_alike_everywhere_and_is_in_the_key() {
     insta::assert_snapshot!("a_granted_folder", serde_json::to_string_pretty(&seen["folders"]).unwrap());
     assert!(!first.read("report.json").contains("never"));
     assert!(!first.path("dict/new").exists());
-    // Made at another time, in another order.
+    // Created at another time, in another order.
     let second = run(&["dict/inner/c", "dict/a", "dict/b"]);
     assert_eq!(host(&second), 1);
     assert_eq!(report(&second), seen);
@@ -129,7 +129,7 @@ fn a_granted_folder_is_seen_alike_everywhere_and_is_in_the_key() {
     let why = first.command(&["why", "look"]).env("MILLRACE_TEST_A", "one").output().unwrap();
     let why = String::from_utf8_lossy(&why.stdout).into_owned();
     assert!(why.contains("the granted folder `dict/` changed"), "{why}");
-    // Here the variable is not set.
+    // The variable is not set here.
     let why = first.host(&["why", "look"]).stdout;
     assert!(why.contains("the granted variable `MILLRACE_TEST_A` changed"), "{why}");
     let more = granted.replace("MILLRACE_TEST_B", "HOME");
@@ -138,7 +138,7 @@ fn a_granted_folder_is_seen_alike_everywhere_and_is_in_the_key() {
 }
 
 #[test]
-fn what_cannot_be_granted_is_said_where_it_is_written() {
+fn an_invalid_grant_is_refused() {
     let text = |more: &str| sandbox(more).refused();
     assert!(text(r#"grants = { read = ["nowhere"] }"#).contains("`nowhere` cannot be granted"));
     assert!(text(r#"grants = { read = ["rows.csv"] }"#).contains("grant the folder that it is in"));
@@ -183,7 +183,7 @@ fn a_stored_task_does_not_have_the_values_of_its_variables() {
     }
     assert_eq!(stored, 1);
     let exec = ["exec", key, "--again", "--store", "process"];
-    let (code, _, said) = run(&exec, "another value");
-    assert!(code == Some(2) && said.contains("`MILLRACE_TEST_A` does not have the value"), "{said}");
+    let (code, _, stderr) = run(&exec, "another value");
+    assert!(code == Some(2) && stderr.contains("`MILLRACE_TEST_A` does not have the value"), "{stderr}");
     assert_eq!(run(&exec, "a-secret-value").0, Some(0));
 }

@@ -35,7 +35,7 @@ pub fn build() -> Result<PathBuf> {
         let bytes = std::fs::read(&module).with_context(|| module.display().to_string())?;
         let component = millrace_plugin::component_of(&bytes).map_err(|reason| anyhow!("{name}: {reason}"))?;
         let file = folder.join(format!("{name}.wasm"));
-        // A file that is as it was must not make the host be built again.
+        // An unchanged file must not cause another build of the host.
         if std::fs::read(&file).is_ok_and(|known| known == component) {
             continue;
         }

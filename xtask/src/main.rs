@@ -1,4 +1,4 @@
-//! `cargo xtask …`: sets the machine up, builds, tests, checks, shows.
+//! `cargo xtask …`: sets up the machine, builds, tests, checks, runs the demo.
 
 mod components;
 mod setup;
@@ -18,11 +18,11 @@ cargo xtask build       the standard steps, and the host with them inside: targe
 cargo xtask components  the standard steps alone: target/components/*.wasm
 cargo xtask test        build, then every test
 cargo xtask check       what CI runs: fmt, clippy, doc, tidy, deny, test
-cargo xtask deny        licences, sources and known defects of what is depended on
-cargo xtask bench NAME  measures beside the peers: `dag` (tasks cached and cold), `features` (3 M rows),
-                         `tenfold` (30 M rows), `micro` (the pieces) or `sandbox` (steps in it and native;
-                         with FOLDER…: components of folders in turn; `--step NAME`: one of them)
-cargo xtask toolchain   which compiler for WebAssembly is used, or what is missing
+cargo xtask deny        licences, sources and known defects of dependencies
+cargo xtask bench NAME  compares with the peers: `dag` (tasks cached and cold), `features` (3 M rows),
+                         `tenfold` (30 M rows), `micro` (single operations) or `sandbox` (steps in it and native;
+                         with FOLDER…: components of folders in turn; `--step NAME`: one step)
+cargo xtask toolchain   the compiler for WebAssembly, or what is missing
 ";
 
 fn main() -> ExitCode {
@@ -56,8 +56,8 @@ fn build() -> Result<PathBuf> {
     let host = target().join("release/host");
     let build = || run(cargo().args(["build", "--release", "--package", "millrace-cli"]));
     build()?;
-    // The host compiles the steps, and the next one has their code inside: nothing but that
-    // differs, so only what comes after the registry is built again.
+    // The host compiles the steps, and the second build includes their code: nothing else differs,
+    // so only the crates after the registry are built again.
     run(Command::new(&host).arg("precompile").arg(components.join("code")))?;
     build()?;
     Ok(host)
@@ -95,8 +95,8 @@ fn check() -> Result<()> {
     test()
 }
 
-/// Holds the dependencies against `deny.toml`, with a `cargo-deny` of our own when the
-/// machine has none. Advisories are looked at where their database can be had.
+/// Checks the dependencies against `deny.toml`, with a `cargo-deny` of our own if the machine has
+/// none. Advisories are checked if their database is available.
 fn deny() -> Result<()> {
     let own = target().join("tools/bin/cargo-deny");
     let has = Command::new("cargo-deny").arg("--version").output().is_ok_and(|found| found.status.success());
@@ -113,7 +113,7 @@ fn deny() -> Result<()> {
     if deny().args(["fetch", "db"]).output().is_ok_and(|fetched| fetched.status.success()) {
         return run(deny().args(["check", "advisories"]));
     }
-    println!("advisories were not looked at: their database cannot be had from here");
+    println!("advisories were not checked: their database is not available here");
     Ok(())
 }
 
@@ -130,8 +130,8 @@ fn bench(arguments: &[String]) -> Result<()> {
             return run(bench().arg("--").args(words));
         }
         if name == "sandbox" {
-            // Guests are compiled for this very processor, and so is what they are compared
-            // with first; in a folder of its own, for everything is compiled anew.
+            // Guests are compiled for this processor, and so is the native code they are first
+            // compared with; in a folder of its own, since everything is compiled again.
             let native = target().join("native");
             run(bench().env("RUSTFLAGS", "-C target-cpu=native").arg("--target-dir").arg(native))?;
         }

@@ -1,11 +1,11 @@
-//! Gets a compiler for guests, by whichever way works here.
+//! Finds or installs a compiler for guests.
 
 use std::process::Command;
 
 use anyhow::{Result, anyhow};
 use millrace_plugin::{Toolchain, Wanted};
 
-/// The toolchain; installed when it is not there and can be.
+/// The toolchain; installed if it is missing and can be installed.
 pub fn toolchain() -> Result<Toolchain> {
     let missing = match Toolchain::find(Wanted::Any) {
         Ok(found) => return Ok(found),

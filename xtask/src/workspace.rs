@@ -1,4 +1,4 @@
-//! Where the workspace is, and how commands run in it.
+//! The folders of the workspace, and commands in it.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

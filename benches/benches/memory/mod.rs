@@ -1,4 +1,4 @@
-//! Chunks in memory: columns and blobs are kept, packs are checked and discarded.
+//! Chunks in memory: columns and blobs are stored, packs are checked and discarded.
 
 use std::collections::HashMap;
 use std::io::{self, Seek, SeekFrom, Write};

@@ -1,4 +1,4 @@
-//! Arguments, as parsed, and what they resolve to.
+//! Command-line arguments, and the options that they resolve to.
 
 use std::path::PathBuf;
 
@@ -22,11 +22,11 @@ pub struct Args {
 /// What to do.
 #[derive(Subcommand)]
 pub enum Command {
-    /// Run a pipeline; what is known already comes from the cache.
+    /// Run a pipeline; results that are known come from the cache.
     Run(RunArgs),
-    /// Say what a run would do, and why, without running a step.
+    /// Show what a run would do, and why, without running a step.
     Plan(PlanArgs),
-    /// Say why a step would run, or why it last did.
+    /// Explain why a step would run, or why it last did.
     Why(WhyArgs),
     /// Show an artifact: schema, rows, first rows; or write it to a file.
     Show(ShowArgs),
@@ -41,17 +41,17 @@ pub enum Command {
     /// Compile the standard steps for the build of a host that ships their code.
     #[command(hide = true)]
     Precompile {
-        /// Where to write the code.
+        /// The folder to write the code to.
         folder: PathBuf,
     },
     /// Print completions for a shell.
     Completions {
-        /// Which shell.
+        /// The shell.
         shell: clap_complete::Shell,
     },
 }
 
-/// Where results are kept.
+/// The store of results.
 #[derive(ClapArgs)]
 pub struct StoreArgs {
     /// The store [default: $XDG_CACHE_HOME/millrace or ~/.cache/millrace].
@@ -62,7 +62,7 @@ pub struct StoreArgs {
     pub remote: Option<String>,
 }
 
-/// Where tasks are computed.
+/// The executor of tasks.
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum ExecutorName {
     /// In this process.
@@ -71,7 +71,7 @@ pub enum ExecutorName {
     Process,
 }
 
-/// A pipeline and what is set in it.
+/// A pipeline and its params.
 #[derive(ClapArgs)]
 pub struct PipelineArgs {
     /// The pipeline file.
@@ -83,10 +83,10 @@ pub struct PipelineArgs {
     /// A TOML or JSON file with params.
     #[arg(long, value_name = "FILE")]
     pub params: Vec<PathBuf>,
-    /// One JSON object for each line, for machines.
+    /// Print one JSON object per line.
     #[arg(long)]
     pub json: bool,
-    /// Where results are kept.
+    /// The store of results.
     #[command(flatten)]
     pub store: StoreArgs,
 }
@@ -97,16 +97,17 @@ pub struct RunArgs {
     /// The pipeline.
     #[command(flatten)]
     pub pipeline: PipelineArgs,
-    /// Tasks that run, and threads that read, at a time [default: the processors there are].
+    /// Tasks that run, and threads that read, at a time [default: the number of processors].
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub jobs: Option<u16>,
     /// Memory that all guests may have together, such as 4GiB [default: 80 % of the machine's].
     #[arg(long, value_name = "SIZE")]
     pub memory: Option<ByteSize>,
-    /// Where tasks are computed.
+    /// The executor of tasks.
     #[arg(long, value_enum, default_value_t = ExecutorName::Local)]
     pub executor: ExecutorName,
-    /// Begin nothing more after the first failure; what runs is finished and kept.
+    /// Begin no more tasks after the first failure; running tasks are finished and their results
+    /// stored.
     #[arg(long)]
     pub fail_fast: bool,
     /// Show a line for each task, and what steps log at every level.
@@ -140,13 +141,13 @@ pub struct WhyArgs {
 pub struct ExecArgs {
     /// The action key of the task, as `host run --json` prints it.
     pub key: String,
-    /// Run it even if its record is there.
+    /// Run it even if its record exists.
     #[arg(long)]
     pub again: bool,
     /// One JSON object.
     #[arg(long)]
     pub json: bool,
-    /// Where the task is, and where its results are kept.
+    /// The store of the task and its results.
     #[command(flatten)]
     pub store: StoreArgs,
 }
@@ -156,10 +157,10 @@ pub struct ExecArgs {
 pub struct ShowArgs {
     /// A digest (`b3:…`), or `STEP.PORT` of the last run.
     pub artifact: String,
-    /// The pipeline whose last run is meant [default: the last run of all].
+    /// The pipeline whose last run is meant [default: the last run of any pipeline].
     #[arg(long, value_name = "FILE")]
     pub pipeline: Option<PathBuf>,
-    /// How many rows to show.
+    /// The number of rows to show.
     #[arg(long, short = 'n', default_value_t = 10)]
     pub rows: usize,
     /// Write it to a file instead: .parquet, .csv, .arrow, .ndjson, or any name for a blob.
@@ -168,7 +169,7 @@ pub struct ShowArgs {
     /// One JSON object.
     #[arg(long)]
     pub json: bool,
-    /// Where results are kept.
+    /// The store of results.
     #[command(flatten)]
     pub store: StoreArgs,
 }
@@ -179,12 +180,12 @@ pub struct GraphArgs {
     /// The pipeline.
     #[command(flatten)]
     pub pipeline: PipelineArgs,
-    /// What to draw it as.
+    /// The format of the drawing.
     #[arg(long, value_enum, default_value_t = GraphFormat::Mermaid)]
     pub format: GraphFormat,
 }
 
-/// What a drawing can be.
+/// A format of a drawing.
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum GraphFormat {
     /// For Markdown.
@@ -200,13 +201,13 @@ pub enum GraphFormat {
 pub struct RunsArgs {
     /// The run whose events are shown, as in the list; without it, list the runs.
     pub run: Option<String>,
-    /// How many.
+    /// The number of runs to list.
     #[arg(long, short = 'n', default_value_t = 20)]
     pub last: usize,
-    /// One JSON object for each line.
+    /// Print one JSON object per line.
     #[arg(long)]
     pub json: bool,
-    /// Where results are kept.
+    /// The store of results.
     #[command(flatten)]
     pub store: StoreArgs,
 }
@@ -237,7 +238,7 @@ impl StoreArgs {
 }
 
 impl RunArgs {
-    /// Where tasks are computed.
+    /// The executor of tasks.
     ///
     /// # Errors
     /// When the path of this program is not known.
@@ -253,7 +254,7 @@ impl RunArgs {
 }
 
 impl PipelineArgs {
-    /// What is set from outside.
+    /// The params that are set from outside.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -268,7 +269,7 @@ impl PipelineArgs {
         Ok(overrides)
     }
 
-    /// What the engine is given, to look and not to run.
+    /// The options of the engine, to plan and not to run.
     ///
     /// # Errors
     /// When a file with params cannot be read.
@@ -287,12 +288,12 @@ impl PipelineArgs {
     }
 }
 
-/// As many as the machine runs at a time.
+/// The number of threads that the machine runs at a time.
 pub fn default_jobs() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// 80 % of what the machine has, or the control group that this runs in.
+/// 80 % of the memory of the machine, or of the control group of this process.
 pub fn default_memory() -> u64 {
     let info = rustix::system::sysinfo();
     let machine = info.totalram as u64 * u64::from(info.mem_unit.max(1));

@@ -8,5 +8,5 @@ pub const FAILED: u8 = 1;
 pub const WRONG: u8 = 2;
 /// The user stopped it.
 pub const INTERRUPTED: u8 = 130;
-/// Nobody reads the output any more, as a shell has it for SIGPIPE.
+/// The reader of the output has closed it; the status of a shell for SIGPIPE.
 pub const UNREAD: u8 = 141;

@@ -1,6 +1,6 @@
 //! `host`: runs pipelines whose steps are WebAssembly components.
 //!
-//! This crate parses arguments, calls the engine and renders what it says.
+//! This crate parses arguments, calls the engine and renders its results.
 
 #[cfg(unix)]
 mod allocator;
@@ -14,11 +14,11 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
-    let tell = std::panic::take_hook();
+    let default_hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        // A file at which its reader panics is told of as one that is harmed.
+        // A panic of a reader is reported as a corrupt file.
         if !millrace_engine::is_guarded() {
-            tell(panic);
+            default_hook(panic);
         }
     }));
     let args = args::Args::parse();

@@ -1,4 +1,4 @@
-//! Artifacts for people: found by digest or by `STEP.PORT`, looked into.
+//! Artifacts for display: found by digest or by `STEP.PORT`, and read.
 
 use millrace_store::Store;
 use millrace_tables::ChunkSource;
@@ -10,20 +10,20 @@ use crate::chunks::StoreChunks;
 use crate::diagnostic::nearest;
 use crate::history::History;
 
-/// Looks artifacts up.
+/// Finds artifacts.
 pub struct Artifacts {
     store: Store,
 }
 
-/// Nothing to show.
+/// Why there is nothing to show.
 #[derive(Debug, thiserror::Error)]
 pub enum ShowError {
-    /// No artifact of this name.
+    /// There is no artifact of this name.
     #[error("{message}")]
     NotFound {
-        /// What was looked for.
+        /// The name, and that it was not found.
         message: String,
-        /// What there is instead.
+        /// Names that exist.
         help: Option<String>,
     },
     /// Its bytes cannot be read.
@@ -36,16 +36,16 @@ pub enum ShowError {
 pub struct Head {
     /// Its columns.
     pub schema: Schema,
-    /// All rows.
+    /// The number of its rows.
     pub rows: u64,
     /// Its parts.
     pub parts: usize,
-    /// The first rows as text, null as none.
+    /// The first rows as text, with null as `None`.
     pub head: Vec<Vec<Option<String>>>,
 }
 
-/// A name with its matrix values in order and behind the step: `t.model[b=1,a=2]`
-/// means `t[a=2,b=1].model`.
+/// A name with its matrix values in order and directly after the step: `t.model[b=1,a=2]` means
+/// `t[a=2,b=1].model`.
 fn ordered(name: &str) -> String {
     let Some((before, rest)) = name.split_once('[') else { return name.to_owned() };
     let Some((values, after)) = rest.rsplit_once(']') else { return name.to_owned() };
@@ -62,12 +62,12 @@ fn ordered(name: &str) -> String {
 }
 
 impl Artifacts {
-    /// Of a store.
+    /// For the artifacts of a store.
     pub fn new(store: Store) -> Self {
         Self { store }
     }
 
-    /// By digest: a table, else a blob.
+    /// Finds by digest: a table, else a blob.
     pub fn by_digest(&self, text: &str) -> Option<Artifact> {
         let bytes = text.parse::<BlobDigest>().ok()?;
         let table = TableDigest::from_bytes(*bytes.as_bytes());
@@ -77,8 +77,7 @@ impl Artifacts {
         self.store.find_blob(&bytes).map(Artifact::Blob)
     }
 
-    /// By `STEP`, `STEP.PORT` or `STEP[…].PORT` in the last run of a pipeline, or
-    /// by digest.
+    /// Finds by `STEP`, `STEP.PORT` or `STEP[…].PORT` in the last run of a pipeline, or by digest.
     ///
     /// # Errors
     /// When there is no such artifact.
@@ -137,7 +136,7 @@ impl Artifacts {
     /// The first rows of a table.
     ///
     /// # Errors
-    /// When its bytes are gone.
+    /// When its bytes cannot be read.
     pub fn head(&self, table: &Table, rows: usize) -> Result<Head, ShowError> {
         let chunks = StoreChunks::new(self.store.clone());
         let unreadable = |error: &dyn std::fmt::Display| ShowError::Unreadable(error.to_string());
@@ -177,7 +176,7 @@ impl Artifacts {
     /// The bytes of a blob.
     ///
     /// # Errors
-    /// When they are gone.
+    /// When they cannot be read.
     pub fn blob(&self, blob: &millrace_types::BlobRef) -> Result<bytes::Bytes, ShowError> {
         let chunks = StoreChunks::new(self.store.clone());
         chunks.blob(blob).map_err(|error| ShowError::Unreadable(error.to_string()))

@@ -1,8 +1,8 @@
-//! Output tables: what a task decided, put together with what its inputs were.
+//! Output tables: assembled from the record of a task and its inputs.
 //!
-//! A record knows the computed columns and the selection. The columns that are
-//! passed through are taken from the inputs here, by reference where the rows are
-//! the same and by derivation where they are selected: no byte is moved.
+//! A record has the computed columns and the selection. The columns that are passed through are
+//! taken from the inputs here, by reference where the rows are the same and by derivation where
+//! they are selected: no byte is moved.
 
 use std::sync::Arc;
 
@@ -18,14 +18,14 @@ pub(crate) struct InputTable<'a> {
     pub(crate) parts: Vec<Arc<Part>>,
 }
 
-/// A record that does not fit the plan it is used under.
+/// A record that does not fit its plan.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct Misfit(String);
 
 impl Misfit {
     pub(crate) fn schemas(port: &PortName) -> Self {
-        Self(format!("the parts of `{port}` do not have one schema"))
+        Self(format!("the parts of `{port}` do not have the same schema"))
     }
 }
 
@@ -57,8 +57,8 @@ pub(crate) fn schema(fields: &[OutputField]) -> Schema {
     Schema { fields: fields.iter().map(|output| output.field.clone()).collect() }
 }
 
-/// One emitted part as a part of the output table. `index` is its place among
-/// those that the task emitted.
+/// One emitted part as a part of the output table. `index` is its index among those that the task
+/// emitted.
 pub(crate) fn part(
     record: &PartRecord,
     index: usize,
@@ -81,7 +81,7 @@ pub(crate) fn part(
                 };
                 match found {
                     Some((_, chunk)) if fits(chunk) => Chunk::Stored(chunk.clone()),
-                    _ => return Err(Misfit(format!("the column `{}` is not as planned", field.name))),
+                    _ => return Err(Misfit(format!("the column `{}` differs from the plan", field.name))),
                 }
             }
             Some((port, column)) => passed(record, index, port, column, field, inputs)?,
@@ -101,7 +101,7 @@ fn passed(
 ) -> Result<Chunk, Misfit> {
     let elsewhere = || Misfit(format!("the column `{column}` comes from `{port}`, and the rows do not"));
     let table = input(inputs, port)?;
-    let (place, _) = table.schema.find(column.as_str()).ok_or_else(elsewhere)?;
+    let (column_index, _) = table.schema.find(column.as_str()).ok_or_else(elsewhere)?;
     let same = || -> Result<&Arc<Part>, Misfit> { table.parts.get(index).ok_or_else(elsewhere) };
     match &record.origin {
         RowsRecord::SameRows { port: from } if from == port => {
@@ -109,18 +109,18 @@ fn passed(
             if part.rows != record.rows {
                 return Err(elsewhere());
             }
-            Ok(part.columns[place].clone())
+            Ok(part.columns[column_index].clone())
         }
         RowsRecord::Mask { port: from, selection } if from == port => {
             let part = same()?;
             if part.rows != selection.rows {
                 return Err(elsewhere());
             }
-            // A mask that keeps all is no selection.
+            // A mask that selects all rows is no selection.
             if part.rows == record.rows {
-                return Ok(part.columns[place].clone());
+                return Ok(part.columns[column_index].clone());
             }
-            let source = vec![part.columns[place].clone()];
+            let source = vec![part.columns[column_index].clone()];
             Ok(Chunk::gather(Selection::Mask, selection, record.rows, source, field.data_type.clone()))
         }
         RowsRecord::Take { from } => {
@@ -130,9 +130,9 @@ fn passed(
                 if part.rows != record.rows {
                     return Err(elsewhere());
                 }
-                return Ok(part.columns[place].clone());
+                return Ok(part.columns[column_index].clone());
             };
-            let sources: Vec<Chunk> = table.parts.iter().map(|part| part.columns[place].clone()).collect();
+            let sources: Vec<Chunk> = table.parts.iter().map(|part| part.columns[column_index].clone()).collect();
             Ok(Chunk::gather(Selection::Take, selection, record.rows, sources, field.data_type.clone()))
         }
         _ => Err(elsewhere()),

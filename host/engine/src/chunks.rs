@@ -1,4 +1,5 @@
-//! The chunks of a store: stored columns are mapped, derived ones are made when they are read.
+//! The chunks of a store: stored columns are mapped, derived ones are materialized when they are
+//! read.
 
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ use crate::source::{SourceError, SourceStore, unread};
 /// Bytes of packs that are mapped at a time; others are mapped again when needed.
 const MAPPED: usize = 96 << 20;
 
-/// Bytes of derived columns that are held for the steps that read them next.
+/// Bytes of derived columns that are cached for the steps that read them next.
 const DERIVED: usize = 64 << 20;
 
 /// The chunks of a store.
@@ -73,7 +74,7 @@ impl StoreChunks {
         Ok(column)
     }
 
-    /// Where packs and blobs go.
+    /// The store of packs and blobs.
     pub(crate) fn packs(&self) -> &StorePacks {
         &self.packs
     }
@@ -81,13 +82,13 @@ impl StoreChunks {
     /// Waits until everything that was read is checked against its digest.
     ///
     /// # Errors
-    /// When something is corrupt: no result derived from it may be kept.
+    /// When something is corrupt: no result derived from it may be stored.
     pub(crate) fn wait_checked(&self) -> Result<(), ChunkError> {
         self.verifier.wait_checked()
     }
 
-    /// The bytes of a gathered column: made now, or stored under its digest before. A masked
-    /// column is not stored: reading it again in one pass is cheaper than writing it, let
+    /// The bytes of a gathered column: materialized now, or stored under its digest before. A
+    /// masked column is not stored: gathering it again in one pass is cheaper than writing it, let
     /// alone hashing it.
     fn gathered(&self, gather: &Gather) -> Result<ColumnBytes, ChunkError> {
         if let Some(column) = self.derived.get(&gather.digest) {
@@ -132,7 +133,7 @@ impl StoreChunks {
     /// Decodes and stores all unread columns of a table.
     ///
     /// # Errors
-    /// When a source file is not what it was.
+    /// When a source file has changed.
     pub(crate) fn decode(&self, table: &Table) -> Result<(), ChunkError> {
         unread::decode(&self.source_store(), table).map_err(source_error)
     }

@@ -1,4 +1,4 @@
-//! What is wrong with a pipeline, and where it is written.
+//! Errors in a pipeline, with their spans in its file.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -22,12 +22,12 @@ pub struct Span {
     pub range: Range<usize>,
 }
 
-/// One error of the user: what, where, what exists, what to do.
+/// One error of the user: what is wrong, where, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
     /// What is wrong.
     pub message: String,
-    /// Where, each with a label for the margin.
+    /// The spans that it is about, each with a label for the margin.
     pub spans: Vec<(Span, String)>,
     /// What to do.
     pub help: Option<String>,
@@ -39,14 +39,14 @@ impl Diagnostic {
         Self { message: message.into(), spans: Vec::new(), help: None }
     }
 
-    /// Points to a span.
+    /// Adds a span.
     #[must_use]
     pub fn at(mut self, span: &Span, label: impl Into<String>) -> Self {
         self.spans.push((span.clone(), label.into()));
         self
     }
 
-    /// Says what to do.
+    /// Adds the help.
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
@@ -85,7 +85,7 @@ pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     (best.0 > 0.82).then_some(best.1)
 }
 
-/// A span inside a quoted text of the file; the whole text if it has escapes.
+/// A span inside a quoted text of the file; that of the complete text if it has escapes.
 pub(crate) fn narrow(outer: &Span, span: (usize, usize)) -> Span {
     let Some(text) = outer.file.text.get(outer.range.clone()) else { return outer.clone() };
     let quoted = text.len() >= 2

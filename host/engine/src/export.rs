@@ -1,5 +1,5 @@
-//! Files that a pipeline writes: whole or not at all, and not again when they are
-//! as they should be.
+//! Files that a pipeline writes: written completely or not at all, and not again if they are
+//! current.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use crate::event::Event;
 use crate::graph::Graph;
 use crate::results::RunOutputs;
 
-/// What an export contains, and its stamp after it was written.
+/// The digest of an exported artifact, and the stamp of its file after it was written.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Written {
     stamp: FileStamp,
@@ -56,18 +56,18 @@ pub enum ExportError {
     Cancelled,
 }
 
-/// Writes an artifact to a file: a table in the format that its name tells, a
-/// blob as it is. The file is complete or as it was.
+/// Writes an artifact to a file: a table in the format that the file name determines, a blob
+/// unchanged. The file is written completely or not at all.
 ///
 /// # Errors
-/// When the name tells no format, or the system refuses.
+/// When the name determines no format, or the system refuses.
 pub fn export_to(store: &Store, artifact: &Artifact, path: &Path) -> Result<(), ExportError> {
     let chunks = StoreChunks::new(store.clone());
     write(&chunks, artifact, path, &Cancel::default()).map(drop)
 }
 
-/// What a stat says of the file that was written: not of whatever is there by now, for others
-/// may write to the same name.
+/// Writes a file and returns its stamp: that of the written file, not of one that another process
+/// may have put under the same name since.
 fn write(chunks: &StoreChunks, artifact: &Artifact, path: &Path, cancel: &Cancel) -> Result<FileStamp, ExportError> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder)?;
@@ -99,16 +99,17 @@ fn is_packed(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "gz" || extension == "zip")
 }
 
-/// What exports should not need more of, for all threads: each has a part, and what becomes of it.
+/// Bytes of memory that exports should use at most, all threads together: each thread holds a part
+/// and what it is encoded to.
 const MEMORY: u64 = 1 << 30;
 
-/// About how many bytes a column has when it is read.
+/// The approximate number of bytes of a column when it is read.
 fn size(chunk: &Chunk) -> u64 {
     match chunk {
         Chunk::Stored(chunk) => chunk.bytes(),
         Chunk::Gather(gather) => match gather.data_type.width() {
             Some(width) => gather.rows.saturating_mul(width as u64),
-            // As many for each row as in what it is taken from.
+            // The average length of its sources' rows.
             None => {
                 let bytes = gather.sources.iter().map(size).fold(0, u64::saturating_add);
                 let rows: u64 = gather.sources.iter().map(Chunk::rows).sum();
@@ -119,8 +120,8 @@ fn size(chunk: &Chunk) -> u64 {
     }
 }
 
-/// How many parts there is room for at a time, one at least.
-fn parts_at_once(table: &Table) -> usize {
+/// The number of parts that fit in memory at a time, at least one.
+fn max_parts(table: &Table) -> usize {
     let bytes = |part: &Arc<Part>| part.columns.iter().map(size).fold(0, u64::saturating_add);
     let largest = table.parts.iter().map(bytes).max().unwrap_or(0);
     (MEMORY / largest.saturating_mul(4).max(1)).max(1).try_into().unwrap_or(usize::MAX)
@@ -144,14 +145,14 @@ fn write_table<W: Write + Send>(
         Ok(encoder.part(part.rows as usize, &columns)?)
     };
     let put = |part| Ok(exporter.put(part)?);
-    Threads::new(chunks.store().threads().min(parts_at_once(table))).in_turn(table.parts.iter(), encode, put)?;
+    Threads::new(chunks.store().threads().min(max_parts(table))).in_turn(table.parts.iter(), encode, put)?;
     Ok(exporter.finish()?)
 }
 
-/// A file as it was written, or found to be as it should be: what a stat said of it then.
+/// An export that was written or is current: its file and stamp.
 pub(crate) type Exported = (PathBuf, FileStamp);
 
-/// Writes what the pipeline asks for, as far as it came to be. `None` when not all is well.
+/// Writes the exports whose artifacts exist. `None` if one fails, or the run is cancelled.
 pub(crate) fn exports(
     store: &Store,
     chunks: &StoreChunks,
@@ -223,25 +224,25 @@ mod tests {
         }))
     }
 
-    /// Each of the parts that are held is there four times over: read, as an array, and encoded.
+    /// A part that is held takes four times its size: read, as an array, and encoded.
     #[test]
-    fn few_parts_that_are_large_are_written_at_a_time() {
+    fn large_parts_are_written_few_at_a_time() {
         let columns = |count: usize, rows: u64| vec![unread(rows, DataType::Int64); count];
-        assert_eq!(parts_at_once(&table(&columns(1, 1 << 17), 9)), 256);
-        assert_eq!(parts_at_once(&table(&columns(64, 1 << 17), 9)), 4);
-        assert_eq!(parts_at_once(&table(&columns(400, 1 << 20), 9)), 1);
-        assert_eq!(parts_at_once(&table(&columns(2, u64::MAX), 2)), 1);
-        assert_eq!(parts_at_once(&table(&columns(1, 0), 1)), usize::try_from(MEMORY).unwrap());
-        assert!(parts_at_once(&table(&columns(1, 1), 0)) > 1);
-        // One is as large as the largest: a small one beside it changes nothing.
+        assert_eq!(max_parts(&table(&columns(1, 1 << 17), 9)), 256);
+        assert_eq!(max_parts(&table(&columns(64, 1 << 17), 9)), 4);
+        assert_eq!(max_parts(&table(&columns(400, 1 << 20), 9)), 1);
+        assert_eq!(max_parts(&table(&columns(2, u64::MAX), 2)), 1);
+        assert_eq!(max_parts(&table(&columns(1, 0), 1)), usize::try_from(MEMORY).unwrap());
+        assert!(max_parts(&table(&columns(1, 1), 0)) > 1);
+        // The largest part counts: a small one beside it changes nothing.
         let mut two = table(&columns(64, 1 << 17), 1);
         two.parts.extend(table(&columns(64, 1), 1).parts);
-        assert_eq!(parts_at_once(&two), 4);
+        assert_eq!(max_parts(&two), 4);
     }
 
-    /// Rows of text that a step repeats or chooses are as long as those they come from.
+    /// Rows of text that a step repeats or selects have the average length of their sources' rows.
     #[test]
-    fn text_that_is_taken_counts_by_its_rows() {
+    fn the_size_of_taken_text_follows_from_its_rows() {
         let (pack, digest) = (PackDigest::from_bytes([2; 32]), ColumnDigest::from_bytes([3; 32]));
         let extent = |size| millrace_types::table::Extent { offset: 0, size };
         let stored = |data_type, rows, offsets: Option<u64>, values| StoredChunk {

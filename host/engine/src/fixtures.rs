@@ -1,4 +1,4 @@
-//! Record files as earlier versions wrote them: each is read, or refused by name.
+//! Record files as earlier versions wrote them: each is read, or refused with its version.
 //!
 //! A fixture is the file of one record of a real store, in `fixtures/records/KIND-VERSION/NAME`.
 //! When the encoding of a kind changes, its version in [`millrace_types::wire`] changes, too:
@@ -62,7 +62,7 @@ fn reads<T: Serialize + DeserializeOwned>(fixture: &Fixture) -> Result<(), Refus
 }
 
 #[test]
-fn every_record_of_an_earlier_version_is_read_or_refused_by_name() {
+fn every_record_of_an_earlier_version_is_read_or_refused_with_its_version() {
     let mut seen = std::collections::BTreeSet::new();
     for fixture in fixtures() {
         let read = match fixture.kind {

@@ -1,7 +1,7 @@
-//! What a step is granted besides its inputs: folders and variables, by digest.
+//! Grants of a step besides its inputs: folders and variables, by digest.
 //!
-//! A component with WASI can see all of a folder that it is granted, so all of it is in
-//! the key of its tasks: names, bytes, and where links point.
+//! A component with WASI can read all of a folder that it is granted, so all of it is in the key of
+//! its tasks: names, bytes, and the targets of links.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -29,25 +29,25 @@ enum GrantError {
     Store(#[from] StoreError),
 }
 
-/// Grants of a step with the digests of what they were when the run began.
+/// Grants of a step, with the digests that they had when the run began.
 #[derive(Debug, Default)]
 pub(crate) struct Granted {
-    /// As the guest is given them.
+    /// The grants as the guest receives them.
     pub(crate) grants: Grants,
-    /// As the key has them, by name.
+    /// The digests as the key has them, by name.
     pub(crate) digests: Vec<(String, BlobDigest)>,
 }
 
 impl Granted {
-    /// Looks at what a step is granted.
+    /// Digests the grants of a step.
     ///
     /// # Errors
-    /// A folder that is not there, or has something in it that no step could read.
+    /// When a folder is missing, or contains something that no step could read.
     pub(crate) fn find(store: &Store, step: &Step) -> Result<Self, Vec<Diagnostic>> {
         let mut found = Self::default();
         let mut errors = Vec::new();
         for (name, span) in &step.grants.env {
-            // That there is none is something to see, too.
+            // A missing variable is visible to the guest, too.
             let value = std::env::var_os(name);
             let digest = digest_of_variable(value.as_deref());
             match value.map(std::ffi::OsString::into_string) {
@@ -79,8 +79,8 @@ impl Granted {
         if errors.is_empty() { Ok(found) } else { Err(errors) }
     }
 
-    /// The folder that has changed since its digest was taken, if any: the key of a task does
-    /// not cover what the task saw there.
+    /// The folder that has changed since its digest was taken, if any: the key of a task does not
+    /// cover what the task may have read there.
     pub(crate) fn changed(&self, store: &Store) -> Option<&str> {
         let is_same = |(name, folder): &&(String, PathBuf)| {
             let known = |(known, _): &&(String, BlobDigest)| {
@@ -93,7 +93,7 @@ impl Granted {
     }
 }
 
-/// The digest of the value of a variable, or of there being none.
+/// The digest of the value of a variable, or of its absence.
 fn digest_of_variable(value: Option<&OsStr>) -> BlobDigest {
     let bytes = value.map(OsStr::as_encoded_bytes);
     blake3::hash(&postcard::to_allocvec(&bytes).unwrap_or_default()).into()
@@ -102,7 +102,7 @@ fn digest_of_variable(value: Option<&OsStr>) -> BlobDigest {
 /// The granted variables of a task, from the environment of this process.
 ///
 /// # Errors
-/// The name of a variable whose value is not that of its digest.
+/// The name of a variable whose value does not match its digest.
 pub(crate) fn variables(digests: &[(String, BlobDigest)]) -> Result<Vec<(String, String)>, &str> {
     let mut found = Vec::new();
     for (name, digest) in digests.iter().filter_map(|(name, digest)| Some((name.strip_prefix("env:")?, digest))) {
@@ -128,7 +128,7 @@ enum Entry {
     Link(Vec<u8>),
 }
 
-/// The digest of all that is in a folder.
+/// The digest of the content of a folder.
 fn digest(store: &Store, folder: &Path) -> Result<BlobDigest, GrantError> {
     let io = |path: &Path| {
         let path = path.to_owned();

@@ -1,4 +1,4 @@
-//! Runs that were: a file each, newest last by name.
+//! The history: past runs in a file each, whose names sort by time.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,15 +20,15 @@ pub struct TaskRecord {
     pub step: String,
     /// The instance.
     pub instance: String,
-    /// Which part.
+    /// The part, for a task on one part.
     pub part: Option<usize>,
-    /// Which function of the step.
+    /// The function of the step.
     pub phase: Phase,
-    /// Its key, if it got so far.
+    /// Its key, if it was computed.
     pub key: Option<ActionKey>,
-    /// How it ended.
+    /// Its status at the end of the run.
     pub status: Status,
-    /// What it used, now or when it ran.
+    /// Its cost: of this run, or of the run that computed it.
     pub cost: Cost,
 }
 
@@ -61,11 +61,11 @@ pub struct RunRecord {
     pub pipeline: String,
     /// The pipeline file, absolute.
     pub path: PathBuf,
-    /// Whether everything was done.
+    /// Whether the run succeeded.
     pub ok: bool,
-    /// Tasks by how they ended.
+    /// The numbers of tasks by status.
     pub counts: Counts,
-    /// From start to end.
+    /// The duration of the run, in milliseconds.
     pub wall_ms: f64,
     /// All tasks.
     pub tasks: Vec<TaskRecord>,
@@ -88,7 +88,7 @@ pub(crate) fn began_us(id: &str) -> Option<i64> {
     Some(time.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_microsecond())
 }
 
-/// The canonical path of a pipeline file.
+/// The canonical path of a pipeline file, the same for all its names.
 pub(crate) fn absolute(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.to_owned())
 }
@@ -136,13 +136,12 @@ impl RunRecord {
 }
 
 impl RunRecord {
-    /// What the run refers to: the records of its tasks. Garbage collection begins here.
+    /// The records of its tasks, where garbage collection begins.
     pub fn references(&self) -> impl Iterator<Item = Reference> + '_ {
         self.tasks.iter().filter_map(|task| Some(Reference::Record(Kind::Action, task.key?.record_name())))
     }
 
-    /// The key of a task that came to a result: a failure leaves no record to
-    /// compare with.
+    /// The key of a task that succeeded: a failed task leaves no record to compare with.
     pub fn produced(&self, instance: &str, part: Option<usize>, phase: Phase) -> Option<ActionKey> {
         let is = |task: &&TaskRecord| {
             let ended = matches!(task.status, Status::Ran | Status::Cached);
@@ -168,7 +167,7 @@ impl History {
         Self { store: store.clone(), files }
     }
 
-    /// Its runs, newest first. A file that is no run is left out.
+    /// Its runs, newest first. A file that is not a run is skipped.
     pub fn runs(&self) -> impl Iterator<Item = RunRecord> + '_ {
         let read = |path: &PathBuf| {
             let id = path.file_name()?.as_encoded_bytes();
@@ -193,8 +192,8 @@ impl History {
         self.runs_of(pipeline).next()
     }
 
-    /// Why the tasks of a step instance ran when they last did: each with the
-    /// run's name and what was different from the run before.
+    /// Why the tasks of a step instance ran the last time: each with the run's name and the
+    /// differences from the run before.
     pub fn last_miss(&self, pipeline: &Path, step: &str) -> Vec<(String, TaskRecord, MissReason)> {
         let runs: Vec<RunRecord> = self.runs_of(pipeline).take(200).collect();
         let is = |task: &&TaskRecord| (task.step == step || task.instance == step) && task.status == Status::Ran;

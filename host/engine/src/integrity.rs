@@ -1,8 +1,8 @@
 //! Whether the bytes in the store match their digests.
 //!
-//! What this process did not write itself is checked when it is first read: on another thread
-//! than the guest that reads it, and before any result derived from it is kept. A thread that
-//! waits for checks does some of them. What does not match is removed, and the next run
+//! Objects that this process did not write itself are checked when they are first read: on another
+//! thread than the guest that reads them, and before any result derived from them is stored. A
+//! thread that waits for checks does some of them. A corrupt object is removed, and the next run
 //! recomputes it.
 
 use std::collections::HashSet;
@@ -18,7 +18,7 @@ use millrace_types::{BlobDigest, BlobRef, ColumnDigest, PackDigest, StoredChunk}
 
 use crate::shards::Shards;
 
-/// Columns that wait to be checked; a reader that is faster checks its own.
+/// Columns that wait to be checked, at most; when the queue is full, the reader checks its own.
 const QUEUE: usize = 32;
 
 /// A column that was read and is not checked yet.
@@ -28,10 +28,10 @@ struct Unchecked {
     column: ColumnBytes,
 }
 
-/// What is checked, is about to be, or was written by this process.
+/// Objects that are checked, are about to be, or were written by this process.
 #[derive(Default)]
 struct Checked {
-    /// By pack: equal columns may lie in several packs, of which one is corrupt.
+    /// By pack: equal columns may be in several packs, of which one is corrupt.
     columns: HashSet<(PackDigest, ColumnDigest)>,
     blobs: HashSet<BlobDigest>,
 }
@@ -39,21 +39,21 @@ struct Checked {
 struct Shared {
     store: Store,
     queue: ArrayQueue<Unchecked>,
-    /// No reader is left.
+    /// Whether no reader is left.
     is_over: AtomicBool,
     checked: Shards<Mutex<Checked>>,
     /// Checks that are due: counted before another reader can find them marked as checked.
     pending: AtomicUsize,
     is_corrupt: AtomicBool,
     error: Mutex<Option<String>>,
-    /// Notified when nothing is pending.
+    /// Notified when no check is pending.
     settled: Condvar,
 }
 
-/// Checks what is read.
+/// Checks objects when they are read.
 pub(crate) struct Verifier {
     shared: Arc<Shared>,
-    /// A thread that checks beside the workers, if the system has one.
+    /// A thread that checks in parallel to the workers, if the system has one.
     thread: OnceLock<Option<Thread>>,
 }
 
@@ -67,8 +67,8 @@ impl Drop for Verifier {
 }
 
 impl Shared {
-    /// Removes every corrupt object: where one is corrupt others probably are, and each would
-    /// cost a run to find.
+    /// Removes every corrupt object: if one is corrupt others probably are, and finding each would
+    /// cost a run.
     fn sweep(&self) {
         for (path, name) in self.store.objects() {
             let is_intact = self.store.object_bytes(&path).is_some_and(|bytes| match name {
@@ -81,7 +81,7 @@ impl Shared {
         }
     }
 
-    /// Checks what waits.
+    /// Checks the queued columns.
     fn check_queue(&self) {
         while let Some(unchecked) = self.queue.pop() {
             self.check(&unchecked);
@@ -109,7 +109,7 @@ impl Shared {
 
     fn done(&self) {
         if self.pending.fetch_sub(1, Ordering::SeqCst) == 1 {
-            // A waiting thread has read the number under this lock.
+            // A waiting thread has read the counter under this lock.
             drop(lock(&self.error));
             self.settled.notify_all();
         }
@@ -120,7 +120,7 @@ fn corrupt(what: &str, digest: &dyn std::fmt::Display) -> String {
     format!("the {what} {digest} in the store was corrupt and has been removed; run again to recompute it")
 }
 
-/// Marks what this process has just written as checked.
+/// Marks objects that this process has just written as checked.
 #[derive(Clone)]
 pub(crate) struct Written(Arc<Shared>);
 
@@ -148,12 +148,12 @@ impl Verifier {
         Self { shared: Arc::new(shared), thread: OnceLock::new() }
     }
 
-    /// For a writer of columns.
+    /// The marker for a writer of columns.
     pub(crate) fn written(&self) -> Written {
         Written(self.shared.clone())
     }
 
-    /// Has a column checked, the first time that it is read.
+    /// Has a column checked when it is first read.
     pub(crate) fn column(&self, chunk: &StoredChunk, column: &ColumnBytes) {
         {
             let mut checked = lock(self.shared.checked.of(&chunk.pack));
@@ -181,7 +181,7 @@ impl Verifier {
         }
     }
 
-    /// Checks a blob, the first time that it is read.
+    /// Checks a blob when it is first read.
     ///
     /// # Errors
     /// When its bytes do not match its digest.

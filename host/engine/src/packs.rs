@@ -9,7 +9,7 @@ use millrace_types::{BlobRef, ObjectRef, PackDigest, StoredChunk};
 
 use crate::integrity::Written;
 
-/// An error of the store, as one of chunks.
+/// An error of the store, as an error of chunks.
 pub(crate) fn io_error(error: &StoreError) -> ChunkError {
     ChunkError::Io(error.to_string())
 }
@@ -47,7 +47,7 @@ struct NewPack {
 
 impl Write for NewPack {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // The reader of a source must not think that the disk of the source is full.
+        // Without the path, a full disk of the store would look like a full disk of the source.
         let full = |error: io::Error| {
             let root = self.store.root().display().to_string();
             io::Error::new(error.kind(), format!("cannot write to the store `{root}`: {error}"))

@@ -27,11 +27,11 @@ pub enum PrecompileError {
 }
 
 /// Compiles the standard steps of this host for all machines of its kind, into
-/// `folder/VERSION/DIGEST`, from where the build of the next host takes them. Files that are as
-/// they should be are not written; others in `folder` are removed.
+/// `folder/VERSION/DIGEST`, where the build of the next host reads them. Files that are current are
+/// not written; others in `folder` are removed.
 ///
 /// # Errors
-/// When a step cannot be compiled or a file not be written.
+/// When a step cannot be compiled or a file cannot be written.
 pub fn precompile_standard_steps(folder: &Path) -> Result<(), PrecompileError> {
     let failed = |path: &Path| {
         let path = path.to_owned();

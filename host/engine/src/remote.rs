@@ -11,19 +11,19 @@ pub enum RemoteError {
     /// No kind of remote store has such a URL.
     #[error("`{url}` is not the URL of a remote store: expected `file:///FOLDER`, with an absolute path")]
     Url {
-        /// As given.
+        /// The URL.
         url: String,
     },
     /// It is the folder of the local store.
     #[error("the remote store `{url}` is the store of this run itself: name another folder")]
     Same {
-        /// As given.
+        /// The URL.
         url: String,
     },
     /// The folder cannot be opened.
     #[error("cannot open the remote store `{url}`: {error}")]
     Open {
-        /// As given.
+        /// The URL.
         url: String,
         /// Why.
         error: OpenError,
@@ -35,14 +35,14 @@ pub enum RemoteError {
 pub struct RemoteReport {
     /// Objects and records that were fetched.
     pub fetched: u64,
-    /// Bytes of them.
+    /// Their bytes.
     pub fetched_bytes: u64,
     /// Objects and records that were uploaded.
     pub uploaded: u64,
-    /// Bytes of them.
+    /// Their bytes.
     pub uploaded_bytes: u64,
-    /// The first failure; after it the run went on without the remote store, or without the
-    /// object in question.
+    /// The first failure; after it the run went on without the remote store, or without the object
+    /// that failed.
     pub error: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! The artifacts of a run: what sources and nodes hold at its end.
+//! The artifacts of a run: the outputs of sources and nodes at its end.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ pub(crate) struct RunOutputs {
 }
 
 impl RunOutputs {
-    /// The artifact that an item stands for, if it exists.
+    /// The artifact that an item means, if it exists.
     pub(crate) fn get(&self, graph: &Graph, item: &Item) -> Option<Artifact> {
         if let Item::Source(index) = item {
             return Some(Artifact::Table(self.sources[*index].clone()));

@@ -65,7 +65,7 @@ impl<K: Digest, V: Clone> SizedCache<K, V> {
         lock(self.shards.of(key)).values.get(key).map(|(value, _)| value.clone())
     }
 
-    /// Keeps a value of `size` bytes, unless the key has one or it exceeds the limit alone.
+    /// Stores a value of `size` bytes, unless the key has one or it exceeds the limit alone.
     pub(crate) fn put(&self, key: K, value: V, size: usize) {
         if size > self.limit {
             return;
@@ -109,10 +109,10 @@ mod tests {
         for number in 0..50 {
             cache.put(name(number), number, 10);
             cache.put(name(number), 0, 10);
-            let there: Vec<usize> = (0..50).filter_map(|number| cache.get(&name(number))).collect();
-            assert_eq!(there, (number.saturating_sub(9)..=number).collect::<Vec<_>>());
+            let present: Vec<usize> = (0..50).filter_map(|number| cache.get(&name(number))).collect();
+            assert_eq!(present, (number.saturating_sub(9)..=number).collect::<Vec<_>>());
         }
-        // A value beyond the limit is not kept, and drops nothing.
+        // A value beyond the limit is not stored, and drops nothing.
         cache.put(name(50), 50, 101);
         assert_eq!((cache.get(&name(50)), cache.get(&name(40))), (None, Some(40)));
         cache.put(name(51), 51, 100);
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn many_threads_keep_to_the_limit() {
+    fn many_threads_stay_within_the_limit() {
         let cache = SizedCache::new(100);
         std::thread::scope(|scope| {
             for thread in 0..4 {

@@ -1,55 +1,55 @@
-//! Why a task was or would be a miss: two key breakdowns held against each other.
+//! Why a task was or would be a miss: a comparison of two key breakdowns.
 
 use std::collections::BTreeSet;
 
 use millrace_types::{Content, ItemParts, KeyParts};
 use serde_json::Value;
 
-/// One thing that is not as it was.
+/// One difference between two keys.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Difference {
     /// The component has other bytes.
     Code {
-        /// What it was.
+        /// The old digest, shortened.
         old: String,
-        /// What it is.
+        /// The new digest, shortened.
         new: String,
     },
     /// A param has another value.
     Param {
         /// Its path.
         path: String,
-        /// What it was; none if it was not there.
+        /// The old value; `None` if it did not exist.
         old: Option<Value>,
-        /// What it is; none if it is gone.
+        /// The new value; `None` if it no longer exists.
         new: Option<Value>,
     },
     /// A column has other content in some parts.
     Column {
-        /// The port it came in.
+        /// The port it is on.
         port: String,
         /// Its name.
         column: String,
         /// Parts that differ.
         parts: usize,
-        /// Parts there are.
+        /// All parts.
         of: usize,
     },
     /// A column is read now, or has another type.
     ColumnAdded {
-        /// The port it came in.
+        /// The port it is on.
         port: String,
         /// Its name and type.
         column: String,
     },
     /// A column is no longer read, or had another type.
     ColumnRemoved {
-        /// The port it came in.
+        /// The port it is on.
         port: String,
         /// Its name and type.
         column: String,
     },
-    /// Rows were added, removed or cut into other parts.
+    /// Rows were added, removed or divided into other parts.
     Rows {
         /// The port.
         port: String,
@@ -65,43 +65,43 @@ pub enum Difference {
         /// The instance, where several are gathered.
         instance: Option<String>,
     },
-    /// A port was connected, cut off, or gathers other instances.
+    /// A port was connected, disconnected, or gathers other instances.
     Connection {
         /// The port.
         port: String,
     },
     /// Results of parts that are merged here.
     Partials {
-        /// That differ.
+        /// The number that differ.
         changed: usize,
-        /// That there are.
+        /// The number of all.
         of: usize,
     },
-    /// A granted folder or variable is not as it was, or is granted now or no longer.
+    /// A granted folder or variable has changed, or is granted now or no longer.
     Grant {
         /// `read:FOLDER` or `env:NAME`.
         name: String,
     },
-    /// The key says nothing more.
+    /// The keys differ in something else.
     Other,
 }
 
 /// Why there is no record to use.
 #[derive(Debug, Clone, PartialEq)]
 pub enum MissReason {
-    /// Nothing like it ran before.
+    /// No such task ran before.
     New,
-    /// Something is not as it was.
+    /// Something has changed.
     Changed(Vec<Difference>),
-    /// All is as it was, but the record or an object of it is gone.
+    /// Nothing has changed, but the record or an object of it is missing.
     Gone,
     /// The record is older than the policy allows.
     Expired,
-    /// The policy says not to look.
+    /// The policy forbids cached results.
     CacheOff,
 }
 
-/// What is different, most telling first.
+/// The differences, most informative first.
 pub fn differences(old: &KeyParts, new: &KeyParts) -> Vec<Difference> {
     let mut out = Vec::new();
     if old.component != new.component {
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_column_says_in_how_many_parts() {
+    fn a_changed_column_has_the_number_of_changed_parts() {
         let found = differences(&parts(json!({}), 1), &parts(json!({}), 2));
         assert_eq!(found, [Difference::Column { port: "input".into(), column: "tenure".into(), parts: 1, of: 2 }]);
         assert!(differences(&parts(json!({}), 1), &parts(json!({}), 1)).is_empty());

@@ -122,7 +122,7 @@ pub fn build(folder: &Path) -> Result<Built, BuildError> {
         return Err(BuildError::Compile { path: folder.to_owned(), output });
     }
     let module = target.join("wasm32-unknown-unknown/component").join(format!("{file}.wasm"));
-    // Next to it, cargo writes a list of the files that it was made from.
+    // Next to it, cargo writes a list of the files that it was built from.
     let list = std::fs::read_to_string(module.with_extension("d")).unwrap_or_default();
     let bytes = std::fs::read(&module).map_err(|source| BuildError::Io { path: module, source })?;
     let component = component_of(&bytes)
@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_files_that_the_compiler_read_come_after_the_colon() {
+    fn the_files_that_the_compiler_read_are_those_after_the_colon() {
         let list = "/t/x.wasm: /a/src/lib.rs /b\\ c/words.txt /d.rs\n\nother: /e\n";
         assert_eq!(read_by_compiler(list), ["/a/src/lib.rs", "/b c/words.txt", "/d.rs"].map(PathBuf::from));
         assert!(read_by_compiler("").is_empty());

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use wasm_encoder::{CustomSection, Module, NameMap, NameSection, RawSection};
 use wasmparser::{KnownCustom, Name, Parser, Payload};
 
-/// Crates that are linked into every step. Where in them a guest failed is of no interest.
+/// Crates that are linked into every step: the exact function in them that failed does not matter.
 const LINKED: [&str; 9] =
     ["alloc", "arrow_array", "arrow_buffer", "arrow_schema", "core", "dlmalloc", "serde_core", "serde_json", "std"];
 
@@ -88,7 +88,7 @@ fn span(range: &std::ops::Range<u64>) -> std::ops::Range<usize> {
     range.start as usize..range.end as usize
 }
 
-/// Returns the module with short names, and without what only a debugger would use.
+/// Returns the module with short names, and without the sections that only a debugger would use.
 ///
 /// # Errors
 /// When the bytes are not a module.

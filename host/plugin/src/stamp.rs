@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-/// The `stat` of a file: its size, when it was modified, when its inode changed, which cannot
-/// be set, and which file it is.
+/// The `stat` of a file: its size, its times, of which that of the inode cannot be set, and its
+/// inode.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 struct FileStamp {
     path: PathBuf,

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// How guests are compiled on this machine.
+/// A toolchain that compiles guests on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Toolchain {
     /// The `cargo` of this shell, whose toolchain has the guest target.
@@ -22,10 +22,10 @@ pub enum Toolchain {
     },
 }
 
-/// Which toolchain to use.
+/// The toolchain to use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Wanted {
-    /// Whichever works, rustup's first.
+    /// The first that works, rustup's first.
     #[default]
     Any,
     /// rustup's.
@@ -34,7 +34,7 @@ pub enum Wanted {
     Debian,
 }
 
-/// No toolchain was found: what exactly is missing.
+/// No toolchain was found, with what each kind lacks.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("no compiler for WebAssembly steps was found\n{}", missing.join("\n"))]
 pub struct ToolchainError {
@@ -42,14 +42,14 @@ pub struct ToolchainError {
     pub missing: Vec<String>,
 }
 
-/// The initial heap of a guest, in bytes. Growing the memory, and taking it away again before
-/// the next guest, changes the protection of its pages, for which all threads wait; most tasks
-/// get by with this. Untouched memory is not resident, but counts as used.
+/// The initial heap of a guest, in bytes. Growing the memory, and releasing it before the next
+/// guest, changes the protection of its pages, for which all threads wait; most tasks need no more
+/// than this. Untouched memory is not resident, but counts as used.
 const HEAP: u32 = 4 << 20;
 
-/// Each iteration of a loop pays for fuel, whatever it does, so an iteration does more: vector
-/// loops are interleaved by four, and small loops unrolled, where LLVM would not for this
-/// target. Sums of floats keep their order.
+/// An iteration of a loop costs fuel regardless of its work, so an iteration does more work: vector
+/// loops are interleaved by four, and small loops unrolled, where LLVM would not for this target.
+/// Sums of floats keep their order.
 const LOOPS: &str = "-force-vector-interleave=4 -unroll-partial-threshold=150";
 
 const TARGET: &str = "wasm32-unknown-unknown";
@@ -81,7 +81,7 @@ enum Missing {
     Packages(String),
 }
 
-/// How to get Debian's packages.
+/// The command that installs Debian's packages.
 const INSTALL: &str = "`apt-get install --no-install-recommends cargo-web rustc-web rust-web-src lld-22`";
 
 impl Toolchain {
@@ -151,8 +151,8 @@ impl Toolchain {
         }
     }
 
-    /// A `cargo build` for guests, without the choice of packages. `remap` are folders whose names
-    /// must not get into a component, so that its bytes do not depend on where it was built.
+    /// A `cargo build` for guests, without the choice of packages. `remap` lists folders whose
+    /// names must not get into a component, so that its bytes do not depend on where it was built.
     pub fn command(&self, remap: &[(PathBuf, &str)]) -> Command {
         let mut flags = vec![
             "-Ctarget-feature=+simd128,+relaxed-simd".to_owned(),
@@ -165,7 +165,7 @@ impl Toolchain {
             Self::Debian { cargo, rustc, linker } => {
                 let mut command = Command::new(cargo);
                 command.env("RUSTC", rustc).env("RUSTC_BOOTSTRAP", "1");
-                // Set by rustup's cargo for its own compiler.
+                // Rustup's cargo sets these for its own compiler.
                 command.env_remove("LD_LIBRARY_PATH").env_remove("RUSTUP_TOOLCHAIN");
                 (command, Some(linker))
             }

@@ -1,4 +1,4 @@
-//! Where objects and records can be: the contract of a level of the store.
+//! The contract of a level of the store, local or remote.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::files::map_all;
 use crate::folder::Folder;
 
-/// Where an object is.
+/// The level that has an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Presence {
     /// In the local folder.
@@ -26,11 +26,11 @@ pub enum Presence {
 pub enum Created {
     /// It was written.
     New,
-    /// One of its name was there, and stays.
+    /// There was one with its name, which stays.
     Exists,
 }
 
-/// Objects and records in one place.
+/// One level of the store: objects and records.
 ///
 /// Objects are immutable and named by their content: storing one twice is harmless. A record
 /// is created once and appears only after the objects that it refers to; the caller keeps that
@@ -38,7 +38,7 @@ pub enum Created {
 /// digests and records against their checksums. A write is atomic: a reader sees all of it or
 /// nothing, whenever the writer dies.
 pub trait Backend: fmt::Debug + Send + Sync {
-    /// Which of the objects are there with their sizes, in the same order.
+    /// Whether each of the objects is there with its size, in the same order.
     ///
     /// # Errors
     /// When the backend cannot be reached.
@@ -50,7 +50,7 @@ pub trait Backend: fmt::Debug + Send + Sync {
     /// When the backend cannot be reached.
     fn get_object(&self, object: &ObjectRef) -> Result<Option<Bytes>>;
 
-    /// Stores an object, over one of its name that may be corrupt.
+    /// Stores an object, replacing one with its name, which may be corrupt.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -62,7 +62,7 @@ pub trait Backend: fmt::Debug + Send + Sync {
     /// When the backend cannot be reached.
     fn get_records(&self, kind: Kind, names: &[RecordName]) -> Result<Vec<Option<Bytes>>>;
 
-    /// Creates a record, unless there is one of this name.
+    /// Creates a record, unless there is one with this name.
     ///
     /// # Errors
     /// When it cannot be written.

@@ -1,4 +1,4 @@
-//! Many records in one file, found by kind and name without decoding the others.
+//! Bundles: many records in one file, found by kind and name without decoding the others.
 //!
 //! ```text
 //! "MLRI" version:u8  count:u32  checksum:16 of the entries
@@ -25,7 +25,7 @@ pub(crate) fn entry_name(kind: Kind, name: &RecordName) -> EntryName {
     full
 }
 
-/// The bytes of such a file. A truncated or corrupt one has no records.
+/// The bytes of a bundle. A truncated or corrupt one has no records.
 #[derive(Debug, Default)]
 pub(crate) struct Bundle {
     bytes: Bytes,
@@ -44,9 +44,9 @@ impl Bundle {
         self.starts.len().saturating_sub(1)
     }
 
-    pub(crate) fn name_of(&self, place: usize) -> &EntryName {
+    pub(crate) fn name_of(&self, entry: usize) -> &EntryName {
         const NONE: EntryName = [0; NAME];
-        self.bytes[HEADER + place * ENTRY..].first_chunk().unwrap_or(&NONE)
+        self.bytes[HEADER + entry * ENTRY..].first_chunk().unwrap_or(&NONE)
     }
 
     /// The entry of a record. Entries are sorted; in a file where they are not, some are not
@@ -66,8 +66,8 @@ impl Bundle {
     }
 
     /// The bytes of a record; fewer, or none, if the file is truncated.
-    pub(crate) fn bytes_of(&self, place: usize) -> &[u8] {
-        self.bytes.get(self.starts[place]..self.starts[place + 1]).unwrap_or_default()
+    pub(crate) fn bytes_of(&self, entry: usize) -> &[u8] {
+        self.bytes.get(self.starts[entry]..self.starts[entry + 1]).unwrap_or_default()
     }
 }
 
@@ -93,9 +93,9 @@ fn starts(bytes: &[u8]) -> Option<Vec<usize>> {
     Some(starts)
 }
 
-/// The bytes of a file of these records; of several with one name it has one.
+/// The bundle of these records; it contains the first of several with one name.
 pub(crate) fn encode(mut records: Vec<(&[u8], &[u8])>) -> Vec<u8> {
-    // Often they consist of sorted runs, which a stable sort merges.
+    // They often consist of sorted runs, which a stable sort merges.
     records.sort_by_key(|(name, _)| *name);
     records.dedup_by_key(|(name, _)| *name);
     let mut entries = Vec::with_capacity(records.len() * ENTRY);
@@ -121,7 +121,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_record_is_found_whatever_the_order_they_came_in(
+        fn every_record_is_found_whatever_the_order_of_encoding(
             records in prop::collection::btree_map(any::<[u8; 4]>(), prop::collection::vec(any::<u8>(), 0..9), 0..40),
             backwards: bool,
         ) {
@@ -130,15 +130,15 @@ mod tests {
                 records.iter().map(|(part, bytes)| (entry_name(Kind::Table, &full(part)), bytes)).collect();
             let mut given: Vec<(&[u8], &[u8])> =
                 named.iter().map(|(name, bytes)| (name.as_slice(), bytes.as_slice())).collect();
-            let there = encode(given.clone());
+            let expected = encode(given.clone());
             if backwards { given.reverse() }
             let bytes = encode(given);
-            prop_assert_eq!(&bytes, &there);
+            prop_assert_eq!(&bytes, &expected);
             let bundle = Bundle::new(bytes.into());
             prop_assert_eq!(bundle.len(), records.len());
             for (part, bytes) in &records {
-                let place = bundle.find(Kind::Table, &full(part)).unwrap();
-                prop_assert_eq!(bundle.bytes_of(place), bytes.as_slice());
+                let entry = bundle.find(Kind::Table, &full(part)).unwrap();
+                prop_assert_eq!(bundle.bytes_of(entry), bytes.as_slice());
                 prop_assert_eq!(bundle.find(Kind::Plan, &full(part)), None);
             }
         }

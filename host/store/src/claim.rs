@@ -1,9 +1,9 @@
 //! Claims: one process computes a key while the others wait for it.
 //!
-//! A claim is a lock on one byte of one file, at an offset that follows from the key: no file
-//! is made or removed for a task, which file systems are slow at. Where the system has no
-//! such locks, it is a lock on one of a fixed number of files. Keys that share a file wait for
-//! each other, which costs time only: a thread that holds a claim never waits for another.
+//! A claim is a lock on one byte of one file, at an offset that follows from the key: no file is
+//! created or removed for a task, which is slow in many file systems. Where the system has no such
+//! locks, it is a lock on one of a fixed number of files. Keys that share a file wait for each
+//! other, which costs time only: a thread that holds a claim never waits for another.
 
 use std::fs::File;
 use std::io;
@@ -51,7 +51,7 @@ fn open_claims(folder: &Folder, path: &Path) -> Result<File> {
     let open = || {
         let mut options = File::options();
         options.create(true).truncate(false).write(true);
-        // Of a pipe that nobody reads.
+        // For a pipe without a reader, whose open would block.
         never_wait(&mut options);
         let file = options.open(path)?;
         if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is not a regular file")) }
@@ -61,7 +61,7 @@ fn open_claims(folder: &Folder, path: &Path) -> Result<File> {
         Ok(file) => Ok(file),
         // Another process may hold the lock in a file that cannot be opened now.
         Err(error) if std::fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file()) => Err(fail(error)),
-        // Something else has its name, or its folder is gone.
+        // Something else has its name, or its folder is missing.
         Err(_) => {
             let _ = std::fs::remove_file(path).or_else(|_| std::fs::remove_dir_all(path));
             folder.make_folders()?;
@@ -104,14 +104,14 @@ mod system {
                 let _ = file.set(open_claims(folder, &folder.root().join("claims").join("keys"))?);
             }
             let [a, b, c, d, e, f, g, h, ..] = *key.as_bytes();
-            // At most half of the largest offset: a lock covers the byte behind it, too.
+            // At most half of the largest offset: a lock covers the byte after it, too.
             let byte = i64::from_le_bytes([a, b, c, d, e, f, g, h & 0x3f]);
             Ok(Self { file: file.clone(), byte })
         }
 
-        fn ask(&self, what: libc::c_int) -> nix::Result<()> {
+        fn set(&self, lock_type: libc::c_int) -> nix::Result<()> {
             let lock = libc::flock {
-                l_type: what as libc::c_short,
+                l_type: lock_type as libc::c_short,
                 l_whence: libc::SEEK_SET as libc::c_short,
                 l_start: self.byte,
                 l_len: 1,
@@ -122,7 +122,7 @@ mod system {
         }
 
         pub(super) fn try_lock(&self) -> io::Result<bool> {
-            match self.ask(libc::F_WRLCK) {
+            match self.set(libc::F_WRLCK) {
                 Ok(()) => Ok(true),
                 Err(Errno::EAGAIN | Errno::EACCES | Errno::EINTR) => Ok(false),
                 Err(error) => Err(error.into()),
@@ -130,7 +130,7 @@ mod system {
         }
 
         pub(super) fn unlock(&self) {
-            let _ = self.ask(libc::F_UNLCK);
+            let _ = self.set(libc::F_UNLCK);
         }
     }
 }
@@ -178,7 +178,7 @@ mod tests {
     use crate::Store;
 
     #[test]
-    fn a_key_is_claimed_once_and_other_keys_beside_it() {
+    fn a_key_is_claimed_once_and_other_keys_at_the_same_time() {
         let folder = tempfile::tempdir().unwrap();
         // Two open stores behave as two processes do.
         let [first, second] = [(); 2].map(|()| Store::open(folder.path()).unwrap());

@@ -23,7 +23,7 @@ impl StoreError {
     }
 }
 
-/// What the functions of the store return.
+/// The result of the functions of the store.
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 
 /// Why a folder cannot be opened as a store.
@@ -46,7 +46,7 @@ pub enum OpenError {
     Layout {
         /// The folder.
         path: PathBuf,
-        /// The layout that it names.
+        /// The layout that its file names.
         found: String,
         /// The layout of this program.
         wanted: &'static str,

@@ -1,4 +1,4 @@
-//! Regular files: opened without waiting, read whole, or mapped.
+//! Regular files: opened without blocking, read completely, or mapped.
 
 use std::fs::File;
 use std::io;

@@ -15,7 +15,7 @@ fn bundles(folder: &str) -> Vec<(PathBuf, Bundle)> {
     paths.map(|path| (path.clone(), Bundle::new(std::fs::read(path).unwrap().into()))).collect()
 }
 
-/// The kinds in a file, each with how many of its records were read.
+/// The kinds in a file, each with the number of its records that were read.
 fn read(path: &Path, bundle: &Bundle) -> Vec<(Kind, usize)> {
     let mut read: Vec<(Kind, usize)> = Vec::new();
     assert!(bundle.len() > 0, "{}", path.display());

@@ -1,6 +1,6 @@
-//! A folder that holds objects and records: names of files, and how they come to be.
+//! A folder that holds objects and records: the names of its files, and how they are written.
 //!
-//! It knows what lies where, and nothing of what is cached, indexed or remote.
+//! It knows the layout, but nothing about caches, indices or remote stores.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -55,8 +55,8 @@ const UNFINISHED: Duration = Duration::from_secs(24 * 60 * 60);
 /// Folders for files that are being written.
 const WRITING: usize = 16;
 
-/// The one that this thread writes in. The system locks a folder while it makes a file, for
-/// long where many were lately removed: threads that share a folder wait for each other.
+/// The folder that this thread writes in. The system locks a folder while it creates a file, for
+/// long where many were removed before: threads that share a folder wait for each other.
 fn writing_folder() -> usize {
     static THREADS: AtomicUsize = AtomicUsize::new(0);
     thread_local! {
@@ -86,7 +86,7 @@ impl NewFile {
                     std::fs::create_dir_all(folder).map_err(|e| StoreError::new("create", folder, e))?;
                     self.file = error.file;
                 }
-                // A folder of that name is damage, which is replaced.
+                // A folder with this name is corruption, and is replaced.
                 Err(error) if attempt == 0 && error.error.kind() == io::ErrorKind::IsADirectory => {
                     std::fs::remove_dir_all(path).map_err(|e| StoreError::new("clear", path, e))?;
                     self.file = error.file;
@@ -102,7 +102,7 @@ impl NewFile {
 fn folder_of(kind: Kind) -> &'static str {
     match kind {
         Kind::Action => "actions",
-        // Tables lie in files of many.
+        // One file contains many tables.
         Kind::Table | Kind::Tables => "tables",
         Kind::Gathered => "gathered",
         Kind::Source | Kind::Columns => "sources",
@@ -126,7 +126,7 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// Opens the store in a folder, and makes it when there is none.
+    /// Opens the store in a folder, creating it if there is none.
     ///
     /// # Errors
     /// When the folder belongs to something else or cannot be written.
@@ -145,7 +145,7 @@ impl Folder {
                 let found = found.trim().to_owned();
                 return Err(OpenError::Layout { path: root.to_owned(), found, wanted: LAYOUT });
             }
-            // Missing, or damaged.
+            // Missing, or corrupt.
             _ => {}
         }
         std::fs::create_dir_all(root).map_err(|e| StoreError::new("create", root, e))?;
@@ -154,7 +154,7 @@ impl Folder {
         let was_store = ["tmp", "claims"].iter().all(|folder| root.join(folder).is_dir());
         let ours = |name: &std::ffi::OsStr| {
             let is_folder = |folders: &[&str]| folders.iter().any(|folder| name == *folder);
-            // In a folder that was no store, a file of this name belongs to something else.
+            // In a folder that was not a store, a file with this name belongs to something else.
             (name == "LAYOUT" && (was_store || !had_marker))
                 || is_folder(&["tmp", "claims"])
                 || (was_store && is_folder(&FOLDERS))
@@ -216,7 +216,7 @@ impl Folder {
         Ok(NewFile { file: file.map_err(|e| StoreError::new("write in", &folder, e))? })
     }
 
-    /// Writes a whole file at once: it has its old content or the new one.
+    /// Writes a complete file at once: a reader sees its old content or the new one.
     ///
     /// # Errors
     /// When the system refuses.
@@ -226,8 +226,8 @@ impl Folder {
         new.persist(path)
     }
 
-    /// Removes what killed processes have left in `tmp/`: files that were last written more
-    /// than a day ago.
+    /// Removes the files in `tmp/` that killed processes left: those last written more than a day
+    /// ago.
     pub fn clear_unfinished(&self) {
         let is_old = |meta: &std::fs::Metadata| {
             meta.is_file() && meta.modified().is_ok_and(|at| at.elapsed().is_ok_and(|age| age > UNFINISHED))
@@ -252,7 +252,7 @@ impl Folder {
         self.sharded("blobs", &digest.hex())
     }
 
-    /// The file whose being there says something, by its name, in a folder of such files.
+    /// The file of a marker, whose existence is its content, in a folder of such files.
     pub(crate) fn marker_path(&self, folder: &str, name: &str) -> PathBuf {
         self.root.join(folder).join(name)
     }
@@ -310,10 +310,10 @@ mod tests {
             let threads: Vec<_> = (0..2 * WRITING).map(|i| scope.spawn(move || write(i))).collect();
             threads.into_iter().for_each(|thread| thread.join().unwrap());
         });
-        let places: Vec<_> =
+        let folders: Vec<_> =
             std::fs::read_dir(folder.path().join("tmp")).unwrap().map(|entry| entry.unwrap()).collect();
-        assert!((2..=WRITING).contains(&places.len()));
-        assert!(places.iter().all(|place| std::fs::read_dir(place.path()).unwrap().next().is_none()));
+        assert!((2..=WRITING).contains(&folders.len()));
+        assert!(folders.iter().all(|folder| std::fs::read_dir(folder.path()).unwrap().next().is_none()));
         std::fs::remove_dir_all(folder.path().join("tmp")).unwrap();
         assert!(store.new_file().is_err());
     }

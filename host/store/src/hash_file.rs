@@ -1,4 +1,4 @@
-//! The BLAKE3 digests of files, by several threads that take one piece after the other and
+//! The BLAKE3 digests of files, by several threads that each take one piece after the other and
 //! read it into a small buffer of their own.
 //!
 //! Files are not mapped: mapped pages count as memory of this process, and a file that is
@@ -16,13 +16,13 @@ use millrace_threads::{Threads, lock};
 /// Bytes of a piece, except in very large files: a power of two, as a subtree of the hash
 /// must be.
 const PIECE: u64 = 1 << 20;
-/// Pieces of a file at most: the chaining value of each is held until all are read, and a
-/// sparse file may claim any size.
+/// Maximum number of pieces of a file: the chaining value of each is held until all are read, and
+/// a sparse file may claim any size.
 const MAX_PIECES: u64 = 1 << 16;
-/// Bytes that are read at a time: they are hashed while they are in the processor's cache.
+/// Bytes that are read at a time: few enough to stay in the processor's cache for hashing.
 const BUFFER: u64 = 256 << 10;
 
-/// Threads at most: each has a file open, and a process may not have many.
+/// Maximum number of threads: each has a file open, and a process may not have many.
 const MAX_THREADS: usize = 16;
 
 /// How files are read.
@@ -81,7 +81,7 @@ pub(crate) fn digests<F: Sync, T: Send>(
             }
         }
     });
-    // A helper that panics panics here, too: otherwise each file has its result.
+    // A panic of a helper is a panic here, too: otherwise each file has its result.
     results.into_iter().filter_map(|result| result.into_inner().unwrap_or_else(PoisonError::into_inner)).collect()
 }
 
@@ -213,10 +213,10 @@ mod tests {
 
     use super::*;
 
-    static GO_ON: AtomicBool = AtomicBool::new(false);
+    static NEVER: AtomicBool = AtomicBool::new(false);
 
     fn by(threads: usize, piece: u64) -> Readers<'static> {
-        Readers { piece, ..Readers::new(threads, &GO_ON) }
+        Readers { piece, ..Readers::new(threads, &NEVER) }
     }
 
     fn bytes() -> (File, Vec<u8>) {
@@ -238,18 +238,18 @@ mod tests {
             }
         }
         // With one thread there is no helper, even if there is time to start one.
-        let who = |_: &u64, _| {
+        let reader = |_: &u64, _| {
             std::thread::sleep(std::time::Duration::from_millis(2));
             std::thread::current().id()
         };
         let me = std::thread::current().id();
-        let who = digests(&lens, &by(1, 1024), |len| *len, |_| file.try_clone(), who);
-        assert!(who.into_iter().all(|who| who == me));
+        let readers = digests(&lens, &by(1, 1024), |len| *len, |_| file.try_clone(), reader);
+        assert!(readers.into_iter().all(|reader| reader == me));
         assert!(digests(&[0u64; 0], &by(2, PIECE), |len| *len, |_| file.try_clone(), |_, hash| hash).is_empty());
     }
 
     #[test]
-    fn the_number_of_pieces_is_bounded_whatever_size_a_file_claims() {
+    fn the_number_of_pieces_is_bounded_for_any_size_that_a_file_claims() {
         for len in [0, 1, PIECE * MAX_PIECES, PIECE * MAX_PIECES + 1, 3 << 40, u64::MAX] {
             let Shared { piece, count, .. } = Shared::new(len, PIECE);
             assert!(piece.is_power_of_two() && count as u64 <= 2 * MAX_PIECES, "{len}");
@@ -265,15 +265,15 @@ mod tests {
     }
 
     #[test]
-    fn an_error_in_one_file_stops_none_of_the_others() {
+    fn an_error_in_one_file_does_not_stop_the_others() {
         let (file, bytes) = bytes();
         let files = [70_000, 70_001, 5000, 1_000_000, 70_000];
         let open = |len: &u64| if *len == 5000 { Err(io::ErrorKind::NotFound.into()) } else { file.try_clone() };
         for threads in [1, 2, 5] {
             let found = digests(&files, &by(threads, 4096), |len| *len, open, |_, hash| hash);
             let kinds: Vec<_> = found.iter().map(|hash| hash.as_ref().err().map(io::Error::kind)).collect();
-            let (cut, none) = (Some(io::ErrorKind::UnexpectedEof), Some(io::ErrorKind::NotFound));
-            assert_eq!(kinds, [None, cut, none, cut, None], "{threads}");
+            let (truncated, missing) = (Some(io::ErrorKind::UnexpectedEof), Some(io::ErrorKind::NotFound));
+            assert_eq!(kinds, [None, truncated, missing, truncated, None], "{threads}");
             assert_eq!(*found[4].as_ref().unwrap(), blake3::hash(&bytes));
         }
     }

@@ -21,7 +21,7 @@ pub(crate) struct Index {
     records: Bundle,
     /// Which of its records this run used.
     used: Vec<AtomicBool>,
-    /// Records that this run read from files, or made.
+    /// Records that this run read from files, or stored.
     fresh: SegQueue<(EntryName, Vec<u8>)>,
 }
 
@@ -42,7 +42,7 @@ impl Index {
         Some((entry, self.records.bytes_of(entry)))
     }
 
-    /// Keeps an entry for the next run.
+    /// Retains an entry for the next run.
     pub(crate) fn mark_used(&self, entry: usize) {
         self.used[entry].store(true, Ordering::Relaxed);
     }
@@ -75,8 +75,8 @@ impl Index {
 }
 
 impl Index {
-    /// The file and the content to write so that the next run finds the records of this one;
-    /// `None` if the file is as it should be, or would be too large. To be called once.
+    /// The file and the content to write so that the next run finds the records of this one; `None`
+    /// if the file needs no change, or would be too large. To be called once.
     pub(crate) fn changed(&self) -> Option<(&std::path::Path, Vec<u8>)> {
         let fresh: Vec<(EntryName, Vec<u8>)> = std::iter::from_fn(|| self.fresh.pop()).collect();
         let is_used = |entry: &usize| self.used[*entry].load(Ordering::Relaxed);

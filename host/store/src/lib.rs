@@ -4,7 +4,7 @@
 //! packs/a/HEX.arrow     columns: an Arrow IPC file each (written by millrace-tables)
 //! blobs/a/HEX           opaque bytes
 //! actions/a/HEX         action records, by action key
-//! tables/a/HEX          the tables that a run made
+//! tables/a/HEX          the tables of a run
 //! tasks/a/HEX           tasks that another process can run, by action key
 //! gathered/a/HEX        the stored chunk of a gathered column
 //! sources/a/HEX         the tables that sources were read into
@@ -13,7 +13,7 @@
 //! compiled/ENGINE/      compiled code
 //! runs/ID               history
 //! index/a/HEX           copies of the records of a pipeline's last run
-//! traces/a/HEX          everything that a pipeline's last run looked at, and its results
+//! traces/a/HEX          everything that a pipeline's last run read, and its results
 //! claims/               locks of tasks that are being computed
 //! tmp/a/                files that are being written, by thread
 //! ```

@@ -29,7 +29,7 @@ impl Store {
         self.folder.new_file()
     }
 
-    /// Removes what killed processes have left half written more than a day ago.
+    /// Removes the incomplete files that killed processes left more than a day ago.
     pub fn clear_unfinished(&self) {
         self.folder.clear_unfinished();
     }

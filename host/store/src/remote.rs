@@ -1,13 +1,13 @@
-//! A second level of the store: read through, and written back behind the run.
+//! A second level of the store: read through, and written to in the background of the run.
 //!
 //! Nothing that a remote returns is used before it is checked: objects against their digests,
-//! records against their checksums. A remote that fails is left alone for the rest of the run,
-//! which goes on without it; [`Remote::finish`] reports the failure.
+//! records against their checksums. After a failure, the rest of the run does not use the remote;
+//! [`Remote::finish`] reports the failure.
 //!
-//! An object that does not match its digest is refused, and a marker in the local folder says so:
-//! it counts as missing until it is uploaded anew. As long as there is such a marker, an object
-//! counts as present only once it is fetched and checked, so that a run after one that came upon
-//! corrupt objects computes them again.
+//! An object that does not match its digest is refused, and recorded by a marker in the local
+//! folder: it counts as missing until it is uploaded again. As long as there is such a marker, an
+//! object counts as present only once it is fetched and checked, so that a run after one that found
+//! corrupt objects recomputes them.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -29,7 +29,7 @@ use crate::folder::Folder;
 /// provides it.
 pub type VerifyPack = fn(&[u8], &PackDigest) -> bool;
 
-/// Records that wait to be uploaded; a run that is faster waits.
+/// Records that wait to be uploaded, at most; when the queue is full, the run waits.
 const QUEUE: usize = 4096;
 
 /// The folder of the markers of refused objects.
@@ -48,15 +48,15 @@ struct Upload {
 pub struct Traffic {
     /// Objects and records that were fetched.
     pub fetched: u64,
-    /// Bytes of them.
+    /// Their bytes.
     pub fetched_bytes: u64,
     /// Objects and records that were uploaded.
     pub uploaded: u64,
-    /// Bytes of them.
+    /// Their bytes.
     pub uploaded_bytes: u64,
 }
 
-/// What the thread that uploads shares with the others.
+/// What the uploading thread shares with the others.
 struct Shared {
     backend: Box<dyn Backend>,
     local: Folder,
@@ -82,7 +82,7 @@ impl fmt::Debug for Remote {
 }
 
 impl Shared {
-    /// The value, unless the remote fails: then it is not used again.
+    /// The value; `None` if the remote failed, now or before: then it is not used again.
     fn attempt<T>(&self, call: impl FnOnce(&dyn Backend) -> Result<T>) -> Option<T> {
         if self.is_down.load(Ordering::Relaxed) {
             return None;
@@ -121,7 +121,7 @@ impl Shared {
         lock(&self.refused).insert(marker);
     }
 
-    /// Counts an object as present again: it was uploaded anew.
+    /// Counts an object as present again, after it was uploaded again.
     fn accept(&self, object: &ObjectRef) {
         let marker = marker(object);
         if lock(&self.refused).remove(&marker) {
@@ -136,7 +136,7 @@ impl Shared {
         let is_missing = |(object, present): &(&ObjectRef, bool)| !present || self.is_refused(object);
         let missing = objects.iter().zip(present).filter(is_missing).map(|(object, _)| object);
         for object in missing {
-            // An object that is gone locally cannot be shared, and so neither can the record.
+            // An object that is missing locally cannot be shared, and so neither can the record.
             let Ok(content) = self.local.object(object) else { return };
             if !self.is_intact(object, &content) {
                 return;
@@ -217,7 +217,7 @@ impl Remote {
         }
         let sender = lock(&self.uploads).get_or_insert_with(|| self.start()).clone();
         let upload = Upload { kind, name, bytes, objects };
-        // Without the thread, this one uploads.
+        // If the thread did not start, this one uploads.
         if let Err(unsent) = sender.send(upload) {
             self.shared.upload(&unsent.0);
         }
@@ -279,7 +279,7 @@ mod tests {
         }
     }
 
-    /// A backend in memory whose calls fail from some call on.
+    /// A backend in memory whose calls fail from call `fails_from` on.
     #[derive(Debug, Clone, Default)]
     struct Memory {
         objects: Arc<Mutex<BTreeMap<ObjectRef, Bytes>>>,
@@ -336,12 +336,12 @@ mod tests {
         blake3::hash(&number.to_le_bytes()).into()
     }
 
-    /// Whichever call is the first to fail, a reader gets what was written or nothing, and a
-    /// record never appears in the remote before its object.
+    /// Whichever call is the first to fail, a reader gets what was written or nothing, and a record
+    /// never appears in the remote before its object.
     #[test]
     fn a_remote_that_fails_at_any_call_gives_what_was_written_or_nothing() {
         const NOTES: usize = 4;
-        // Of each note the writer makes three calls and the reader two.
+        // For each note the writer makes three calls and the reader two.
         for fails_from in (0..5 * NOTES).map(Some).chain([None]) {
             let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
             let memory = Memory { fails_from, ..Memory::default() };
@@ -349,7 +349,7 @@ mod tests {
             for number in 0..NOTES {
                 let blob = writer.put_blob(format!("note {number}").as_bytes()).unwrap();
                 writer.put_record(&name(number), &Note(blob)).unwrap();
-                assert_eq!(writer.record::<Note>(&name(number)), Some(Note(blob)), "the local store is whole");
+                assert_eq!(writer.record::<Note>(&name(number)), Some(Note(blob)), "the local store is complete");
             }
             let (traffic, error) = writer.finish_remote().unwrap();
             assert!(lock(&memory.records).len() <= lock(&memory.objects).len());
@@ -362,14 +362,18 @@ mod tests {
                 found += 1;
             }
             let (_, reading) = reader.finish_remote().unwrap();
-            let is_whole = fails_from.is_none();
-            assert_eq!((found == NOTES, error.is_none() && reading.is_none()), (is_whole, is_whole), "{fails_from:?}");
+            let is_complete = fails_from.is_none();
+            assert_eq!(
+                (found == NOTES, error.is_none() && reading.is_none()),
+                (is_complete, is_complete),
+                "{fails_from:?}"
+            );
             assert!(traffic.uploaded <= 2 * NOTES as u64);
         }
     }
 
     #[test]
-    fn an_object_that_does_not_match_is_refused_until_it_is_uploaded_anew() {
+    fn an_object_that_does_not_match_is_refused_until_it_is_uploaded_again() {
         let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let memory = Memory::default();
         let writer = open(a.path(), &memory);

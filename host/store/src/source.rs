@@ -15,7 +15,7 @@ use crate::files::open_file;
 use crate::hash_file;
 use crate::store::Store;
 
-/// What a stat says of a file: while the stamp stays the same, so does the content.
+/// The result of a stat of a file: while the stamp stays the same, so does the content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileStamp {
     size: u64,
@@ -59,7 +59,7 @@ fn identity(_: &Metadata) -> (u64, u64, i128) {
     (0, 0, 0)
 }
 
-/// The digest that a file had with a stamp.
+/// The digest that a file had when it had a stamp.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct FileMemo {
     path: PathBuf,
@@ -108,27 +108,27 @@ impl Store {
     pub fn sources(&self, paths: &[impl AsRef<Path>]) -> Result<Vec<(SourceDigest, FileStamp)>> {
         let mut known = Vec::with_capacity(paths.len());
         let mut unknown = Vec::new();
-        for (place, path) in paths.iter().enumerate() {
+        for (index, path) in paths.iter().enumerate() {
             let file = Stat::of(path.as_ref())?;
             known.push(self.known(&file).map(|digest| (digest, file.stamp)));
-            if known[place].is_none() {
-                unknown.push((place, file));
+            if known[index].is_none() {
+                unknown.push((index, file));
             }
         }
         let size = |(_, file): &(usize, Stat<'_>)| file.stamp.size;
         let open = |(_, file): &(usize, Stat<'_>)| open_file(file.path);
-        let done = |(place, file): &(usize, Stat<'_>), hash: io::Result<blake3::Hash>| {
+        let done = |(index, file): &(usize, Stat<'_>), hash: io::Result<blake3::Hash>| {
             let what = |error: io::Error| match error.kind() {
                 io::ErrorKind::UnexpectedEof => io::Error::other("it changed while it was read: run again"),
                 _ => error,
             };
             let digest = hash.map_err(|error| StoreError::new("read", file.path, what(error)))?.into();
-            self.remember(file, digest).map(|()| (*place, (digest, file.stamp)))
+            self.remember(file, digest).map(|()| (*index, (digest, file.stamp)))
         };
         let by = hash_file::Readers::new(self.threads(), &self.stop);
         for found in hash_file::digests(&unknown, &by, size, open, done) {
-            let (place, found) = found?;
-            known[place] = Some(found);
+            let (index, found) = found?;
+            known[index] = Some(found);
         }
         Ok(known.into_iter().flatten().collect())
     }

@@ -1,5 +1,5 @@
-//! The store as one run uses it: a folder, an index of records, claims, and how many
-//! threads may work for it.
+//! The store as one run uses it: a folder, an index of records, claims, and the number of threads
+//! that may work for it.
 
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the store in a folder, and makes it when there is none.
+    /// Opens the store in a folder, creating it if there is none.
     ///
     /// # Errors
     /// When the folder belongs to something else or cannot be written.
@@ -42,7 +42,7 @@ impl Store {
         })
     }
 
-    /// This store, with a remote one behind it. `verify_pack` checks the packs that are
+    /// This store, with a remote one as its second level. `verify_pack` checks the packs that are
     /// fetched.
     #[must_use]
     pub fn with_remote(self, backend: Box<dyn Backend>, verify_pack: VerifyPack) -> Self {
@@ -88,7 +88,7 @@ impl Store {
         self.root().join("runs")
     }
 
-    /// Writes a whole file at once: it has its old content or the new one.
+    /// Writes a complete file at once: a reader sees its old content or the new one.
     ///
     /// # Errors
     /// When the system refuses.
@@ -106,7 +106,7 @@ impl Store {
         self.claims.claim(&self.folder, key, gives_up)
     }
 
-    /// This store, with the records that the last run of this name used at hand.
+    /// This store, with the index of the records that the last run of this name used.
     #[must_use]
     pub fn with_index(&self, name: &IndexName) -> Self {
         let path = self.folder.sharded("index", &name.hex());

@@ -1,8 +1,8 @@
-//! Tables by digest, so that they can be shown.
+//! Tables by digest, for `host show`.
 //!
-//! The tables that a run made lie in one file, named by its content: a file for each table
-//! would cost more than many tasks do. A pipeline's index lists the files of its last run, so
-//! that the next run writes only new tables, and checks a few files instead of all tables.
+//! The tables of a run are in one file, named by its content: a file for each table would cost
+//! more than many tasks do. A pipeline's index lists the files of its last run, so that the next
+//! run writes only new tables, and checks a few files instead of all tables.
 
 use std::path::{Path, PathBuf};
 
@@ -15,10 +15,10 @@ use crate::error::Result;
 use crate::store::Store;
 use crate::table_file::TableFile;
 
-/// Files that hold the tables of a pipeline at most; beyond that they are merged into one.
+/// Maximum number of files for the tables of a pipeline; beyond that they are merged into one.
 const MAX_FILES: usize = 16;
 
-/// Bytes of records in a file, after which another is begun.
+/// Bytes of records in a file, after which the next one is begun.
 const FILE_BYTES: usize = 64 << 20;
 
 impl Store {
@@ -33,7 +33,7 @@ impl Store {
         (TableFileDigest::of(&bytes) == file.contents).then_some(bytes)
     }
 
-    /// Whether a file of tables is there and intact.
+    /// Whether a file of tables is present and intact.
     pub fn has_tables(&self, file: &TableFile) -> bool {
         self.table_bytes(file).is_some()
     }
@@ -94,9 +94,9 @@ impl Store {
                 let _ = std::fs::remove_file(&path);
                 return None;
             };
-            let place = tables.find(Kind::Table, &digest.record_name());
-            let found = place.and_then(|place| wire::decode(Kind::Table, digest.as_bytes(), tables.bytes_of(place)));
-            if tables.len() == 0 || (place.is_some() && found.is_none()) {
+            let entry = tables.find(Kind::Table, &digest.record_name());
+            let found = entry.and_then(|entry| wire::decode(Kind::Table, digest.as_bytes(), tables.bytes_of(entry)));
+            if tables.len() == 0 || (entry.is_some() && found.is_none()) {
                 self.salvage(&path, &tables);
             }
             found
@@ -105,7 +105,7 @@ impl Store {
 
     /// Moves the intact records of a corrupt file to another. Each has a checksum of its own.
     fn salvage(&self, path: &Path, tables: &Bundle) {
-        let records = (0..tables.len()).map(|place| (tables.name_of(place), tables.bytes_of(place)));
+        let records = (0..tables.len()).map(|entry| (tables.name_of(entry), tables.bytes_of(entry)));
         let is_intact =
             |(name, bytes): &(&[u8; bundle::NAME], &[u8])| wire::body(Kind::Table, &name[1..], bytes).is_some();
         let intact: Vec<(EntryName, Vec<u8>)> =
@@ -165,13 +165,13 @@ mod tests {
     #[test]
     fn many_files_are_merged_into_one() {
         let (_folder, store) = store();
-        let mut most = 0;
+        let mut largest = 0;
         for last in 1..100 {
             let files = keep(&store, &(1..=last).collect::<Vec<_>>());
             assert!(files.iter().all(|file| store.has_tables(file)));
-            most = most.max(files.len());
+            largest = largest.max(files.len());
         }
-        assert_eq!(most, MAX_FILES);
+        assert_eq!(largest, MAX_FILES);
         (1..100).for_each(|fields| assert_eq!(store.table(&table(fields).0), Some(table(fields).1)));
     }
 
@@ -180,16 +180,16 @@ mod tests {
         let (folder, store) = store();
         let files = keep(&store, &[1, 2]);
         let path = store.table_path(&files[0]);
-        let whole = std::fs::read(&path).unwrap();
-        for at in 0..whole.len() {
-            let mut flipped = whole.clone();
+        let intact = std::fs::read(&path).unwrap();
+        for at in 0..intact.len() {
+            let mut flipped = intact.clone();
             flipped[at] ^= 1;
-            for bytes in [&whole[..at], &flipped] {
-                // Whether a run comes first, or somebody who looks.
-                for look in [false, true] {
+            for bytes in [&intact[..at], &flipped] {
+                // Whether a run comes first, or a reader of a table.
+                for reads in [false, true] {
                     std::fs::write(&path, bytes).unwrap();
-                    assert!(!store.has_tables(&files[0]), "a file that is harmed at {at} is noticed");
-                    for fields in [1, 2].into_iter().filter(|_| look) {
+                    assert!(!store.has_tables(&files[0]), "a file that is corrupt at {at} is detected");
+                    for fields in [1, 2].into_iter().filter(|_| reads) {
                         let (digest, table) = table(fields);
                         assert!(store.table(&digest).is_none_or(|found| found == table));
                     }
@@ -200,8 +200,8 @@ mod tests {
                 }
             }
         }
-        // Of a harmed record the others in its file are as good as before.
-        let mut flipped = whole.clone();
+        // A corrupt record does not affect the others in its file.
+        let mut flipped = intact.clone();
         let last = flipped.len() - 1;
         flipped[last] ^= 1;
         store.folder.files_in("tables").for_each(|file| std::fs::remove_file(file).unwrap());
@@ -209,16 +209,16 @@ mod tests {
         let found = [1, 2].map(|fields| store.table(&table(fields).0).is_some());
         assert_eq!(found.into_iter().filter(|found| *found).count(), 1);
         let found = [1, 2].map(|fields| store.table(&table(fields).0).is_some());
-        assert_eq!(found.into_iter().filter(|found| *found).count(), 1, "of the one that was left too");
+        assert_eq!(found.into_iter().filter(|found| *found).count(), 1, "the record that was moved is found");
         assert!(!path.exists());
-        // A link to it is none.
+        // A link to the file does not count as the file.
         assert_eq!(keep(&store, &[1, 2]), files);
         std::fs::rename(&path, folder.path().join("moved")).unwrap();
         std::os::unix::fs::symlink(folder.path().join("moved"), &path).unwrap();
         assert!(!store.has_tables(&files[0]));
         assert_eq!(keep(&store, &[1, 2]), files);
         assert!(store.has_tables(&files[0]));
-        // Whole, and in the place of another.
+        // An intact file under the name of another.
         let others = keep(&store, &[8, 9]);
         std::fs::copy(&path, store.table_path(&others[0])).unwrap();
         assert!(!store.has_tables(&others[0]));

@@ -28,7 +28,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn chunks_come_back_in_order_for_any_number_of_threads() {
+    fn results_are_in_order_for_any_number_of_threads() {
         let items: Vec<u32> = (0..1000).collect();
         for threads in [0, 1, 2, 7, 2000] {
             for min_chunk in [0, 1, 300, 5000] {

@@ -1,9 +1,9 @@
 //! A count of free threads, from which work in progress asks for help.
 //!
-//! Work asks for help when it has more to do than it is about to do itself, and gets a
-//! thread if one is free: so all threads read the last file, whether it is the last of many,
-//! the last row group of one, or the only one. A caller that waits for its helpers counts as
-//! free while it waits.
+//! Work asks for help when more is left than the caller is about to do itself, and gets a thread if
+//! one is free: so all threads read the last file, whether it is the last of many, the last row
+//! group of one, or the only one. A caller that waits for its helpers counts as free while it
+//! waits.
 
 use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -32,7 +32,7 @@ impl Drop for Taken<'_> {
     }
 }
 
-/// A caller that waits for its helpers: it counts as free until this is dropped.
+/// Marks a caller that waits for its helpers: it counts as free until this is dropped.
 struct Waiting<'t>(&'t Threads);
 
 impl Drop for Waiting<'_> {
@@ -167,7 +167,7 @@ impl Threads {
     }
 }
 
-/// The index of the item whose turn it is, and what is done with its result.
+/// The index of the item whose turn it is, and the function that receives its result.
 struct Turn<P> {
     index: usize,
     is_over: bool,
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_caller_that_waits_for_its_helper_helps_it() {
+    fn a_caller_that_waits_for_its_helper_counts_as_free() {
         let threads = Threads::new(2);
         let caller = std::thread::current().id();
         let is_begun = AtomicBool::new(false);
@@ -264,7 +264,7 @@ mod tests {
         assert_eq!(begun.into_inner(), 2);
     }
 
-    /// All threads work on the last item, and never more than there are.
+    /// All threads work on the last item, and never more than `count` at a time.
     #[test]
     fn threads_help_where_work_is_left() {
         for count in [1, 2, 5] {

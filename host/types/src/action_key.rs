@@ -29,7 +29,7 @@ use crate::json::CanonicalJson;
 use crate::name::{ColumnName, PortName};
 use crate::schema::DataType;
 
-/// Version of the rules above. A change of them is a miss for everybody.
+/// Version of the rules above. A change of it is a miss for every task.
 pub const KEY_VERSION: u32 = 2;
 /// Version of `millrace:step`.
 pub const WORLD_VERSION: &str = "0.4.0";
@@ -46,12 +46,12 @@ pub enum Phase {
     Partial,
     /// The end of a fold.
     Merge,
-    /// All parts, in guests that meet.
+    /// All parts at once, in guests that exchange reductions.
     Rounds,
 }
 
 impl Phase {
-    /// As written in the design.
+    /// Its name in events and messages.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Map => "map",
@@ -76,12 +76,12 @@ pub struct ColumnParts {
     pub chunks: Vec<ColumnDigest>,
 }
 
-/// What one item on a port lets the task see.
+/// What the task can see of one item on a port.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Content {
     /// A blob.
     Blob(BlobDigest),
-    /// A table, cut down to the read set.
+    /// A table, reduced to the read set.
     Table {
         /// Rows of each part the task sees.
         rows: Vec<u64>,
@@ -97,7 +97,7 @@ pub enum Content {
 pub struct ItemParts {
     /// Matrix values, on a port that gathers instances.
     pub instance: Option<CanonicalJson>,
-    /// What can be seen of it.
+    /// Its content.
     pub content: Content,
 }
 
@@ -110,8 +110,7 @@ pub struct InputParts {
     pub items: Vec<ItemParts>,
 }
 
-/// All that goes into an action key, kept beside the record so that a later
-/// miss can be explained.
+/// All that goes into an action key, stored with the record so that a later miss can be explained.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyParts {
     /// The code.
@@ -144,8 +143,8 @@ impl Preimage {
 }
 
 impl KeyParts {
-    /// The key. Destructured to the last field: a new one does not compile
-    /// until somebody decides whether it counts.
+    /// The key. Destructured to the last field: a new one does not compile until its place in the
+    /// key is decided.
     pub fn key(&self) -> ActionKey {
         let Self { component, params, phase, inputs, grants } = self;
         let mut out = Preimage(blake3::Hasher::new_derive_key("millrace 2026-11 action key"));

@@ -33,7 +33,7 @@ pub struct Cost {
 }
 
 impl std::ops::AddAssign for Cost {
-    /// Adds up what adds up; of memory the larger peak stays.
+    /// Sums all amounts except peak memory, of which the larger stays.
     fn add_assign(&mut self, other: Self) {
         let Self { fuel, peak_memory_bytes, wall_us, cpu_us, bytes_read, bytes_written } = other;
         self.fuel += fuel;
@@ -53,7 +53,7 @@ pub enum Level {
     Debug,
     /// For the user who follows a run.
     Info,
-    /// Something to look at.
+    /// Something to check.
     Warn,
     /// Something went wrong.
     Error,
@@ -64,11 +64,11 @@ pub enum Level {
 pub struct LogLine {
     /// How much it matters.
     pub level: Level,
-    /// The line, cut to [`crate::bounds::LOG_LINE_BYTES`].
+    /// The line, truncated to [`crate::bounds::LOG_LINE_BYTES`].
     pub message: String,
 }
 
-/// What the rows of an emitted part are.
+/// The rows of an emitted part.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RowsRecord {
     /// Those of the same part of a port.
@@ -85,8 +85,8 @@ pub enum RowsRecord {
     },
     /// Rows of ports, by index.
     Take {
-        /// For each port the indices into all its rows that the task sees; none
-        /// when they are the rows of its one part as they are.
+        /// For each port the indices into all its rows that the task sees; none when they are the
+        /// unchanged rows of its one part.
         from: Vec<(PortName, Option<Arc<StoredChunk>>)>,
     },
     /// New rows.
@@ -98,23 +98,23 @@ pub enum RowsRecord {
 pub struct PartRecord {
     /// Rows in it.
     pub rows: u64,
-    /// Where they come from.
+    /// The origin of its rows.
     pub origin: RowsRecord,
     /// The computed columns.
     pub columns: Vec<(ColumnName, Arc<StoredChunk>)>,
 }
 
-/// The schema of an output that only the run could know.
+/// The schema of an output that only the run can know.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Declared {
-    /// All columns of this port but these are passed through. By exclusion: the
-    /// guest does not know the columns that it does not read.
+    /// All columns of this port except these are passed through. By exclusion: the guest does not
+    /// know the columns that it does not read.
     pub passed: Option<(PortName, Vec<ColumnName>)>,
-    /// The computed columns behind them.
+    /// The computed columns after them.
     pub added: Vec<Field>,
 }
 
-/// What a task left on one output port.
+/// The output of a task on one port.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OutputRecord {
     /// Bytes.
@@ -131,9 +131,9 @@ pub enum OutputRecord {
 /// What a task produced and what it cost.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ActionRecord {
-    /// The key it is found under.
+    /// The key it is stored under.
     pub key: ActionKey,
-    /// What the key was made of.
+    /// The values that the key is a digest of.
     pub parts: KeyParts,
     /// By port, in name order.
     pub outputs: Vec<(PortName, OutputRecord)>,

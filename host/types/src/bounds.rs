@@ -1,7 +1,7 @@
 //! Bounds on everything that comes from outside.
 //!
-//! What exceeds a bound is refused by the name of the bound, so that no file, component or
-//! peer can make the host use unlimited memory or time.
+//! What exceeds a bound is refused with the name of the bound, so that no file, component or peer
+//! can make the host use unlimited memory or time.
 
 /// Bytes in the name of a step or a port.
 pub const NAME_BYTES: usize = 200;
@@ -23,15 +23,15 @@ pub const PART_ROWS: u64 = 1 << 31;
 pub const PARTS_PER_TASK: usize = 1 << 20;
 /// Bytes that cross between a guest and the host in one call.
 pub const CALL_BYTES: usize = 4 << 30;
-/// Log lines kept of one task; more are counted.
+/// Log lines stored for one task; further ones are only counted.
 pub const LOG_LINES: usize = 1_000;
-/// Bytes of one log line; longer ones are cut.
+/// Bytes of one log line; longer ones are truncated.
 pub const LOG_LINE_BYTES: usize = 4 << 10;
 /// Named numbers of one task.
 pub const METRICS: usize = 10_000;
 /// Problems that a plan may report.
 pub const PROBLEMS: usize = 1_000;
-/// Bytes of a message from a guest; longer ones are cut.
+/// Bytes of a message from a guest; longer ones are truncated.
 pub const MESSAGE_BYTES: usize = 16 << 10;
 /// Memory of a guest that only describes itself or plans.
 pub const PLAN_MEMORY_BYTES: u64 = 256 << 20;

@@ -1,7 +1,7 @@
 //! BLAKE3-256 digests, one type for each thing that is named by one.
 //!
-//! The kinds do not convert into each other: a function that takes a digest of one kind
-//! for another says so by its name. This is the only module that handles the 32 bytes.
+//! The kinds do not convert into each other: a function that takes a digest of one kind for another
+//! states it in its name. This is the only module that handles the 32 bytes.
 
 use std::fmt;
 use std::str::FromStr;
@@ -28,7 +28,7 @@ pub trait Digest: Copy + Eq + std::hash::Hash + Send + Sync + 'static {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is not a digest (`b3:` and 64 hexadecimal digits)")]
 pub struct DigestError {
-    /// The text, cut to 80 characters.
+    /// The text, truncated to 80 characters.
     pub text: String,
 }
 
@@ -56,7 +56,7 @@ impl Hex {
 
     /// As text.
     pub fn as_str(&self) -> &str {
-        // There are no others than those above.
+        // Every byte is one of the digits above.
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
 }
@@ -88,7 +88,7 @@ macro_rules! digest {
                 Hex::of(&self.0).as_str().to_owned()
             }
 
-            /// The first 12 digits, for people.
+            /// The first 12 digits, for display.
             pub fn short(&self) -> String {
                 let mut hex = self.hex();
                 hex.truncate(12);
@@ -157,8 +157,8 @@ digest! {
     ComponentDigest;
     /// Of the bytes of a blob.
     BlobDigest;
-    /// Of one column of one part: type, length and buffers, or, for a gathered
-    /// column, of the selection and what it selects from.
+    /// Of one column of one part: type, length and buffers; of a gathered column: the selection and
+    /// its sources.
     ColumnDigest;
     /// Of the columns in a pack, which is its name in the store.
     PackDigest;
@@ -170,7 +170,7 @@ digest! {
     ActionKey;
     /// Of a source: the bytes of its files and the options they are read with.
     SourceKey;
-    /// Of some bytes that have no name of their own: a pipeline file, a list of overrides.
+    /// Of bytes that have no digest type of their own: a pipeline file, a list of overrides.
     ContentDigest;
     /// Of a file that holds many tables.
     TableFileDigest;

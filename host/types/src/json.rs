@@ -1,8 +1,7 @@
-//! Canonical JSON: one text for one value.
+//! Canonical JSON: one text for each value.
 //!
-//! Keys sorted by their bytes, no white space, integral floats as integers (so
-//! `1` and `1.0` are one setting), shortest digits otherwise: RFC 8785 in what
-//! it has in common with 64-bit integers.
+//! Keys sorted by their bytes, no white space, integral floats as integers (so `1` and `1.0` are
+//! the same setting), shortest digits otherwise: RFC 8785, with 64-bit integers.
 
 use std::fmt::{self, Write as _};
 
@@ -27,7 +26,7 @@ impl CanonicalJson {
         &self.0
     }
 
-    /// The value it stands for.
+    /// The value that the text represents.
     pub fn value(&self) -> Value {
         serde_json::from_str(&self.0).unwrap_or(Value::Null)
     }

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// An amount that could not be read.
+/// A text that is not an amount.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is not {expected}")]
 pub struct AmountError {
-    /// What stood there.
+    /// The text.
     pub text: String,
-    /// What should have, with an example.
+    /// What was expected, with an example.
     pub expected: &'static str,
 }
 
@@ -27,8 +27,8 @@ pub struct ByteSize(pub u64);
 #[serde(transparent)]
 pub struct Fuel(pub u64);
 
-/// `number unit` with a factor for each unit; `None` for anything else,
-/// negative or beyond 64 bits.
+/// `number unit` with a factor for each unit; `None` for other text, negative amounts and those
+/// beyond 64 bits.
 fn amount(text: &str, factor: impl Fn(&str) -> Option<u64>) -> Option<u64> {
     let text = text.trim();
     let end = text.find(|c: char| !(c.is_ascii_digit() || c == '.' || c == '_')).unwrap_or(text.len());
@@ -87,7 +87,7 @@ impl FromStr for Fuel {
 /// A duration written `30s`, `500ms`, `5m`, `2h`, `7d`.
 ///
 /// # Errors
-/// [`AmountError`] when the text is no such duration.
+/// [`AmountError`] when the text is not such a duration.
 pub fn parse_duration(text: &str) -> Result<Duration, AmountError> {
     amount(text, |unit| {
         Some(match unit {
@@ -141,7 +141,7 @@ pub struct Limits {
     pub time: Duration,
 }
 
-/// Limits that a pipeline or a manifest sets; what it leaves out comes from elsewhere.
+/// Limits that a pipeline or a manifest sets; those it does not set come from elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct DeclaredLimits {
     /// Linear memory of the guest.
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_amount_is_refused() {
+    fn text_that_is_not_an_amount_is_refused() {
         for text in ["", "MiB", "-1", "1e400G", "12 parsecs", "99999999999999999999", "1..2"] {
             assert!(text.parse::<ByteSize>().is_err(), "{text}");
             assert!(text.parse::<Fuel>().is_err(), "{text}");
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn amounts_print_so_that_they_read_back() {
+    fn a_printed_amount_reads_back() {
         for size in [0, 1, 1023, 1024, 512 << 20, 3 << 29] {
             assert_eq!(ByteSize(size).to_string().parse(), Ok(ByteSize(size)));
         }

@@ -1,4 +1,4 @@
-//! Names that people give to things.
+//! Names of steps, ports and columns.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,13 +8,13 @@ use serde::{Deserialize, Serialize};
 /// A name that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    /// Nothing stood there.
+    /// The text is empty.
     #[error("a name is empty")]
     Empty,
-    /// A character that references, files or tools would stumble over.
+    /// A character that would be ambiguous in references, files or tools.
     #[error("`{name}` has `{found}` in it; a name has letters, digits, `_` and `-`")]
     Character {
-        /// The whole name.
+        /// The complete name.
         name: String,
         /// The first character that is not allowed.
         found: char,
@@ -24,7 +24,7 @@ pub enum NameError {
     TooLong {
         /// Its length in bytes.
         length: usize,
-        /// What is allowed.
+        /// The maximum length.
         max: usize,
     },
 }
@@ -86,7 +86,7 @@ name! {
     StepName;
     /// An input or output of a step: letters, digits, `_` and `-`.
     PortName;
-    /// A column of a table: any text, as the data has it.
+    /// A column of a table: any text that occurs in the data.
     ColumnName;
 }
 
@@ -104,7 +104,7 @@ fn checked(text: &str) -> Result<Arc<str>, NameError> {
 }
 
 impl StepName {
-    /// The name, if it can be one.
+    /// The name, if the text is valid.
     ///
     /// # Errors
     /// [`NameError`] when it is empty, too long or has other characters.
@@ -114,7 +114,7 @@ impl StepName {
 }
 
 impl PortName {
-    /// The name, if it can be one.
+    /// The name, if the text is valid.
     ///
     /// # Errors
     /// [`NameError`] when it is empty, too long or has other characters.
@@ -124,7 +124,7 @@ impl PortName {
 }
 
 impl ColumnName {
-    /// A column may have any name that data came with.
+    /// The name of a column: any text that occurs in the data.
     pub fn new(text: &str) -> Self {
         Self(text.into())
     }

@@ -1,4 +1,4 @@
-//! Objects: the immutable files of the store, named by what is in them.
+//! Objects: the immutable files of the store, named by their content.
 
 use serde::{Deserialize, Serialize};
 

@@ -39,16 +39,16 @@ pub enum Failure {
     },
     /// The guest broke a rule of the step world.
     Misuse {
-        /// Which one.
+        /// The rule that it broke.
         message: String,
     },
     /// The guest asked for more memory than its limit.
     Memory {
         /// The limit.
         limit: ByteSize,
-        /// What it asked for.
+        /// The memory it asked for.
         wanted: ByteSize,
-        /// Where it was.
+        /// The backtrace at that time.
         backtrace: Vec<String>,
     },
     /// The guest used up its fuel.

@@ -1,7 +1,7 @@
-//! Records: values that the store keeps under a name.
+//! Records: values that the store holds under a name.
 //!
-//! A record says which objects and records it refers to, so that garbage collection can
-//! mark what is alive without knowing what a record means.
+//! A record lists the objects and records it refers to, so that garbage collection can mark the
+//! live ones without knowing what a record means.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -22,19 +22,19 @@ pub enum Reference {
     Record(Kind, RecordName),
 }
 
-/// A value that the store keeps under a name.
+/// A value that the store holds under a name.
 pub trait Record: Serialize + DeserializeOwned {
     /// Its kind, which decides the folder and the version of the encoding.
     const KIND: Kind;
-    /// What it is named by.
+    /// The type of its name.
     type Name: Digest;
 
-    /// Everything in the store that it refers to. A record that refers to something that is
-    /// gone is of no use.
+    /// Everything in the store that it refers to. A record that refers to a missing object or
+    /// record is of no use.
     fn references(&self) -> Vec<Reference>;
 
-    /// The record as other machines may have it, if that differs: without what only holds on
-    /// this one, such as paths.
+    /// The record as other machines may use it, if that differs: without what is only valid on this
+    /// one, such as paths.
     fn portable(&self) -> Option<Self> {
         None
     }

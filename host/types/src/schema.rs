@@ -92,15 +92,15 @@ impl fmt::Display for DataType {
     }
 }
 
-/// A name that is no type.
+/// A text that is not a type.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is not a type; there are {NAMES}")]
 pub struct DataTypeError {
-    /// What stood there.
+    /// The text.
     pub text: String,
 }
 
-/// What can be written for a type.
+/// The texts that are types.
 pub const NAMES: &str =
     "boolean, int8 to int64, uint8 to uint64, float32, float64, utf8, binary, date32, timestamp[s|ms|us|ns]";
 
@@ -166,7 +166,7 @@ pub struct Schema {
 }
 
 impl Schema {
-    /// The place and the field of a column.
+    /// The index and the field of a column.
     pub fn find(&self, name: &str) -> Option<(usize, &Field)> {
         self.fields.iter().enumerate().find(|(_, field)| field.name == *name)
     }

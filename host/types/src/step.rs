@@ -48,7 +48,7 @@ pub struct Port {
     pub mapped: bool,
 }
 
-/// What a component says of itself.
+/// What a component declares about itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
     /// Its name.
@@ -69,7 +69,7 @@ pub struct Manifest {
     pub limits: DeclaredLimits,
 }
 
-/// What `plan` is given for a connected port.
+/// The input of `plan` for a connected port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlanInput {
     /// The port.

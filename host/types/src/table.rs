@@ -1,4 +1,4 @@
-//! Tables as the store knows them: references to column chunks, no data.
+//! Tables as the store holds them: references to column chunks, without data.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ pub struct Extent {
     pub size: u64,
 }
 
-/// One column of one part, lying in a pack.
+/// One column of one part, stored in a pack.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredChunk {
     /// Of its type, length and buffers.
@@ -29,9 +29,9 @@ pub struct StoredChunk {
     pub rows: u64,
     /// Nulls in it.
     pub null_count: u64,
-    /// The pack it lies in.
+    /// The pack that contains it.
     pub pack: PackDigest,
-    /// Size of the whole pack, so that a cut one is noticed by a stat.
+    /// Size of the complete pack, so that a truncated one is noticed by a stat.
     pub pack_bytes: u64,
     /// A bit for each value; absent when there are no nulls.
     pub validity: Option<Extent>,
@@ -42,7 +42,7 @@ pub struct StoredChunk {
 }
 
 impl StoredChunk {
-    /// The pack that it lies in, as an object of the store.
+    /// The pack that contains it, as an object of the store.
     pub fn object(&self) -> ObjectRef {
         ObjectRef::Pack(self.pack, self.pack_bytes)
     }
@@ -62,8 +62,8 @@ pub enum Selection {
     Take,
 }
 
-/// A column that is the selected rows of others: known by what it is made of,
-/// its bytes made when somebody reads them.
+/// A column of selected rows of other columns: identified by its selection and sources,
+/// materialized when it is read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gather {
     /// Of the selection and the sources.
@@ -72,29 +72,30 @@ pub struct Gather {
     pub data_type: DataType,
     /// Rows selected.
     pub rows: u64,
-    /// How the selection is meant.
+    /// The kind of the selection.
     pub kind: Selection,
     /// The mask or the indices.
     pub selection: Arc<StoredChunk>,
-    /// What it selects from, one after the other.
+    /// The columns it selects from, concatenated.
     pub sources: Vec<Chunk>,
 }
 
-/// A column of a part of a source that no step reads: it lies in its file, was not decoded,
-/// and is known by where it lies.
+/// A column of a part of a source that no step reads: not decoded, and identified by its source,
+/// part and name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unread {
-    /// Of the source, the name and the part; another than that of the same column decoded.
+    /// The digest of the source, the name and the part; it differs from that of the same column
+    /// decoded.
     pub digest: ColumnDigest,
     /// Its type.
     pub data_type: DataType,
     /// Values in it, nulls included.
     pub rows: u64,
-    /// The key of its source, under which the record of the source is kept.
+    /// The key of its source, under which the record of the source is stored.
     pub source: SourceKey,
-    /// The place of its part among those of the source.
+    /// The index of its part among those of the source.
     pub part: u64,
-    /// What it is called there.
+    /// The name of the column in the source.
     pub name: ColumnName,
 }
 
@@ -105,12 +106,12 @@ pub enum Chunk {
     Stored(Arc<StoredChunk>),
     /// Its bytes follow from others.
     Gather(Arc<Gather>),
-    /// Its bytes lie encoded in the file of a source.
+    /// Its bytes are encoded in the file of a source.
     Unread(Arc<Unread>),
 }
 
 impl Chunk {
-    /// What identifies its content.
+    /// The digest that identifies its content.
     pub fn digest(&self) -> ColumnDigest {
         match self {
             Self::Stored(chunk) => chunk.digest,
@@ -130,9 +131,8 @@ impl Chunk {
 
     /// The chunk that `selection` picks from `sources`.
     ///
-    /// A take with a single source and one with the same rows in two chunks are
-    /// different columns here, although their bytes agree: what is derived is
-    /// named by how it is derived.
+    /// A take with a single source and one with the same rows in two chunks are different columns
+    /// here, although their bytes are equal: a derived chunk is identified by its derivation.
     pub fn gather(
         kind: Selection,
         selection: &Arc<StoredChunk>,
@@ -164,7 +164,7 @@ impl Chunk {
         Self::Unread(Arc::new(Unread { digest, data_type, rows, source, part, name }))
     }
 
-    /// Calls `visit` for every unread chunk that this one is made of.
+    /// Calls `visit` for every unread chunk that this one derives from.
     pub fn visit_unread(&self, visit: &mut impl FnMut(&Unread)) {
         match self {
             Self::Stored(_) => {}
@@ -173,7 +173,7 @@ impl Chunk {
         }
     }
 
-    /// Calls `visit` for every stored chunk that this one is made of.
+    /// Calls `visit` for every stored chunk that this one derives from.
     pub fn visit_stored(&self, visit: &mut impl FnMut(&StoredChunk)) {
         match self {
             Self::Stored(chunk) => visit(chunk),
@@ -212,13 +212,13 @@ fn hash_text(hasher: &mut blake3::Hasher, text: &str) {
 }
 
 impl Table {
-    /// All rows.
+    /// The number of its rows.
     pub fn rows(&self) -> u64 {
         self.parts.iter().map(|part| part.rows).sum()
     }
 
-    /// Of the schema, and of the rows and columns of each part; not of where
-    /// the bytes lie.
+    /// The digest of the schema, and of the rows and columns of each part; not of the positions of
+    /// bytes.
     pub fn digest(&self) -> TableDigest {
         let mut hasher = blake3::Hasher::new_derive_key("millrace 2026-11 table");
         hasher.update(&(self.schema.fields.len() as u64).to_le_bytes());

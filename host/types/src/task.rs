@@ -1,4 +1,4 @@
-//! A task: everything that a guest is given, as a value that another process can run.
+//! A task: everything that a guest receives, as a value that another process can run.
 
 use std::path::PathBuf;
 
@@ -51,7 +51,7 @@ pub struct TaskInput {
     pub items: Vec<InputItem>,
 }
 
-/// What a component with WASI may see besides its inputs.
+/// What a component with WASI may read besides its inputs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grants {
     /// Folders to read: the name that the guest sees, and the path on this machine.
@@ -67,12 +67,12 @@ impl Grants {
     }
 }
 
-/// Everything that a task is given. Made beside its action key from the same values.
+/// Everything that a task receives. Built from the same values as its action key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskSpec {
     /// The key of the task; the random bytes of a component with WASI follow from it.
     pub key: ActionKey,
-    /// What it may see besides its inputs.
+    /// What it may read besides its inputs.
     pub grants: Grants,
     /// Canonical JSON.
     pub params: String,
@@ -84,7 +84,7 @@ pub struct TaskSpec {
     pub mapped: Option<PortName>,
     /// For `merge`: the results of the `partial` tasks, in the order of parts.
     pub partials: Vec<BlobRef>,
-    /// What must be produced.
+    /// The outputs that it must produce.
     pub outputs: Vec<OutputPlan>,
     /// What it may use.
     pub limits: Limits,

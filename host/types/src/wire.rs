@@ -1,27 +1,27 @@
 //! The encoding of records: a magic word, the kind, its version, a checksum of name and
 //! value, and the postcard encoding of the value.
 //!
-//! A file that is truncated, corrupt, of another kind or of another version counts as
-//! absent: the run recomputes what it held. [`check`] says which of these it is.
+//! A file that is truncated, corrupt, of another kind or of another version counts as absent: the
+//! run recomputes its value. [`check`] returns which of these it is.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Of this layout; then kind and version, and the checksum.
+/// Identifies this layout; kind and version follow, then the checksum.
 const MAGIC: [u8; 4] = *b"MLR2";
 const HEADER: usize = 4 + 1 + 1 + 16;
 
-/// What a file of the store holds, with the version of its encoding. A change
-/// of a type that is stored needs a new version here.
+/// What a file of the store contains, with the version of its encoding. A change of a type that is
+/// stored needs a new version here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
     /// An [`crate::ActionRecord`].
     Action,
     /// A [`crate::Table`].
     Table,
-    /// The place of a gathered column.
+    /// The stored chunk of a gathered column.
     Gathered,
-    /// What a source was read into.
+    /// The table that a source was read into.
     Source,
     /// The stat memo of sources.
     Memo,
@@ -33,13 +33,13 @@ pub enum Kind {
     Plugin,
     /// The history of a run.
     Run,
-    /// Everything that a run looked at, and its results.
+    /// Everything that a run read, and its results.
     Trace,
     /// The compiled code that belongs to a component.
     Code,
     /// The columns of a source that have been read so far.
     Columns,
-    /// The files that hold a pipeline's tables.
+    /// The files that contain a pipeline's tables.
     Tables,
     /// A task that another process can run.
     Task,
@@ -48,7 +48,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The number that stands for it in a file.
+    /// Its number in a file.
     pub fn number(self) -> u8 {
         self.code()[0]
     }
@@ -58,7 +58,7 @@ impl Kind {
         self.code()[1]
     }
 
-    /// The kind with a number.
+    /// The kind with this number.
     pub fn of(number: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.number() == number)
     }
@@ -100,7 +100,7 @@ impl Kind {
         }
     }
 
-    /// For messages.
+    /// Its name in messages.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Action => "action",
@@ -175,7 +175,7 @@ pub fn encode_sized<T: Serialize>(kind: Kind, name: &[u8], value: &T, size_hint:
 /// Why bytes are not the record that a reader expects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// They do not begin like a record.
+    /// They do not begin with the magic word.
     #[error("it is not a record of this store layout")]
     NotARecord,
     /// A record of another kind.
@@ -244,7 +244,7 @@ mod tests {
     use crate::table::Table;
 
     #[test]
-    fn a_record_that_is_corrupt_anywhere_is_absent() {
+    fn a_record_with_any_corrupt_byte_is_absent() {
         let bytes = encode(Kind::Table, b"name", &Table::default());
         assert_eq!(decode::<Table>(Kind::Table, b"name", &bytes), Some(Table::default()));
         assert_eq!(decode::<Table>(Kind::Action, b"name", &bytes), None);
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_record_is_named_by_what_is_wrong_with_it() {
+    fn a_refusal_states_what_is_wrong_with_the_record() {
         let mut bytes = encode(Kind::Table, b"name", &Table::default());
         let why = |kind, bytes: &[u8]| check(kind, b"name", bytes).unwrap_err().to_string();
         assert_eq!(why(Kind::Action, &bytes), "it is a record of another kind (table) than action");

@@ -13,7 +13,7 @@
 
 use millrace_sdk::prelude::*;
 
-/// Which extreme is best.
+/// The extreme that is best.
 #[derive(Clone, Copy, PartialEq, Eq, Choice)]
 pub enum Order {
     /// The largest value.

@@ -39,7 +39,7 @@ impl Step for BinsFit {
     }
 }
 
-/// The bits of a float as an integer that is ordered as the float is: integers compare and sort
+/// The bits of a float as an integer with the same order as the float: integers compare and sort
 /// faster.
 fn ordered(value: f64) -> u64 {
     let bits = value.to_bits();
@@ -53,7 +53,7 @@ fn number(ordered: u64) -> f64 {
 /// Of every `STRIDE` values of a sorted run, the last one is sampled in the first pass.
 const STRIDE: usize = 64;
 
-/// Sorted runs after one pass: how many values there are, and samples of them.
+/// Sorted runs after one pass: the number of their values, and samples of them.
 #[derive(Default)]
 struct Sketch {
     runs: usize,
@@ -77,7 +77,7 @@ impl Sketch {
     /// `STRIDE` more.
     fn bounds(&self, index: usize) -> Bounds {
         let more = self.runs * (STRIDE - 1);
-        // Samples with equal values count the same, whichever of them is meant.
+        // Samples with equal values count the same.
         let below = (index + 1).saturating_sub(more + 1) / STRIDE;
         let before = |count: usize| {
             let last = *self.samples.get(count.checked_sub(1)?)?;
@@ -281,7 +281,7 @@ mod tests {
         }
     }
 
-    /// An infinity is a value like any other, as long as no edge is there.
+    /// An infinity is a value like any other, as long as no edge falls on it.
     #[test]
     fn an_infinite_edge_is_an_error() {
         let big = f64::MAX;
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_and_nan_do_not_matter() {
+    fn edges_do_not_depend_on_parts_or_nan() {
         let whole: Vec<f64> = (0..1000).map(|i| f64::from((i * 7919) % 1000) - 500.0).collect();
         let expected = edges(&[&whole], 10);
         assert_eq!(edges(&[&whole[..3], &[f64::NAN], &[], &whole[3..700], &whole[700..]], 10), expected);

@@ -37,7 +37,7 @@ impl Step for Bins {
     }
 }
 
-/// Stands for a missing bin.
+/// The code of a missing bin.
 const NONE: i32 = -1;
 
 impl Map for Bins {

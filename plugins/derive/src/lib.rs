@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn every_bad_expression_is_reported() {
+    fn every_invalid_expression_is_reported() {
         let problems = derive(json!({ "columns": { "c": "x + 1", "d": "a +", "e": "lnn(b)" } })).problems();
         let text: Vec<String> = problems
             .iter()

@@ -1,5 +1,5 @@
-//! `std:encode-fit` collects the categories of text columns, part by part, for `std:encode`.
-//! They are sorted by their bytes, whatever the order of rows.
+//! `std:encode-fit` collects the categories of text columns, part by part, for `std:encode`. They
+//! are sorted by their bytes, independent of the order of rows.
 //!
 //! ```toml
 //! [steps.categories]

@@ -106,7 +106,7 @@ fn categories_of(fitted: &Value, name: &str) -> Result<Vec<String>> {
     }
 }
 
-/// Usually all rows have a code.
+/// A column of codes, without nulls if all rows have a code, as usual.
 fn column(codes: Vec<u32>) -> Column {
     if codes.contains(&NONE) {
         let codes = codes.into_iter().map(|code| (code != NONE).then_some(code as i32));

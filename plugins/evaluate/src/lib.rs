@@ -56,8 +56,8 @@ fn complete(block: &Part, name: &str) -> Result<Float64Array> {
     }
 }
 
-/// A score and a label in one integer: integers are smaller, and sort faster. The bits of
-/// floats from 0 to 1 are ordered as the numbers are, and leave room for the label.
+/// A score and a label in one integer: integers are smaller, and sort faster. The bits of floats
+/// from 0 to 1 have the order of the numbers, and leave one bit for the label.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Row(u64);
 
@@ -111,7 +111,7 @@ impl Fold for Evaluate {
         }
         // They consist of sorted runs, which a stable sort merges.
         rows.sort();
-        // They are sorted: from one row on, all count as positive.
+        // They are sorted: all rows from an index on count as positive.
         let (below, above) = rows.split_at(rows.partition_point(|row| row.score() < self.threshold));
         let with_label = |rows: &[Row]| rows.iter().map(|row| row.0 & 1).sum::<u64>() as f64;
         let (hits, misses) = (with_label(above), with_label(below));
@@ -197,7 +197,7 @@ mod tests {
 
     /// Rows are counted within the part, in later blocks, too.
     #[test]
-    fn a_wrong_value_far_down_names_its_row() {
+    fn an_error_in_a_later_block_has_its_row_in_the_part() {
         let rows = |at: usize, value: f64, rest: f64| (0..40_000).map(move |row| if row == at { value } else { rest });
         let run = |scores: Vec<f64>, labels: Vec<f64>| {
             let part = table(vec![

@@ -57,7 +57,7 @@ impl Keys {
     /// Returns for each row the number of its group, and the key of each group.
     pub fn of(part: &Part, by: &[String], kinds: &[KeyKind]) -> Result<(Vec<u32>, Self)> {
         if let ([name], [KeyKind::Int | KeyKind::Bool]) = (by, kinds) {
-            // As a whole: it is read twice.
+            // Fetched as a whole: it is read twice.
             let column = part.i64(name)?;
             let mut numbering = Numbering::of([&column]);
             let numbers = match column.null_count() {
@@ -126,8 +126,8 @@ fn ranks(order: impl ExactSizeIterator<Item = u32>) -> Vec<u32> {
     ranks
 }
 
-/// The groups in the order of their keys, from the rank of each column of each group: sorted by
-/// the last column first, and groups of equal rank keep their order.
+/// The groups in the order of their keys, from the rank of each column of each group: sorted by the
+/// last column first; groups of equal rank keep their order.
 fn order_of_groups(count: usize, columns: &[(Vec<u32>, Vec<u32>)]) -> Vec<u32> {
     let mut order: Vec<u32> = (0..count as u32).collect();
     for (codes, ranks) in columns.iter().rev() {
@@ -140,7 +140,7 @@ fn order_of_groups(count: usize, columns: &[(Vec<u32>, Vec<u32>)]) -> Vec<u32> {
 }
 
 /// The indices of texts in sorted order. Usually the first bytes in which any of them differ
-/// decide, so these are sorted next to the indices.
+/// decide, so these are stored next to the indices.
 fn order_of_texts(texts: &[&str]) -> Vec<u32> {
     let Some(first) = texts.first() else { return Vec::new() };
     let alike = |text: &&str| first.bytes().zip(text.bytes()).take_while(|(a, b)| a == b).count();

@@ -1,5 +1,5 @@
-//! `std:group` combines all rows that agree in the columns of `by` into one, with aggregates of
-//! the others. The output is sorted by key, whatever the order of rows.
+//! `std:group` combines all rows that agree in the columns of `by` into one, with aggregates of the
+//! others. The output is sorted by key, independent of the order of rows.
 //!
 //! ```toml
 //! [steps.users]
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_of_a_key_become_one_sorted_by_key() {
+    fn rows_with_the_same_key_become_one_and_are_sorted_by_key() {
         let out = group(json!({ "by": ["user"], "columns": {
             "n": "count()", "priced": "count(price)", "sum": "sum(price)", "mean": "mean(price)",
             "least": "min(price)", "last": "max(time)",
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn several_columns_make_a_key() {
+    fn a_key_may_have_several_columns() {
         let out = group(json!({ "by": ["name", "user"], "columns": { "n": "count()" } })).run().unwrap();
         let names = ["a", "a", "b", "b"].map(|name| Some(name.to_owned()));
         assert_eq!(out.text("output", "name"), names);

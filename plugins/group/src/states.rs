@@ -1,5 +1,5 @@
-//! The state of an aggregate for each group: for the rows of a part, and for the parts so far.
-//! It identifies groups by their numbers, and knows nothing of keys.
+//! The state of an aggregate for each group: for the rows of a part, and for the parts so far. It
+//! identifies groups by their numbers, and knows nothing about keys.
 
 use std::borrow::Cow;
 

@@ -21,7 +21,7 @@ use millrace_sdk::key_rows::{KeyRows, KeyValues};
 use millrace_sdk::keys::Numbering;
 use millrace_sdk::prelude::*;
 
-/// Which rows are kept.
+/// The rows that are kept.
 #[derive(Clone, Copy, PartialEq, Eq, Choice)]
 pub enum How {
     /// All rows of `input`.

@@ -73,7 +73,7 @@ impl Fold for NormaliseFit {
         let part = task.part("input")?;
         let moments = |column: &Float64Array| {
             if column.null_count() == 0 {
-                // Usually there is nothing to skip, and a NaN shows in the mean.
+                // Usually no value is missing, and a NaN shows in the mean.
                 let all = Moments::of(column.values());
                 if !all.mean.is_nan() {
                     return all;
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_give_the_same_as_the_whole() {
+    fn parts_give_the_same_as_one_part() {
         let whole = fit(&[&[Some(1.0), None, Some(2.0), Some(6.0)]]).unwrap();
         assert_eq!(whole["columns"]["x"]["mean"], 3.0);
         let std = whole["columns"]["x"]["std"].as_f64().unwrap();

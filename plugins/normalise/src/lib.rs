@@ -1,6 +1,5 @@
-//! `std:normalise` shifts and scales columns by what `std:normalise-fit`
-//! measured: `(x - mean) / std`, and 0 for a column without spread. A missing
-//! value becomes the mean, which is 0.
+//! `std:normalise` shifts and scales columns with the values that `std:normalise-fit` measured: `(x
+//! - mean) / std`, and 0 for a column without spread. A missing value becomes the mean, which is 0.
 //!
 //! ```toml
 //! [steps.scaled]

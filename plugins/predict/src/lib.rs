@@ -79,7 +79,7 @@ impl Map for Predict {
         };
         let part = task.part("table")?;
         let mut z = vec![intercept; part.rows()];
-        // A few at a time, so that few columns are in memory; as many as are added at once.
+        // A few at a time, so that few columns are in memory: as many as are added together.
         for features in features.chunks(4) {
             let (mut weights, mut names) = (Vec::new(), Vec::new());
             for feature in features {
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_of_later_blocks_are_those_of_the_part() {
+    fn rows_of_later_blocks_have_their_index_in_the_part() {
         let rows = |missing: Option<i64>| {
             let x: Int64Array = (0..40_000).map(|row| (Some(row) != missing).then_some(row % 7)).collect();
             Harness::<Predict>::new(json!({})).table("table", table(vec![("x", Arc::new(x) as ArrayRef)]))
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_model_that_does_not_fit_is_named() {
+    fn a_model_that_does_not_fit_is_an_error() {
         assert!(
             predict(json!({ "exclude": ["x"] }), MODEL).run().unwrap_err().message.contains("needs the column `x`")
         );

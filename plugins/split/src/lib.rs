@@ -150,8 +150,8 @@ impl Strata {
     }
 }
 
-/// Rows of which a share goes to the test, by their hashes. All of them are read more than
-/// once, but never all held: only the hashes near the start of the test.
+/// Rows of which a share goes to the test, by their hashes. All rows are read more than once, but
+/// only the hashes near the start of the test are held.
 struct Group {
     rows: usize,
     /// The number of rows for training: those with the lowest hashes.
@@ -216,7 +216,7 @@ impl Group {
         };
     }
 
-    /// Holds all hashes, where those nearby were too few.
+    /// Holds all hashes, if those in the range were too few.
     fn keep_all(&mut self) {
         (self.near, self.below) = (0..=u64::MAX, 0);
         self.kept.clear();
@@ -306,17 +306,17 @@ mod tests {
     }
 
     #[test]
-    fn a_row_stays_on_its_side_whatever_the_others_do() {
+    fn a_row_stays_on_its_side_when_other_rows_change() {
         let params = || json!({ "key": "id", "test": 0.3, "seed": 7 });
         let all = test_ids(vec![rows(0..2000)], params());
         assert!((500..700).contains(&all.len()), "{}", all.len());
-        let cut = test_ids(vec![rows((0..1000).rev()), rows(1000..1500)], params());
-        assert_eq!(cut, all.iter().copied().filter(|id| *id < 1500).collect());
+        let fewer = test_ids(vec![rows((0..1000).rev()), rows(1000..1500)], params());
+        assert_eq!(fewer, all.iter().copied().filter(|id| *id < 1500).collect());
         assert_ne!(all, test_ids(vec![rows(0..2000)], json!({ "key": "id", "test": 0.3, "seed": 8 })));
     }
 
     #[test]
-    fn stratified_shares_are_exact_and_parts_do_not_matter() {
+    fn stratified_shares_are_exact_and_independent_of_parts() {
         let params = || json!({ "key": "id", "by": "label", "test": 0.2 });
         let one = test_ids(vec![rows(0..1000)], params());
         assert_eq!(one.iter().filter(|id| *id % 4 == 0).count(), 50);
@@ -324,10 +324,10 @@ mod tests {
         assert_eq!(one, test_ids(vec![rows(0..1), rows(1..600), rows(600..1000)], params()));
     }
 
-    /// The same as sorting all rows of each value by hash, where keys occur once, often, or in
-    /// half of all rows, so that the hashes nearby are not enough.
+    /// The same as sorting all rows of each value by hash, if keys occur once, often, or in half of
+    /// all rows, so that the hashes in the range do not suffice.
     #[test]
-    fn the_test_starts_where_it_would_among_all_rows_sorted() {
+    fn the_test_starts_at_the_same_hash_as_in_sorted_rows() {
         let often = (1..40).map(|keys| (keys, 30_000));
         for (keys, rows) in often.chain([(97, 30_000), (1 << 40, 30_000), (1 << 40, FEW as i64)]) {
             let key = |row: i64| (row.wrapping_mul(0x9e37_79b9_7f4a_7c15_u64.cast_signed()) >> 3).rem_euclid(keys);

@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn it_learns_and_gives_the_same_bits_each_time() {
+    fn training_reduces_the_loss_and_gives_the_same_bits_each_time() {
         let harness = train(json!({ "label": "y", "exclude": ["id"] }));
         let out = harness.run().unwrap();
         let model: Value = millrace_sdk::json::from_slice(out.blob("model")).unwrap();
@@ -406,14 +406,14 @@ mod tests {
     }
 
     #[test]
-    fn training_stops_when_it_no_longer_helps() {
+    fn training_stops_when_the_loss_no_longer_improves() {
         let out =
             train(json!({ "label": "y", "features": ["x"], "epochs": 100_000, "learning_rate": 5 })).run().unwrap();
         assert!(out.metrics["epochs"] < 100_000.0);
     }
 
     #[test]
-    fn bad_data_is_named() {
+    fn invalid_data_is_an_error() {
         let error = train(json!({ "label": "id" })).run().unwrap_err();
         assert_eq!((error.message.as_str(), error.row), ("the label is 2, but must be 0 or 1", Some(2)));
         assert_eq!(

@@ -1,6 +1,6 @@
 //! Checks a tree against a schema: names become columns, and every node gets a type.
 //!
-//! Long because the table of functions and their typing rules are kept together.
+//! Long because the table of functions and their typing rules are in one place.
 
 use std::collections::HashSet;
 use std::fmt;

@@ -226,8 +226,8 @@ fn count(number: i64) -> usize {
     number.clamp(0, i64::from(i32::MAX)) as usize
 }
 
-/// A word may change its length, and its form at its end: text that is not ASCII follows the
-/// rules of Unicode.
+/// Text that is not ASCII follows the rules of Unicode: a character may change its length, and its
+/// form at the end of a word.
 fn lower(text: &str, out: &mut String) {
     if text.is_ascii() {
         out.extend(text.bytes().map(|byte| char::from(byte.to_ascii_lowercase())));
@@ -279,8 +279,8 @@ fn valid_and(values: &BooleanBuffer, nulls: Option<&NullBuffer>) -> BooleanBuffe
 struct Evaluator<'a> {
     columns: &'a [Column],
     rows: usize,
-    /// The rows whose result is used. All are computed, but the others never fail: what a
-    /// condition guards may be wrong where the condition does not hold.
+    /// The rows whose result is used. All are computed, but the others never fail: values that a
+    /// condition guards may be invalid where the condition does not hold.
     used: Option<BooleanBuffer>,
 }
 

@@ -173,7 +173,7 @@ pub fn log1p_of_each(values: &[f64]) -> Vec<f64> {
 mod tests {
     use super::*;
 
-    /// The distance in units in the last place of the true value.
+    /// The error in units in the last place of the true value.
     fn off(ours: f64, theirs: f64) -> f64 {
         let unit = f64::from_bits(theirs.abs().to_bits() + 1) - theirs.abs();
         (ours - theirs).abs() / unit

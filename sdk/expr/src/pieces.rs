@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_make_the_column_that_they_were_cut_from() {
+    fn pieces_add_up_to_the_column_they_are_slices_of() {
         // No nulls in the first pieces, only nulls in a later one.
         let is_valid = |row: usize| row < 16 || (row % 5 != 2 && !(32..40).contains(&row));
         for rows in [0, 3, 8, 24, 61] {

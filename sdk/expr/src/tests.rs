@@ -93,7 +93,7 @@ fn choices_take_the_first_that_holds() {
 
 /// A value without a result is an error only in rows where it is used.
 #[test]
-fn a_condition_guards_what_it_excludes() {
+fn a_guarded_value_fails_only_where_it_is_used() {
     assert_eq!(ints("if(s > 0, bucket('foobar', s), -1)")[1..], [Some(-1), Some(0), Some(-1)]);
     assert_eq!(ints("if(i < 5, i + 1, -1)"), [Some(2), Some(-1), Some(-1), Some(-1)]);
     assert_eq!(ints("case when i > 5 then 0 when s = 0 then -1 else i + 1 end"), [Some(2), Some(-1), None, Some(0)]);
@@ -149,7 +149,7 @@ fn time_has_calendar_fields_before_and_after_1970() {
 }
 
 #[test]
-fn errors_are_shown_where_they_are() {
+fn errors_have_the_span_of_their_cause() {
     assert_eq!(error("s +"), "3..3: expected a value, but the expression ends");
     assert_eq!(error("s s"), "2..3: expected the end of the expression, found `s`");
     assert_eq!(error("s + t"), "4..5: expected a number, found text");
@@ -164,7 +164,7 @@ fn errors_are_shown_where_they_are() {
 }
 
 #[test]
-fn endless_nesting_is_refused() {
+fn deep_nesting_is_refused() {
     for text in [
         "(".repeat(100_000),
         "not ".repeat(100_000),
@@ -231,10 +231,10 @@ fn fnv1a(text: &str) -> u64 {
 type Row = (String, i64, Option<bool>);
 
 proptest! {
-    /// A concatenated text has the bucket of the whole text, for any number of rows, and none
+    /// A concatenated text has the bucket of the complete text, for any number of rows, and none
     /// where a piece of it is missing.
     #[test]
-    fn a_text_and_its_pieces_have_one_bucket(
+    fn a_text_and_its_pieces_have_the_same_bucket(
         rows in prop::collection::vec((prop::option::weighted(0.8, "[a-zé]{0,9}"), prop::option::weighted(0.8, "[a-zé]{0,9}")), 0..14),
         buckets in prop::option::weighted(0.9, 1i64..5000),
     ) {
@@ -258,7 +258,7 @@ proptest! {
 
     /// An arm of a choice gives the same as over its own rows alone, including its first error.
     #[test]
-    fn arms_are_computed_where_they_are_chosen(
+    fn an_arm_gives_the_same_as_over_its_own_rows(
         rows in prop::collection::vec(("(1|22|x|)", prop_oneof![Just(i64::MAX), -3i64..4], prop::option::of(any::<bool>())), 1..140),
     ) {
         let arm = "bucket(t, n) + cast(t as int64) * n - cast(cast(n as float64) / n as int64)";
@@ -325,7 +325,7 @@ proptest! {
 
 /// Each value is computed once, however deeply it is nested.
 #[test]
-fn nested_calls_do_not_multiply() {
+fn nested_calls_are_evaluated_once() {
     let nested = (0..40).fold("i".to_owned(), |inner, number| format!("nullif({inner}, {})", number + 10));
     assert_eq!(ints(&nested), ints("i"));
 }

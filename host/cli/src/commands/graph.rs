@@ -14,17 +14,17 @@ use crate::{commands, exit};
 struct Drawing {
     /// Name, second line, and whether it is a source.
     boxes: Vec<(String, String, bool)>,
-    /// From, to, and what it is called.
+    /// From, to, and label.
     arrows: Vec<(usize, usize, String)>,
 }
 
-/// Draws a pipeline. Nothing is read but the pipeline file.
+/// Draws a pipeline. Only the pipeline file is read.
 pub fn run(args: &GraphArgs) -> u8 {
     let store = match commands::open(&args.pipeline.store) {
         Ok(store) => store,
         Err(code) => return code,
     };
-    // Spread out once, so that what is drawn is known to hold together.
+    // Loaded once, so that the pipeline is known to be valid.
     let checked = args.pipeline.options(store, RunMode::Plan).map(|options| millrace_engine::load(&options));
     match checked {
         Err(error) => {
@@ -56,7 +56,7 @@ pub fn run(args: &GraphArgs) -> u8 {
     exit::DONE
 }
 
-/// Sources, steps and what connects them, in one object.
+/// Sources, steps and their connections, in one object.
 fn json(drawing: &Drawing) -> String {
     let of = |wanted: bool, second: &'static str| -> Vec<Value> {
         let boxes = drawing.boxes.iter().filter(|(.., is_source)| *is_source == wanted);
@@ -78,18 +78,18 @@ fn drawing(pipeline: &Pipeline) -> Drawing {
         let times = if instances > 1 { format!(" × {instances}") } else { String::new() };
         boxes.push((step.name.to_string(), format!("{}{times}", step.uses.0), false));
     }
-    let place: BTreeMap<String, usize> = boxes.iter().enumerate().map(|(i, (name, ..))| (name.clone(), i)).collect();
+    let index: BTreeMap<String, usize> = boxes.iter().enumerate().map(|(i, (name, ..))| (name.clone(), i)).collect();
     let mut arrows = Vec::new();
     for step in &pipeline.steps {
         for (_, text, _) in &step.inputs {
             let Ok(reference) = Reference::parse(text) else { continue };
             let label = reference.port.as_ref().map_or_else(String::new, ToString::to_string);
-            let to = place[step.name.as_str()];
-            if let Some(from) = place.get(reference.name.as_str()) {
+            let to = index[step.name.as_str()];
+            if let Some(from) = index.get(reference.name.as_str()) {
                 arrows.push((*from, to, label));
             }
             if let Pick::Chosen(choice) = &reference.pick
-                && let Some(from) = place.get(choice.as_str())
+                && let Some(from) = index.get(choice.as_str())
             {
                 arrows.push((*from, to, "choice".to_owned()));
             }
@@ -135,18 +135,18 @@ const HEIGHT: f64 = 46.0;
 const GAP: f64 = 28.0;
 const DROP: f64 = 54.0;
 
-/// Where boxes are, and the ways of arrows: an arrow that passes a layer has a place of
-/// its own there, so that it goes by the boxes and not behind them.
+/// The positions of boxes, and the paths of arrows: an arrow that passes a layer has a position of
+/// its own there, so that it is drawn beside the boxes and not behind them.
 struct Layout {
-    /// Middles of boxes, then of the places where arrows pass.
+    /// Centres of boxes, then of the positions where arrows pass.
     x: Vec<f64>,
     layer: Vec<usize>,
-    /// For each arrow the places that it goes through, from box to box.
+    /// For each arrow the positions that it passes, from box to box.
     ways: Vec<Vec<usize>>,
     width: f64,
 }
 
-/// Layers by the longest way from a source; in a layer, things near what is before them.
+/// Layers by the longest path from a source; in a layer, positions near those of the inputs.
 fn layout(drawing: &Drawing) -> Layout {
     let boxes = drawing.boxes.len();
     let mut layer = vec![0; boxes];

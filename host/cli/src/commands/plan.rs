@@ -6,7 +6,7 @@ use crate::args::PlanArgs;
 use crate::render::{self, diagnostic, json, plain, words};
 use crate::{commands, exit};
 
-/// Says what a run would do. Sources that changed are read; no step runs.
+/// Reports what a run would do. Sources that changed are read; no step runs.
 pub fn run(PlanArgs { pipeline: args, verbose }: &PlanArgs) -> u8 {
     let store = match commands::open(&args.store) {
         Ok(store) => store,
@@ -43,7 +43,7 @@ pub fn run(PlanArgs { pipeline: args, verbose }: &PlanArgs) -> u8 {
             let rest =
                 if unknown > 0 { format!(", {unknown} instances after them are not known yet") } else { String::new() };
             render::out(&format!(
-                "{:>9}  {} tasks would run, {} are cached{rest}; looked up in {wall}",
+                "{:>9}  {} tasks would run, {} are cached{rest}; planned in {wall}",
                 "plan", tasks.ran, tasks.cached
             ));
             exit::DONE

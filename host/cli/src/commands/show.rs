@@ -77,7 +77,7 @@ fn show_table(digest: &str, head: &millrace_engine::Head, as_json: bool) {
     render::out(&table.to_string());
 }
 
-/// The beginning of a cell. What would steer a terminal is written out.
+/// The beginning of a cell. Control characters, which could steer a terminal, are escaped.
 fn plain(cell: &str) -> String {
     let mut out = String::new();
     for c in cell.chars().take(40) {

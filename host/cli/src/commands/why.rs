@@ -10,7 +10,7 @@ use crate::args::WhyArgs;
 use crate::render::{self, diagnostic, words};
 use crate::{commands, exit};
 
-/// Says why a step would run now, else why it ran when it last did.
+/// Reports why a step would run now, else why it ran the last time.
 pub fn run(args: &WhyArgs) -> u8 {
     let store = match commands::open(&args.pipeline.store) {
         Ok(store) => store,
@@ -53,7 +53,7 @@ pub fn run(args: &WhyArgs) -> u8 {
             say(args.pipeline.json, "would-run", None, task, reason.as_ref());
         }
     } else if unknown {
-        let line = "it reads what a step before it makes, and that step would run; ask `host why` about that one";
+        let line = "it reads the output of a step that would run; ask `host why` about that one";
         if args.pipeline.json {
             render::out(&json!({ "step": args.step, "status": "unknown", "reasons": [line] }).to_string());
         } else {
@@ -61,7 +61,7 @@ pub fn run(args: &WhyArgs) -> u8 {
         }
     } else if cached > 0 {
         if !args.pipeline.json {
-            render::out(&format!("{}: nothing that it can see has changed, so it comes from the cache", args.step));
+            render::out(&format!("{}: nothing that it reads has changed, so it comes from the cache", args.step));
         }
         for (run, task, reason) in history.last_miss(&args.pipeline.pipeline, &args.step) {
             say(args.pipeline.json, "ran", Some(&run), &words::task(&task.instance, task.part), Some(&reason));

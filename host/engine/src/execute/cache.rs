@@ -5,9 +5,9 @@ use millrace_types::{ActionKey, ActionRecord};
 
 /// Finds and publishes action records.
 ///
-/// A record may be used when it is found: every object that it names is there. Publishing is
-/// atomic, and a record is published only after its objects. Publishing a key twice is
-/// harmless: both records have the same outputs.
+/// A record that is found may be used: every object that it names is present. Publishing is atomic,
+/// and a record is published only after its objects. Publishing a key twice is harmless: both
+/// records have the same outputs.
 pub(crate) trait ActionCache: Send + Sync {
     /// The record of a key, if it can be used.
     fn lookup(&self, key: &ActionKey) -> Option<ActionRecord>;

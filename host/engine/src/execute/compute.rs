@@ -11,7 +11,7 @@ use super::cache::ActionCache;
 use super::job::{JobResult, Work, now};
 use crate::chunks::StoreChunks;
 
-/// What computing a task in this process needs besides the task.
+/// What a computation needs in this process besides the task.
 pub(super) struct Compute<'a> {
     pub(super) store: &'a Store,
     pub(super) chunks: Arc<StoreChunks>,
@@ -21,8 +21,7 @@ pub(super) struct Compute<'a> {
 }
 
 impl Compute<'_> {
-    /// Computes a task and publishes its record. `component` is asked for only if the task has
-    /// to run.
+    /// Computes a task and publishes its record. `component` is called only if the task has to run.
     pub(super) fn run<'c>(
         &self,
         work: Work,

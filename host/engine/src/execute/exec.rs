@@ -1,7 +1,7 @@
 //! A task as a record of the store, which any process can run: `host exec KEY`.
 //!
-//! The record of a task is everything that the task is given; its action record is the result.
-//! So a scheduler needs to pass a key and a store, and looks for the action record afterwards.
+//! The record of a task is everything that the task receives; its action record is the result. So a
+//! scheduler passes a key and a store, and looks for the action record afterwards.
 
 use std::sync::Arc;
 
@@ -26,9 +26,9 @@ use crate::grants::{Granted, variables};
 pub(crate) struct TaskFile {
     /// The bytes of its component.
     component: BlobRef,
-    /// What its key is made of.
+    /// The parts of its key.
     parts: KeyParts,
-    /// What it is given.
+    /// Its inputs, params and limits.
     spec: TaskSpec,
 }
 
@@ -70,8 +70,8 @@ pub enum ExecError {
     /// The component cannot be used.
     #[error(transparent)]
     Component(#[from] ComponentError),
-    /// A granted folder is not what it was when the task was made.
-    #[error("the granted folder `{0}` is not what it was when the task was made")]
+    /// A granted folder has changed since the task was made.
+    #[error("the granted folder `{0}` has changed since the task was made")]
     Granted(String),
     /// A granted variable does not have the value that the key of the task covers.
     #[error("the granted variable `{0}` does not have the value that it had when the task was made")]
@@ -80,12 +80,12 @@ pub enum ExecError {
 
 /// The task ran.
 pub const EXEC_RAN: &str = "ran";
-/// Its record was there.
+/// Its action record existed.
 pub const EXEC_CACHED: &str = "cached";
 /// It did not finish.
 pub const EXEC_FAILED: &str = "failed";
 
-/// How a task ended that was run from its record.
+/// The result of a task that was run from its record.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ExecReport {
     /// Always `task-executed`.
@@ -100,8 +100,8 @@ pub struct ExecReport {
     pub log: Vec<LogLine>,
     /// Why it failed.
     pub failure: Option<Failure>,
-    /// The digests of what it produced: by port, of each part the computed columns in order,
-    /// or of the blob.
+    /// The digests of its outputs: by port, of each part the computed columns in order, or of the
+    /// blob.
     pub outputs: Vec<(String, Vec<String>)>,
 }
 
@@ -121,7 +121,7 @@ pub(super) fn prepare(store: &Store, work: &Work, component: &[u8]) -> Result<()
 /// there is one.
 ///
 /// # Errors
-/// When it cannot be begun. A task that fails is no error: the report says so.
+/// When it cannot be begun. A task that fails is not an error: the report has the failure.
 pub fn exec(store: &Store, key: &ActionKey, again: bool, cancel: &Cancel) -> Result<ExecReport, ExecError> {
     let file = store.record::<TaskFile>(key).ok_or(ExecError::NoTask(*key))?;
     let TaskFile { component, parts, mut spec } = file;

@@ -1,4 +1,4 @@
-//! Where tasks are computed: in this process, or each in one of its own.
+//! The executors of tasks: in this process, or each task in one of its own.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -14,7 +14,7 @@ use super::exec::{self, EXEC_FAILED, ExecReport};
 use super::job::{JobResult, PreparedTask, Work};
 use crate::components::Components;
 
-/// Computes tasks. Every failure is a result: there is no error besides.
+/// Computes tasks. Every failure is a result: there are no other errors.
 ///
 /// A record is published before the task counts as done, so that a crash at any instant leaves
 /// either no record or a complete one. Two executors may compute one key at the same time: the
@@ -39,8 +39,8 @@ impl TaskExecutor for LocalExecutor<'_> {
 /// How often a running process is checked.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Computes each task in a process of its own, `host exec KEY`, over the same store: what a
-/// scheduler does on other machines.
+/// Computes each task in a process of its own, `host exec KEY`, over the same store, as a scheduler
+/// does on other machines.
 pub(super) struct ProcessExecutor<'a> {
     pub(super) store: &'a Store,
     pub(super) components: &'a Components,
@@ -51,7 +51,7 @@ pub(super) struct ProcessExecutor<'a> {
 }
 
 impl ProcessExecutor<'_> {
-    /// Runs the process of a task to its end, or kills it when the run is cancelled.
+    /// Waits for the process of a task to end, and kills it when the run is cancelled.
     fn spawn(&self, work: &Work) -> Result<ExecReport, Failure> {
         let host = |message: String| Failure::Host { message };
         let mut command = Command::new(&self.program);
@@ -77,8 +77,8 @@ impl ProcessExecutor<'_> {
         let output = child.wait_with_output().map_err(|error| host(error.to_string()))?;
         let report = output.stdout.split(|byte| *byte == b'\n').find_map(|line| serde_json::from_slice(line).ok());
         report.ok_or_else(|| {
-            let said = String::from_utf8_lossy(&output.stderr);
-            host(format!("the process of the task ended with {}: {}", output.status, said.trim()))
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            host(format!("the process of the task ended with {}: {}", output.status, stderr.trim()))
         })
     }
 }

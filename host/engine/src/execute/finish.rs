@@ -1,4 +1,4 @@
-//! What a run leaves: its results, its history, and the objects that they consist of.
+//! The end of a run: its results, its history, and the objects that they consist of.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,12 +18,12 @@ use crate::history::TaskRecord;
 use crate::results::RunOutputs;
 use crate::source::{packs, unread};
 
-/// What a run leaves.
+/// The results of a run.
 pub(super) struct Finished<'a> {
     pub(super) summary: Summary,
-    /// In the order of nodes and parts, whatever the order in which they ended.
+    /// In the order of nodes and parts, not that in which they ended.
     pub(super) tasks: Vec<TaskRecord>,
-    /// What tasks logged, by the index of the task.
+    /// The log lines of tasks, by the index of the task.
     pub(super) logs: Vec<(usize, Vec<LogLine>)>,
     /// The rows that each task reads.
     pub(super) rows_read: Vec<u64>,
@@ -33,7 +33,7 @@ pub(super) struct Finished<'a> {
     pub(super) tables: Vec<TableFile>,
     /// The sources of which some columns are unread.
     pub(super) unread: Vec<SourceKey>,
-    /// Blobs whose content decided what was run.
+    /// Blobs whose content decided which tasks were run.
     pub(super) selections: Vec<BlobRef>,
     pub(super) outputs: RunOutputs,
     pub(super) emit: Emit<'a>,
@@ -80,7 +80,7 @@ impl<'a> Run<'a> {
         Ok(Finished { summary, tasks, logs, rows_read, objects, tables, unread, selections, outputs, emit })
     }
 
-    /// What a node has produced, with its metrics if it has any or an export needs them.
+    /// The outputs of a node, with its metrics if it has any or an export needs them.
     fn produced(&mut self, node: usize) -> Vec<(PortName, Artifact)> {
         if self.nodes.states[node].progress != Progress::Done {
             return Vec::new();

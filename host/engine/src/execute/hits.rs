@@ -12,13 +12,13 @@ use crate::history::RunRecord;
 use crate::pipeline::CachePolicy;
 use crate::why::{MissReason, differences};
 
-/// Looks records up, under the cache policies of a pipeline.
+/// Finds records, under the cache policies of a pipeline.
 pub(super) struct Hits<'a> {
     store: &'a Store,
     graph: &'a Graph,
     /// Nodes whose blob selects an instance.
     pub(super) selectors: BTreeSet<usize>,
-    /// The run before, to explain misses.
+    /// The previous run, to explain misses.
     last: Option<RunRecord>,
 }
 
@@ -27,7 +27,7 @@ impl<'a> Hits<'a> {
         Self { store, graph, selectors: graph.selectors(), last }
     }
 
-    /// The record of a task of a node, or why it may not be used if that is known.
+    /// The record of a task of a node; or the reason why it may not be used, if known.
     pub(super) fn lookup(&self, node: usize, key: &ActionKey) -> Result<ActionRecord, Option<MissReason>> {
         let policy = self.graph.nodes[node].cache;
         if policy == CachePolicy::Off {
@@ -76,7 +76,7 @@ impl<'a> Hits<'a> {
         }
     }
 
-    /// What a node has selected, if it selects an instance.
+    /// The content of a node's blob, if the node selects an instance.
     pub(super) fn selection(&self, node: usize, blob: Option<millrace_types::BlobRef>) -> Option<bytes::Bytes> {
         let blob = blob.filter(|_| self.selectors.contains(&node))?;
         self.store.blob(&blob).ok()

@@ -1,4 +1,4 @@
-//! A task that is handed to a worker, and what became of it.
+//! A task that is handed to a worker, and its result.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -26,18 +26,18 @@ pub(crate) struct PreparedTask {
     pub(crate) used: Arc<Used>,
 }
 
-/// Everything but the component that is needed to compute a task and to publish its record.
+/// Everything that is needed to compute a task and to publish its record, except the component.
 pub(crate) struct Work {
     pub(crate) key: ActionKey,
     pub(crate) parts: KeyParts,
     pub(crate) spec: TaskSpec,
     pub(crate) granted: Arc<Granted>,
     pub(crate) progress: Option<Progress>,
-    /// Whether a record that another process publishes meanwhile will do.
+    /// Whether a record that another process publishes meanwhile is accepted.
     pub(crate) may_hit: bool,
 }
 
-/// What became of a task.
+/// The result of a task.
 pub(crate) enum JobResult {
     /// It ran; the record is published.
     Ran(Box<ActionRecord>),
@@ -58,8 +58,7 @@ impl JobResult {
         Self::failed(Failure::Host { message: message.into() })
     }
 
-    /// Cancelling makes reads fail, and with them the host: that is a cancellation, not a
-    /// failure.
+    /// A cancellation makes reads fail, which are failures of the host: those count as cancelled.
     pub(super) fn or_cancelled(self, cancel: &Cancel) -> Self {
         match self {
             Self::Failed { failure: Failure::Host { .. }, cost, log } if cancel.is_cancelled() => {

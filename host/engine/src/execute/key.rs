@@ -1,7 +1,7 @@
 //! From a node and its inputs to the key and the spec of a task.
 //!
-//! Both are made here from the same values, so that a task can be given nothing that its key
-//! does not cover.
+//! Both are built here from the same values, so that a task receives nothing that its key does not
+//! cover.
 
 use std::sync::Arc;
 
@@ -101,7 +101,7 @@ pub(super) fn task(
     (parts, key, spec)
 }
 
-/// An item in the key and in the spec: what the plan reads of it, and nothing else.
+/// An item in the key and in the spec: the columns that the plan reads, and nothing else.
 fn visible(instance: Option<&CanonicalJson>, item: &VisibleItem, reads: &[ColumnName]) -> (ItemParts, InputItem) {
     let label = instance.cloned().unwrap_or_default().as_str().to_owned();
     let (content, item) = match item {
@@ -109,7 +109,7 @@ fn visible(instance: Option<&CanonicalJson>, item: &VisibleItem, reads: &[Column
         VisibleItem::Table { schema, parts } => {
             let read: Vec<(usize, _)> = reads.iter().filter_map(|name| schema.find(name.as_str())).collect();
             let fields = read.iter().map(|(_, field)| (*field).clone()).collect();
-            let cut = |part: &Arc<Part>| TablePart {
+            let reduced = |part: &Arc<Part>| TablePart {
                 rows: part.rows,
                 columns: read.iter().map(|(index, _)| part.columns[*index].clone()).collect(),
             };
@@ -121,7 +121,7 @@ fn visible(instance: Option<&CanonicalJson>, item: &VisibleItem, reads: &[Column
             });
             let rows = parts.iter().map(|part| part.rows).collect();
             let content = Content::Table { rows, columns: columns.collect() };
-            (content, InputItem::Table { instance: label, fields, parts: parts.iter().map(cut).collect() })
+            (content, InputItem::Table { instance: label, fields, parts: parts.iter().map(reduced).collect() })
         }
     };
     (ItemParts { instance: instance.cloned(), content }, item)

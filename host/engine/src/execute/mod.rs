@@ -1,7 +1,7 @@
 //! One execution of a pipeline, from its file to its history.
 //!
 //! ```text
-//! trace      nothing has changed: replay the last run
+//! trace      replays the last run if nothing has changed
 //! sources    find sources, plan, read the columns that are needed
 //! run        connects planner, nodes (and which tasks of them are ready), hits, schedule and
 //!            ledger: which tasks there are, which is next, what is reported
@@ -64,21 +64,20 @@ use sources::{Ready, Sources};
 pub(crate) use trace::Trace as TraceRecord;
 use trace::{SourceSeen, Trace};
 
-/// Runs a pipeline, or says what a run would do.
+/// Runs a pipeline, or reports what a run would do.
 ///
 /// # Errors
-/// When it could not begin. A step that fails is no error here: the summary says that not all
-/// is well.
+/// When it could not begin. A step that fails is not an error here: the summary reports it.
 pub fn execute(options: &Options, emit: &mut (dyn FnMut(EventEnvelope) + Send)) -> Result<Summary, RunError> {
     let clock = RunClock::start();
     let jobs = options.jobs.clamp(1, millrace_wasm::MAX_JOBS as usize - 1);
     let store = options.store.clone().used_by(jobs, options.cancel.flag());
-    // Never dropped, as what is loaded and made below: it consists of thousands of small
+    // Never dropped, like what is loaded and built below: it consists of thousands of small
     // allocations, and a process runs one pipeline.
     let options = &mut *ManuallyDrop::new(Options { store, jobs, ..options.clone() });
     let cancel = options.cancel.clone();
     match run(options, clock, emit) {
-        // A source that was not read because of the cancellation is no error.
+        // A source that was not read because of the cancellation is not an error.
         Err(RunError::Invalid(_)) if cancel.is_cancelled() => {
             let summary = Summary { interrupted: true, wall_ms: clock.wall_ms(), ..Summary::default() };
             emit(clock.now(Event::RunFinished(summary.clone())));
@@ -100,7 +99,7 @@ fn run(options: &mut Options, clock: RunClock, emit: Sink<'_>) -> Result<Summary
         emit(envelope);
     };
     let mut emit = Emit::now(clock, &mut emit);
-    // The records that this pipeline's last run used, in one read.
+    // The records that this pipeline's last run used are read at once.
     options.store = options.store.with_index(&index_name(options));
     let options = &*options;
     let loaded = ManuallyDrop::new(load(options)?);
@@ -149,7 +148,7 @@ fn index_name(options: &Options) -> IndexName {
     name.finalize().into()
 }
 
-/// What the end of a run needs to know of its beginning.
+/// Values from the beginning of a run that its end needs.
 struct Ending {
     id: String,
     clock: RunClock,
@@ -171,7 +170,7 @@ fn finish_run(
     finished.summary.wall_ms = clock.wall_ms();
     let record = RunRecord::new(id, &loaded.pipeline, &finished.summary, std::mem::take(&mut finished.tasks));
     std::thread::scope(|scope| {
-        // The index is a copy of records: failing to write it is no failure.
+        // The index is a copy of records: an error in writing it does not fail the run.
         let keep = || {
             let _ = options.store.keep_index();
             options.store.clear_unfinished();

@@ -1,18 +1,18 @@
-//! Which columns of its sources a run needs: those that a step reads or an export has,
-//! followed back through the steps that pass them through.
+//! The columns of its sources that a run needs: those that a step reads or an export has, traced
+//! back through the steps that pass them through.
 //!
-//! It follows from the plans, so from the pipeline and the schemas. Where only the run knows
-//! what a step passes through, all columns are needed.
+//! They follow from the plans, so from the pipeline and the schemas. Where only the run knows what
+//! a step passes through, all columns are needed.
 
 use millrace_types::{PortKind, PortName, StepPlan};
 
 use crate::graph::{Graph, Item};
 use crate::source::Need;
 
-/// What is needed of tables, by the nodes that were visited so far.
+/// The columns needed of tables, by the nodes that were visited so far.
 struct Needs {
     sources: Vec<Need>,
-    /// By node: what is needed of its outputs.
+    /// By node: the columns needed of its outputs.
     nodes: Vec<Vec<(PortName, Need)>>,
 }
 
@@ -36,7 +36,7 @@ impl Needs {
     }
 }
 
-/// What is needed of each source, by the plans that are known.
+/// The columns needed of each source, by the known plans.
 pub(super) fn needs<'p>(graph: &Graph, sources: usize, plan_of: &dyn Fn(usize) -> Option<&'p StepPlan>) -> Vec<Need> {
     let mut needs = Needs { sources: vec![Need::nothing(); sources], nodes: vec![Vec::new(); graph.nodes.len()] };
     for export in &graph.exports {
@@ -57,7 +57,8 @@ pub(super) fn needs<'p>(graph: &Graph, sources: usize, plan_of: &dyn Fn(usize) -
     needs.sources
 }
 
-/// What a step needs of a port: what it reads, and what is needed of what it passes through.
+/// The columns that a step needs of a port: those it reads, and those needed of what it passes
+/// through.
 fn of_port(plan: &StepPlan, port: &PortName, needed: &[(PortName, Need)]) -> Need {
     let reads = plan.reads.iter().find(|(name, _)| name == port).map_or(&[][..], |(_, columns)| columns);
     let mut need = Need::of(reads);

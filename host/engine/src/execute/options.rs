@@ -1,4 +1,4 @@
-//! What a run is given, and why there may be none.
+//! The options of a run, and the errors that prevent it.
 
 use std::path::PathBuf;
 
@@ -15,9 +15,9 @@ use crate::pipeline::{self, Overrides, Pipeline, Step};
 /// Whether to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunMode {
-    /// Run what has to run.
+    /// Run the tasks that have to run.
     Run,
-    /// Only say what would run.
+    /// Only report which tasks would run.
     Plan,
 }
 
@@ -36,10 +36,10 @@ pub enum Executor {
     },
 }
 
-/// What a run is given.
+/// The options of a run.
 #[derive(Clone)]
 pub struct Options {
-    /// Where results are kept.
+    /// The store of its results.
     pub store: Store,
     /// The pipeline file.
     pub pipeline: PathBuf,
@@ -49,7 +49,7 @@ pub struct Options {
     pub jobs: usize,
     /// Bytes that all guests may use together.
     pub memory: u64,
-    /// Begin nothing more after the first failure.
+    /// Whether no further task is begun after the first failure.
     pub fail_fast: bool,
     /// Whether to run.
     pub mode: RunMode,
@@ -70,7 +70,7 @@ pub enum RunError {
 
 /// A pipeline with its graph and components.
 pub struct Loaded {
-    /// As written.
+    /// The pipeline.
     pub pipeline: Pipeline,
     /// Its graph.
     pub graph: Graph,
@@ -78,7 +78,7 @@ pub struct Loaded {
     pub components: Components,
 }
 
-/// Reads a pipeline and builds its graph, without looking at data.
+/// Reads a pipeline and builds its graph, without reading data.
 ///
 /// # Errors
 /// Everything that is wrong with it.
@@ -105,7 +105,7 @@ impl AskPlan for Loaded {
     }
 }
 
-/// An error that a step reported, at the place in the pipeline file that it is about.
+/// An error that a step reported, with the span in the pipeline file that it is about.
 fn explain(node: &Node, step: &Step, problem: millrace_types::Problem) -> Diagnostic {
     let span = match &problem.param {
         Some(path) => step.params.span(path).unwrap_or(&step.span).clone(),

@@ -1,18 +1,18 @@
-//! The digests of the outputs of all nodes: those of tables take time where there are many.
+//! The digests of the outputs of all nodes: those of many tables take time.
 
 use std::sync::Arc;
 
 use millrace_threads::in_chunks;
 use millrace_types::{Artifact, PortName, Table, TableDigest};
 
-/// Nodes that a thread takes at least.
+/// Minimum number of nodes for one thread.
 const MIN_CHUNK: usize = 256;
 
 /// An output with its digest.
 pub(super) struct Named {
     pub(super) port: String,
     pub(super) digest: String,
-    /// If it is a table.
+    /// The table, if it is one.
     pub(super) table: Option<(TableDigest, Arc<Table>)>,
 }
 

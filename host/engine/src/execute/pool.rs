@@ -1,5 +1,5 @@
-//! Workers that schedule for themselves: there is no scheduler thread, and none of them waits
-//! for the one that schedules.
+//! Workers that schedule for themselves: there is no scheduler thread, and no worker waits for the
+//! one that schedules.
 //!
 //! A worker that finishes a job pushes the result to the inbox. If the scheduler lock is free,
 //! it takes the lock, drains the inbox and asks the scheduler for the next job. Otherwise it
@@ -10,7 +10,7 @@
 //! no result is left there. And a worker that finds no job checks once more after it is
 //! counted as a sleeper, while a worker that has scheduled checks for sleepers afterwards.
 //!
-//! The pool knows nothing of tasks.
+//! The pool knows nothing about tasks.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::{Condvar, Mutex, PoisonError, TryLockError};
@@ -20,13 +20,13 @@ use millrace_threads::lock;
 
 /// Hands out jobs and takes their results. One worker at a time uses it.
 pub(super) trait Scheduler {
-    /// What a worker computes.
+    /// The work of a worker.
     type Job;
-    /// What became of a job.
+    /// The result of a job.
     type Outcome;
     /// What is reported when a worker begins a job.
     type StartEvent;
-    /// The order of jobs, the greater the sooner.
+    /// The order of jobs: the greatest runs first.
     type Urgency: Ord;
 
     /// Takes the outcome of a job.
@@ -78,9 +78,9 @@ enum Message<S: Scheduler> {
 enum Found<J> {
     /// A job, and whether there are more.
     Job(J, bool),
-    /// None until another job ends.
+    /// No job until another ends.
     Nothing,
-    /// None, ever.
+    /// No further job.
     Over,
 }
 
@@ -147,7 +147,7 @@ impl<S: Scheduler> WorkerPool<S> {
                     }
                     return Some(job);
                 }
-                // A worker has left, perhaps by a panic with what the others wait for.
+                // A worker has left, perhaps by a panic with the job that the others wait for.
                 Found::Nothing if self.is_over.load(Ordering::SeqCst) => return None,
                 Found::Nothing => {}
                 Found::Over => return None,
@@ -165,7 +165,7 @@ impl<S: Scheduler> WorkerPool<S> {
                     found = known;
                     scheduler
                 }
-                // The worker that holds the lock drains the inbox, and checks it again after.
+                // The worker that holds the lock drains the inbox, and checks it again afterwards.
                 (Err(TryLockError::WouldBlock), Some(found)) => return found,
                 (Err(TryLockError::WouldBlock), None) => {
                     let Some(mut job) = self.prefetched.pop() else { return Found::Nothing };
@@ -173,7 +173,7 @@ impl<S: Scheduler> WorkerPool<S> {
                     found = Some(Found::Job(job, false));
                     continue;
                 }
-                // A worker panicked with it; the scope of the threads reports that.
+                // A worker panicked while it held the lock; the scope of the threads reports that.
                 (Err(TryLockError::Poisoned(_)), _) => return Found::Over,
             };
             while let Some(message) = self.inbox.pop() {
@@ -272,10 +272,10 @@ mod tests {
 
     use super::*;
 
-    /// Jobs are numbers, urgent without order. Each that ends makes others ready, so that there
-    /// are many and few of them in turn.
+    /// Jobs are numbers, urgent in a scrambled order. Each that ends makes others ready, so that
+    /// there are many and few of them in turn.
     struct Numbers {
-        /// How many others a job makes ready.
+        /// The number of others that a job makes ready.
         makes: fn(usize) -> usize,
         ready: BTreeSet<(usize, usize)>,
         given: usize,
@@ -379,18 +379,18 @@ mod tests {
         }
     }
 
-    /// The scheduler after all its jobs, or as many as there were until it stopped. A lost
-    /// wake-up would wait for ever, which the time-out reveals.
-    fn worked_off(mut state: Numbers, workers: usize, compute: impl Fn(usize) + Send + Sync + 'static) -> Numbers {
-        let (tell, told) = channel();
+    /// The scheduler after all its jobs, or those until it stopped. A lost wake-up would wait for
+    /// ever, which the time-out reveals.
+    fn run_to_end(mut state: Numbers, workers: usize, compute: impl Fn(usize) + Send + Sync + 'static) -> Numbers {
+        let (sender, receiver) = channel();
         std::thread::spawn(move || {
             let job = state.next(None).unwrap();
             let pool = Arc::new(WorkerPool::new(state, job, workers));
             std::thread::scope(|scope| work(&pool, scope, &compute));
             assert_eq!(pool.sleepers.load(Ordering::SeqCst), 0);
-            let _ = tell.send(Arc::into_inner(pool).unwrap().scheduler.into_inner().unwrap());
+            let _ = sender.send(Arc::into_inner(pool).unwrap().scheduler.into_inner().unwrap());
         });
-        told.recv_timeout(Duration::from_secs(60)).expect("every worker sleeps")
+        receiver.recv_timeout(Duration::from_secs(60)).expect("every worker sleeps")
     }
 
     fn spin(job: usize) {
@@ -398,11 +398,11 @@ mod tests {
     }
 
     #[test]
-    fn all_jobs_end_once_however_many_workers() {
+    fn all_jobs_end_once_with_any_number_of_workers() {
         for workers in [1, 2, 3, 4, 8, 15] {
             for all in [1, 2, 7, 500, 30_000] {
-                let mut state = worked_off(Numbers::new(all, usize::MAX), workers, spin);
-                assert!(state.most <= workers, "{} of {workers} workers are shown at work", state.most);
+                let mut state = run_to_end(Numbers::new(all, usize::MAX), workers, spin);
+                assert!(state.most <= workers, "{} of {workers} workers work at a time", state.most);
                 state.began.sort_unstable();
                 state.ended.sort_unstable();
                 assert_eq!(state.began, state.ended);
@@ -415,7 +415,7 @@ mod tests {
     fn prefetched_jobs_that_are_not_begun_are_returned() {
         for workers in [1, 2, 3, 8] {
             for stop_at in (1..500).step_by(7) {
-                let state = worked_off(Numbers::new(1000, stop_at), workers, spin);
+                let state = run_to_end(Numbers::new(1000, stop_at), workers, spin);
                 let Numbers { ended, dropped, ready, made, .. } = state;
                 assert!(ended.len() >= stop_at);
                 let ready = ready.into_iter().map(|(_, job)| job);
@@ -426,14 +426,14 @@ mod tests {
         }
     }
 
-    /// One job, then two that wait for each other, and again: if the second worker stayed
-    /// parked, or its wake-up were lost while it was about to park, they would wait for ever.
+    /// One job, then two that wait for each other, and again: if the second worker stayed asleep,
+    /// or its wake-up were lost while it was about to sleep, they would wait for ever.
     #[test]
     fn a_sleeper_is_woken_when_there_is_work_for_two() {
         let mut state = Numbers::new(30_000, usize::MAX);
         state.makes = |job| [2, 0, 1][job % 3];
         let meet = Barrier::new(2);
-        let state = worked_off(state, 2, move |job| {
+        let state = run_to_end(state, 2, move |job| {
             if !job.is_multiple_of(3) {
                 meet.wait();
             }
@@ -457,7 +457,7 @@ mod tests {
                 while pool.sleepers.load(Ordering::SeqCst) == 0 {
                     std::thread::yield_now();
                 }
-                panic!("with a job in hand");
+                panic!("while it holds a job");
             });
             pool.finish(job().unwrap());
             assert_eq!(job(), None);

@@ -1,4 +1,4 @@
-//! Which tasks of a node can be made now, and what each of them sees.
+//! The tasks of a node that can be made now, and the inputs of each.
 
 use millrace_types::{BlobRef, CanonicalJson, Mode, Phase, PortKind, PortName};
 
@@ -6,7 +6,7 @@ use super::key::{TaskInputs, VisibleItem, VisiblePort};
 use super::nodes::{Nodes, Progress};
 use crate::graph::Item;
 
-/// What a node can do.
+/// What a node can do next.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Ready {
     /// Tasks on these parts can be made.
@@ -15,7 +15,7 @@ pub(super) enum Ready {
     Last(Phase),
     /// All its tasks have ended.
     Complete,
-    /// It waits for a task, its own or another's.
+    /// It waits for a task, its own or that of another node.
     Wait,
 }
 
@@ -63,7 +63,7 @@ impl<'a> Nodes<'a> {
         (!all_made || state.pending > 0).then_some(Ready::Wait)
     }
 
-    /// Notes that a task was made.
+    /// Records that a task was made.
     pub(super) fn mark_made(&mut self, index: usize, part: Option<usize>) {
         let state = &mut self.states[index];
         state.pending += 1;
@@ -119,7 +119,7 @@ impl<'a> Nodes<'a> {
         input.items.first().map(|(_, item)| (&input.port.name, item))
     }
 
-    /// What a task of a node sees; `None` while an input is missing.
+    /// The inputs that a task of a node sees; `None` while one is missing.
     pub(super) fn inputs(&mut self, index: usize, part: Option<usize>, phase: Phase) -> Option<TaskInputs> {
         let mut partials = None;
         if phase == Phase::Merge {
@@ -154,7 +154,7 @@ impl<'a> Nodes<'a> {
         Some(VisibleItem::Table { schema: view.schema.clone(), parts })
     }
 
-    /// The blob that an item stands for, if it exists.
+    /// The blob that an item refers to, if it exists.
     fn blob(&mut self, item: &Item) -> Option<BlobRef> {
         let (node, port) = self.selections.resolve(&self.graph.nodes, item)?;
         if port.as_str() == "metrics" { self.metrics_blob(node) } else { self.output_blob(node, port) }

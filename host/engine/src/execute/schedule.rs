@@ -1,4 +1,5 @@
-//! Which task runs next. Pure: no IO, no threads, no clock, and nothing of what a task does.
+//! The choice of the task that runs next. Pure: no IO, no threads, no clock, and independent of
+//! what a task does.
 //!
 //! A task waits here until it fits the memory of the run. Tasks with one key are computed
 //! once: the first one runs, and [`Schedule::finish`] returns all of them.
@@ -11,9 +12,9 @@ use millrace_types::ActionKey;
 /// The number of a task of a run.
 pub(super) type TaskId = usize;
 
-/// What runs first, the greater the sooner: tasks on all parts, which others wait for; then
-/// part by part, so that the columns that one step read are still in a cache for the next;
-/// and within a part the tasks with the longest chain behind them, then the oldest.
+/// The order of tasks: the greatest runs first. These are tasks on all parts, which others wait
+/// for; then part by part, so that the columns that one step read are still in a cache for the
+/// next; and within a part the tasks with the longest chain after them, then the oldest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Urgency {
     on_all_parts: bool,
@@ -88,8 +89,8 @@ impl Schedule {
         }
     }
 
-    /// Starts the most urgent ready task that fits, if it is more urgent than `above`. One
-    /// that fits beside no other runs alone.
+    /// Starts the most urgent ready task that fits, if it is more urgent than `above`. A task that
+    /// exceeds the free memory starts if no other runs.
     pub(super) fn next(&mut self, above: Option<Urgency>) -> Option<TaskId> {
         let fits = |urgency: &&Urgency| {
             let memory = self.waiting.get(&urgency.task()).map_or(0, |task| task.memory);
@@ -145,7 +146,7 @@ mod tests {
 
     use super::*;
 
-    /// A schedule that looks at every task each time.
+    /// A schedule that checks every task each time.
     #[derive(Default)]
     struct Naive {
         limit: u64,
@@ -251,7 +252,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_schedule_decides_as_the_naive_model_does(steps in steps()) {
+        fn the_schedule_decides_like_the_naive_model(steps in steps()) {
             let limit = 100;
             let (mut schedule, mut naive) = (Schedule::new(limit), Naive { limit, ..Naive::default() });
             for step in steps {

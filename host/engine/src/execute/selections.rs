@@ -1,4 +1,4 @@
-//! Which instance a reference such as `train.model[best]` means, once the selecting step has
+//! The instance that a reference such as `train.model[best]` means, once the selecting step has
 //! run.
 
 use std::collections::{BTreeMap, HashMap};
@@ -13,8 +13,8 @@ use crate::graph::{Item, Node};
 pub(crate) struct Selections(HashMap<usize, BTreeMap<String, Value>>);
 
 impl Selections {
-    /// Records what a node has selected: the field `instance` of its blob, a JSON object with
-    /// matrix values. A blob without it selects nothing.
+    /// Records the selection of a node: the field `instance` of its blob, a JSON object with matrix
+    /// values. A blob without it selects nothing.
     pub(super) fn insert(&mut self, selector: usize, blob: &[u8]) {
         let selection: Option<Value> = serde_json::from_slice(blob).ok();
         let instance = selection.as_ref().and_then(|selection| selection.get("instance")?.as_object());
@@ -36,8 +36,8 @@ impl Selections {
         self.0.iter().filter_map(label).collect()
     }
 
-    /// The node and the port that an item stands for; `None` for a source, and while the
-    /// selection is not known.
+    /// The node and the port that an item refers to; `None` for a source, and while the selection
+    /// is not known.
     pub(crate) fn resolve<'i>(&self, nodes: &[Node], item: &'i Item) -> Option<(usize, &'i PortName)> {
         match item {
             Item::Source(_) => None,

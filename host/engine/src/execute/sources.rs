@@ -1,5 +1,5 @@
-//! Reads the sources of a run, of each as many columns as the run needs. That is known when
-//! everything is planned that can be, and plans need the schemas of sources.
+//! Reads the sources of a run, and of each only the columns that the run needs. Those are known
+//! once all nodes that can be planned are, and plans need the schemas of sources.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::event::Event;
 use crate::graph::Graph;
 use crate::source::{self, Found, Need, Read, SourceStore};
 
-/// The sources of a run that are found and not read yet.
+/// The sources of a run that are found but not read yet.
 pub(super) struct Sources<'a> {
     options: &'a Options,
     graph: &'a Graph,
@@ -52,8 +52,8 @@ impl<'a> Sources<'a> {
         Ok(Self { options, graph, chunks, found, schemas })
     }
 
-    /// Reads the sources and plans the graph. Text that turns out to have other types than its
-    /// beginning suggests may need another turn.
+    /// Reads the sources and plans the graph. Text whose types differ from those that its beginning
+    /// suggests may be read a second time.
     ///
     /// # Errors
     /// When a source cannot be read, or a node cannot be planned.
@@ -66,7 +66,7 @@ impl<'a> Sources<'a> {
         let mut planner = Planner::new(self.graph, loaded, self.options.jobs, self.known_schemas(&read));
         let mut planned = planner.plan_all(&none);
         if planned.is_err() && (0..count).any(|source| self.found[source].is_guess() && read[source].is_none()) {
-            // The error may be one of a guessed schema only.
+            // The error may follow from a guessed schema.
             self.read(&needs, |source| self.found[source].is_guess(), &mut read)?;
             planner.set_sources(self.known_schemas(&read));
             planned = planner.plan_all(&none);
@@ -80,7 +80,7 @@ impl<'a> Sources<'a> {
         planner.set_sources(self.known_schemas(&read));
         planner.plan_all(&none).map_err(RunError::Invalid)?;
         // The final schemas may need more columns, or fewer: a table has the columns that are
-        // needed, not those that happened to be read.
+        // needed, not all that were read.
         let known = planner.needs();
         self.read(&known, |source| needs[source] != known[source], &mut read)?;
         let read: Vec<Read> = read.into_iter().flatten().collect();
@@ -105,19 +105,20 @@ impl<'a> Sources<'a> {
         read.iter().zip(&self.schemas).map(schema).collect()
     }
 
-    /// Reads some sources, on all threads of the run.
+    /// Reads the sources for which `which` returns true, on all threads of the run.
     fn read(&self, needs: &[Need], which: impl Fn(usize) -> bool, into: &mut [Option<Read>]) -> Result<(), RunError> {
         let threads = Threads::new(self.options.jobs);
-        let chosen: Vec<usize> = (0..self.found.len()).filter(|source| which(*source)).collect();
+        let selected: Vec<usize> = (0..self.found.len()).filter(|source| which(*source)).collect();
         let to = SourceStore { store: &self.options.store, packs: self.chunks.packs() };
-        let read = threads.each(chosen, |index| {
+        let read = threads.each(selected, |index| {
             let read = source::read(&to, &self.graph.sources[index], &self.found[index], &needs[index], &threads);
-            // Errors of several sources are reported together: one stops none of the others.
+            // Errors of several sources are reported together: an error in one does not stop the
+            // others.
             Ok::<_, Infallible>(read.map(|read| (index, read)))
         });
         let Ok(read) = read;
         for (index, mut read) in collect_errors(read)? {
-            // A source that is read twice is cached only if it was both times.
+            // A source that is read twice is cached only if it was cached both times.
             read.cached &= into[index].as_ref().is_none_or(|before| before.cached);
             into[index] = Some(read);
         }
@@ -125,7 +126,7 @@ impl<'a> Sources<'a> {
     }
 }
 
-/// All values, or the errors of all.
+/// All values, or the errors of all results.
 fn collect_errors<T>(results: Vec<Result<T, Vec<Diagnostic>>>) -> Result<Vec<T>, RunError> {
     let mut all = Vec::with_capacity(results.len());
     let mut errors = Vec::new();

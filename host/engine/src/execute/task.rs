@@ -22,14 +22,14 @@ pub(super) struct Task {
     pub(super) key: ActionKey,
     /// The rows of the tables that it reads.
     pub(super) rows_read: u64,
-    /// What it is computed from, until it is started or found.
+    /// The key parts and the spec, until the task is started or found.
     pub(super) prepared: Option<(KeyParts, TaskSpec)>,
     /// The tables that its outputs are assembled with.
     pub(super) tables: Vec<PortTable>,
 }
 
 impl Task {
-    /// As events and the history name it.
+    /// Its name in events and the history.
     pub(super) fn name<'a>(&self, graph: &'a Graph) -> TaskName<'a> {
         let Self { node, part, phase, key, .. } = self;
         TaskName { index: *node, node: &graph.nodes[*node], part: *part, phase: *phase, key: Some(*key) }

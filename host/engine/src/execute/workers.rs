@@ -83,7 +83,7 @@ struct Shared<'s, 'a> {
 /// Runs all tasks that can run.
 pub(super) fn run_tasks(run: &mut Run<'_>, chunks: &Arc<StoreChunks>) {
     let (events, progress) = channel::<Event>();
-    // Where every task is cached there is nothing for threads to do.
+    // If every task is cached, no thread is needed.
     if let Some(job) = run.next(None, &events) {
         let (options, components) = (run.options, &run.loaded.components);
         let (store, cancel) = (&options.store, &options.cancel);
@@ -126,13 +126,13 @@ fn with_workers<'a>(
         let (first, sender) = (&shared, events.clone());
         match spawn_helper(scope, move || work(first, scope, &sender)) {
             Some(_) => drop(events),
-            // Without another thread this one works, and progress is rendered at the end.
+            // If no thread can be started, this one works, and progress is rendered at the end.
             None => {
                 work(first, scope, &events);
                 drop(events);
             }
         }
-        // Until the last worker has dropped its end.
+        // Until the last worker has dropped its sender.
         for event in progress {
             display.put_now(event);
             display.render();

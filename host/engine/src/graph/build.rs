@@ -1,4 +1,4 @@
-//! From a pipeline to its graph: everything that can be known without looking at data.
+//! From a pipeline to its graph: everything that can be known without reading data.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -13,7 +13,7 @@ use crate::pipeline::{Export, Scope, Source, Step};
 use crate::source::{Pattern, matches, resolved};
 
 impl Builder<'_> {
-    /// Why a path cannot be an export.
+    /// The error of a path that cannot be an export.
     fn unfit(&self, path: &Path, kind: PortKind, span: &Span, sources: &[Source]) -> Option<Diagnostic> {
         let wrong = |what: String, help: &str| {
             Some(Diagnostic::new(format!("`{}` {what}", path.display())).at(span, "this export").help(help))
@@ -41,14 +41,14 @@ impl Builder<'_> {
             return wrong(format!("is read by the source `{}`", source.name), help);
         }
         if resolved(path).starts_with(resolved(&self.store)) {
-            return wrong("lies in the store".to_owned(), help);
+            return wrong("is in the store".to_owned(), help);
         }
         let grants = |step: &&Step| {
             let mut folders = step.grants.read.iter().map(|(name, _)| step.folder.join(name));
             folders.any(|folder| path.ancestors().skip(1).any(|above| same_file(above, &folder)))
         };
         if let Some(step) = self.pipeline.steps.iter().find(grants) {
-            return wrong(format!("lies in a folder that is granted to the step `{}`", step.name), help);
+            return wrong(format!("is in a folder that is granted to the step `{}`", step.name), help);
         }
         None
     }
@@ -87,7 +87,7 @@ impl Builder<'_> {
     }
 }
 
-/// Why a path cannot be written besides the others.
+/// The error of a path that collides with other exports.
 fn collision(others: &[NodeExport], path: &Path, export: &Export) -> Option<Diagnostic> {
     let within =
         |known: &&NodeExport| known.path != path && (known.path.starts_with(path) || path.starts_with(&known.path));
@@ -102,7 +102,7 @@ fn collision(others: &[NodeExport], path: &Path, export: &Export) -> Option<Diag
     })
 }
 
-/// The path without `.`, and without `..` after a name, so that one file has one path.
+/// The path without `.`, and without `..` after a name, so that each file has one path.
 fn normalised(path: &Path) -> PathBuf {
     let mut out = PathBuf::new();
     for component in path.components() {
@@ -117,7 +117,7 @@ fn normalised(path: &Path) -> PathBuf {
     out
 }
 
-/// Whether a source reads a file, or would if it were there.
+/// Whether a source reads a file, or would if it existed.
 fn reads(source: &Source, path: &Path) -> bool {
     let found = Pattern::of(source).files().is_ok_and(|files| files.iter().any(|file| same_file(file, path)));
     found || matches(source, path)

@@ -112,7 +112,7 @@ impl Builder<'_> {
     }
 }
 
-/// Both sets of values, unless they contradict each other.
+/// The union of both sets of values, unless they contradict each other.
 fn join(a: &BTreeMap<String, Value>, b: &BTreeMap<String, Value>) -> Option<BTreeMap<String, Value>> {
     if a.iter().any(|(name, value)| b.get(name).is_some_and(|other| other != value)) {
         return None;

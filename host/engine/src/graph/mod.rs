@@ -1,5 +1,5 @@
-//! The graph of a pipeline: the matrix expanded, references resolved, params substituted.
-//! Everything that can be known without looking at data.
+//! The graph of a pipeline: the matrix expanded, references resolved, params substituted. It is
+//! everything that can be known without reading data.
 
 mod build;
 mod builder;

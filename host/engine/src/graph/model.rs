@@ -1,4 +1,4 @@
-//! The graph of a pipeline: instances of steps, and what connects them.
+//! The graph of a pipeline: instances of steps, and their connections.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use crate::diagnostic::Span;
 use crate::grants::Granted;
 use crate::pipeline::{CachePolicy, Source};
 
-/// Where an item on a port comes from.
+/// The origin of an item on a port.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Item {
     /// A source, by its index.
@@ -62,13 +62,13 @@ pub struct Node {
     pub used: Arc<Used>,
     /// What a task of it may use.
     pub limits: Limits,
-    /// What it may see besides its inputs.
+    /// What it may read besides its inputs.
     pub(crate) granted: Arc<Granted>,
-    /// When a cached result counts.
+    /// Whether a cached result is accepted.
     pub cache: CachePolicy,
     /// The connected ports, in name order.
     pub inputs: Vec<NodeInput>,
-    /// The length of the longest chain of nodes behind it: longer chains run first.
+    /// The length of the longest chain of nodes after it: longer chains run first.
     pub rank: u32,
 }
 
@@ -79,7 +79,7 @@ pub struct NodeExport {
     pub path: PathBuf,
     /// The artifact.
     pub item: Item,
-    /// Where the pipeline names it.
+    /// The span in the pipeline file that names it.
     pub span: Span,
 }
 

@@ -14,7 +14,7 @@ use crate::pipeline::{Pick, Reference, Step};
 /// Matrix values, and the items on a port under them.
 pub(super) type Alternative = (BTreeMap<String, Value>, Vec<(Option<CanonicalJson>, Item)>);
 
-/// What a reference stands for.
+/// The items that a reference means.
 pub(super) enum Resolved {
     /// One item for each instance.
     Each(Vec<(BTreeMap<String, Value>, Item)>),
@@ -66,7 +66,7 @@ impl Builder<'_> {
         }
     }
 
-    /// What a reference stands for: the items, by matrix values.
+    /// The items that a reference means, by matrix values.
     pub(super) fn resolve(&mut self, text: &str, span: &Span, port: &Port) -> Option<Vec<Alternative>> {
         let found = self.items(text, span)?;
         let (kind, resolved) = found;
@@ -189,7 +189,7 @@ impl Builder<'_> {
         };
         let (kind, selector_port) = self.output_port(selector, None, span)?;
         if kind != PortKind::Blob || found.is_some_and(|index| self.of_step[index].len() != 1) {
-            let message = format!("`{step}` does not select an instance: it has no single blob that says which");
+            let message = format!("`{step}` does not select an instance: it has no single blob with a selection");
             self.errors.push(Diagnostic::new(message).at(span, "here").help("a step such as `std:best` does"));
             return None;
         }
@@ -219,7 +219,7 @@ impl Builder<'_> {
                 }
                 let names: Vec<String> = outputs.iter().map(|port| format!("`{}.{}`", node.step, port.name)).collect();
                 let error = if names.is_empty() {
-                    Diagnostic::new(format!("`{}` has no output but its metrics", node.step))
+                    Diagnostic::new(format!("`{}` has no output except its metrics", node.step))
                         .help(format!("write `{}.metrics`", node.step))
                 } else {
                     Diagnostic::new(format!("`{}` has several outputs", node.step))

@@ -1,4 +1,4 @@
-//! A pipeline as it is written, with the span of everything in it.
+//! A pipeline as written, with the span of everything in it.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ use crate::diagnostic::{SourceFile, Span};
 pub struct Source {
     /// Its name.
     pub name: StepName,
-    /// Where it is defined.
+    /// The span of its definition.
     pub span: Span,
     /// The files, relative to `folder`; a glob may match several.
     pub path: (String, Span),
@@ -41,15 +41,15 @@ pub struct Source {
     pub allow_empty: bool,
 }
 
-/// When a cached result counts.
+/// Whether a cached result is accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum CachePolicy {
     /// Always.
     #[default]
     On,
-    /// Never; results are stored for the steps after it.
+    /// Never; results are stored for the steps that follow.
     Off,
-    /// When it is not older than this.
+    /// If it is not older than this.
     MaxAge(Duration),
 }
 
@@ -73,13 +73,13 @@ pub struct Step {
     pub matrix: Vec<(String, Vec<Value>, Span)>,
     /// Its limits.
     pub limits: DeclaredLimits,
-    /// What a component with WASI may see besides its inputs.
+    /// What a component with WASI may read besides its inputs.
     pub grants: StepGrants,
-    /// When a cached result counts.
+    /// Whether a cached result is accepted.
     pub cache: CachePolicy,
 }
 
-/// What a step is granted besides its inputs.
+/// Grants of a step besides its inputs.
 #[derive(Debug, Clone, Default)]
 pub struct StepGrants {
     /// Folders to read, relative to the step's.
@@ -97,7 +97,7 @@ pub struct Export {
     pub folder: PathBuf,
     /// The artifact.
     pub reference: String,
-    /// Where the pipeline names it.
+    /// The span in the pipeline file that names it.
     pub span: Span,
 }
 
@@ -116,7 +116,7 @@ pub struct Param {
     pub min: Option<f64>,
     /// Greatest value.
     pub max: Option<f64>,
-    /// What it is for.
+    /// Its documentation.
     pub doc: Option<String>,
 }
 

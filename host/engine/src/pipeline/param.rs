@@ -8,7 +8,7 @@ use super::model::{Param, Pipeline};
 use super::reference::scalar;
 use crate::diagnostic::{Diagnostic, nearest};
 
-/// What is set from outside, in the order of precedence: files first, then
+/// Values of params that are set from outside, in the order of precedence: files first, then
 /// `--set`, later ones over earlier ones.
 #[derive(Debug, Clone, Default)]
 pub struct Overrides {
@@ -18,7 +18,7 @@ pub struct Overrides {
 }
 
 impl Overrides {
-    /// `name=value`, the value as in TOML; what is none is a text.
+    /// `name=value`, the value as in TOML; any other value is a text.
     ///
     /// # Errors
     /// When there is no `=`.
@@ -33,7 +33,7 @@ impl Overrides {
     /// A TOML or JSON file of names and values.
     ///
     /// # Errors
-    /// When it cannot be read or is no table.
+    /// When it cannot be read or is not a table.
     pub fn file(&mut self, path: &std::path::Path) -> Result<(), Diagnostic> {
         let fail = |what: String| Diagnostic::new(format!("the params file `{}` {what}", path.display()));
         let text = std::fs::read_to_string(path).map_err(|error| fail(format!("cannot be read: {error}")))?;
@@ -54,7 +54,7 @@ impl Overrides {
     }
 }
 
-/// What `${…}` can name.
+/// The names that `${…}` can use.
 #[derive(Debug, Clone, Default)]
 pub struct Scope {
     /// `${params.NAME}`
@@ -67,7 +67,7 @@ impl Pipeline {
     /// The values of all params.
     ///
     /// # Errors
-    /// Names that are not there, missing values, wrong types, out of range.
+    /// Unknown names, missing values, wrong types, and values out of range.
     pub fn values(&self, overrides: &Overrides) -> Result<BTreeMap<String, Value>, Vec<Diagnostic>> {
         let mut errors = Vec::new();
         let mut refused = Vec::new();
@@ -109,7 +109,7 @@ impl Pipeline {
     }
 }
 
-/// Why a value is not one for a param.
+/// Why a value does not fit a param.
 #[derive(Debug, thiserror::Error)]
 enum ValueError {
     #[error("expected a value of type {0}")]
@@ -143,7 +143,7 @@ pub enum SubstitutionError {
 }
 
 impl Param {
-    /// The value, if it is one for this param.
+    /// The value, if it fits this param.
     fn check(&self, value: &Value) -> Result<Value, ValueError> {
         let implied = self.default.as_ref().map(|default| match default {
             Value::Number(number) if number.is_f64() => "float",
@@ -155,7 +155,7 @@ impl Param {
         });
         let ty = self.ty.as_deref().or(implied).unwrap_or("any");
         let value = match (ty, value) {
-            // What a shell hands over for a text may look like a number.
+            // A text from a shell may look like a number.
             ("string", Value::Number(_) | Value::Bool(_)) => Value::String(value.to_string()),
             _ => value.clone(),
         };
@@ -209,7 +209,7 @@ impl Scope {
         }
     }
 
-    /// A text that is exactly one `${…}` keeps the type of what it names.
+    /// The value of a text. One that is exactly one `${…}` keeps the type of the value it names.
     fn value(&self, text: &str) -> Result<Value, SubstitutionError> {
         let inner = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'));
         if let Some(name) = inner.filter(|name| !name.contains("${")) {
@@ -231,7 +231,7 @@ impl Scope {
     }
 }
 
-/// Puts `${…}` in everywhere. Errors come with the path they are at.
+/// Substitutes every `${…}`. Each error comes with its path.
 pub fn substitute(value: &Value, scope: &Scope, path: &str, errors: &mut Vec<(String, String)>) -> Value {
     match value {
         Value::String(text) if text.contains("${") => scope.value(text).unwrap_or_else(|error| {
@@ -261,7 +261,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_whole_placeholder_keeps_its_type() {
+    fn a_text_that_is_one_placeholder_keeps_its_type() {
         let scope = Scope {
             params: BTreeMap::from([("seed".to_owned(), json!(7)), ("x".to_owned(), json!("a"))]),
             matrix: BTreeMap::from([("l2".to_owned(), json!(0.5))]),

@@ -1,4 +1,4 @@
-//! TOML to a [`Pipeline`]. All mistakes come together.
+//! TOML to a [`Pipeline`]. All errors are reported together.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use super::model::{CachePolicy, Export, Param, Pipeline, Source, Step, StepGrant
 use super::value::{Entry, Located, Reader};
 use crate::diagnostic::{Diagnostic, SourceFile, Span};
 
-/// Reads a pipeline file and what it includes.
+/// Reads a pipeline file and the files it includes.
 ///
 /// # Errors
 /// Everything that is wrong with it, each with its span.
@@ -158,7 +158,7 @@ fn read_param(reader: &mut Reader<'_>, (key, value): Entry<'_, '_>, params: &mut
     let span = reader.span(key.span());
     let mut param =
         Param { name: key.get_ref().to_string(), span, ty: None, default: None, min: None, max: None, doc: None };
-    // A table with a key of a definition is one; any other value is the default.
+    // A table with a key of a definition is a definition; any other value is the default.
     let definition = match value.get_ref() {
         DeValue::Table(table) if table.iter().any(|(key, _)| PARAM.contains(&key.get_ref().as_ref())) => Some(table),
         _ => None,
@@ -178,7 +178,7 @@ fn read_param(reader: &mut Reader<'_>, (key, value): Entry<'_, '_>, params: &mut
             }
             const TYPES: [&str; 6] = ["float", "int", "string", "bool", "list", "table"];
             if let Some(ty) = param.ty.as_deref().filter(|ty| !TYPES.contains(ty)) {
-                let error = Diagnostic::new(format!("`{ty}` is no type of a param")).at(&param.span, "here");
+                let error = Diagnostic::new(format!("`{ty}` is not a type of a param")).at(&param.span, "here");
                 reader.errors.push(error.suggest(ty, TYPES));
             }
         }
@@ -211,7 +211,7 @@ fn read_source(reader: &mut Reader<'_>, (key, value): Entry<'_, '_>) -> Option<S
                 if let Some((text, span)) = reader.text("`format`", value) {
                     source.format = Format::named(&text);
                     if source.format.is_none() {
-                        let error = Diagnostic::new(format!("`{text}` is no format")).at(&span, "not known");
+                        let error = Diagnostic::new(format!("`{text}` is not a format")).at(&span, "not known");
                         reader.errors.push(error.suggest(&text, ["csv", "ndjson", "parquet", "arrow"]));
                     }
                 }
@@ -227,7 +227,7 @@ fn read_source(reader: &mut Reader<'_>, (key, value): Entry<'_, '_>) -> Option<S
                     let Some((text, span)) = reader.text("a type", value) else { continue };
                     match text.parse::<DataType>() {
                         Ok(data_type) => drop(source.types.insert(key.get_ref().to_string(), (data_type, span))),
-                        Err(error) => reader.errors.push(Diagnostic::new(error.to_string()).at(&span, "no type")),
+                        Err(error) => reader.errors.push(Diagnostic::new(error.to_string()).at(&span, "not a type")),
                     }
                 }
             }
@@ -313,7 +313,7 @@ fn read_step(reader: &mut Reader<'_>, (key, value): Entry<'_, '_>) -> Option<Ste
     match uses {
         Some(uses) => step.uses = uses,
         None => {
-            let message = format!("the step `{}` does not say what it `uses`", step.name);
+            let message = format!("the step `{}` has no `uses`", step.name);
             reader.error(key.span(), message, "this step");
         }
     }
@@ -356,7 +356,7 @@ fn read_matrix(
                     }
                 });
                 if values.len() < all {
-                    reader.error(value.span(), format!("the matrix value `{}` is there twice", key.get_ref()), "here");
+                    reader.error(value.span(), format!("the matrix value `{}` occurs twice", key.get_ref()), "here");
                 }
                 matrix.push((key.get_ref().to_string(), values, span));
             }
@@ -411,8 +411,7 @@ fn read_cache(reader: &mut Reader<'_>, value: &Spanned<DeValue<'_>>) -> CachePol
     CachePolicy::On
 }
 
-/// Names are one space: a reference does not say whether it means a source or a
-/// step.
+/// Sources and steps share one name space: a reference does not state which of them it means.
 fn check_names(pipeline: &Pipeline, errors: &mut Vec<Diagnostic>) {
     let sources = pipeline.sources.iter().map(|source| (source.name.as_str(), &source.span));
     let steps = pipeline.steps.iter().map(|step| (step.name.as_str(), &step.span));

@@ -1,19 +1,19 @@
-//! What an input or an export refers to: `customers`, `split.train`,
-//! `evaluate.metrics[*]`, `train.model[best]`, `train.model[l2=0.01]`.
+//! References of inputs and exports: `customers`, `split.train`, `evaluate.metrics[*]`,
+//! `train.model[best]`, `train.model[l2=0.01]`.
 
 use std::collections::BTreeMap;
 
 use millrace_types::{NameError, PortName, StepName};
 use serde_json::Value;
 
-/// Which instances of a matrix step.
+/// The instances of a matrix step that a reference means.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Pick {
-    /// Each; who refers to them has an instance for each.
+    /// Each; the referring step has an instance for each.
     Each,
     /// All, gathered on one port.
     All,
-    /// The one that a step has chosen.
+    /// The one that another step selects.
     Chosen(StepName),
     /// Those with these matrix values.
     Where(BTreeMap<String, Value>),
@@ -24,9 +24,9 @@ pub enum Pick {
 pub struct Reference {
     /// The source or step.
     pub name: StepName,
-    /// The output; the only one without.
+    /// The output; `None` means the only one.
     pub port: Option<PortName>,
-    /// Which instances.
+    /// The instances.
     pub pick: Pick,
 }
 
@@ -81,7 +81,7 @@ fn pick(inner: &str) -> Result<Pick, ReferenceError> {
     Ok(Pick::Where(wanted))
 }
 
-/// A value as TOML would read it; what is none is a text.
+/// A value as TOML reads it; any other value is a text.
 pub fn scalar(text: &str) -> Value {
     let parsed: Option<toml::Table> = toml::from_str(&format!("value = {text}")).ok();
     let value = parsed.and_then(|mut table| table.remove("value")).filter(|_| !text.contains('\n'));
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_reference_is_refused() {
+    fn a_text_that_is_not_a_reference_is_refused() {
         for text in ["", "a b", "a.b.c", "a[", "a[b", "a[x=1,y]", ".x", "a."] {
             assert!(Reference::parse(text).is_err(), "{text}");
         }

@@ -1,5 +1,5 @@
-//! The pipeline file as JSON Schema, for editors. The types here say what may be
-//! written; a test holds their keys against those that the reader knows.
+//! The pipeline file as JSON Schema, for editors. The types here define what may be written; a test
+//! checks their keys against those that the reader knows.
 
 use std::collections::BTreeMap;
 
@@ -11,35 +11,35 @@ type Table<T> = BTreeMap<String, T>;
 /// A Millrace pipeline.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
-#[expect(dead_code, reason = "a description, never made")]
+#[expect(dead_code, reason = "a description that is never constructed")]
 pub(crate) struct PipelineFile {
     /// Name of the pipeline.
     pipeline: Option<Head>,
     /// Other files whose tables are merged with those here.
     include: Option<Vec<String>>,
-    /// What can be set with `--set` and used as `${params.NAME}`.
+    /// Values that `--set` can set, used as `${params.NAME}`.
     params: Option<Table<ParamFile>>,
-    /// Where data comes from.
+    /// The sources of data.
     sources: Option<Table<SourceFile>>,
-    /// What is done with it.
+    /// The steps.
     steps: Option<Table<StepFile>>,
-    /// What is written: a path, and an output such as `predict` or `train.model[best]`.
+    /// The files to write: a path, and an output such as `predict` or `train.model[best]`.
     exports: Option<Table<String>>,
 }
 
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
-#[expect(dead_code, reason = "a description, never made")]
+#[expect(dead_code, reason = "a description that is never constructed")]
 struct Head {
     /// Shown in the history.
     name: Option<String>,
-    /// For people.
+    /// Documentation.
     doc: Option<String>,
 }
 
 #[derive(JsonSchema)]
 #[schemars(untagged)]
-#[expect(dead_code, reason = "a description, never made")]
+#[expect(dead_code, reason = "a description that is never constructed")]
 enum ParamFile {
     /// A value, its own default.
     Number(f64),
@@ -54,31 +54,31 @@ enum ParamFile {
 }
 
 #[derive(JsonSchema)]
-#[expect(dead_code, reason = "a description, never made")]
+#[expect(dead_code, reason = "a description that is never constructed")]
 struct ParamDefinition {
-    /// `float`, `int`, `string`, `bool`, `list` or `table`; that of the default without.
+    /// `float`, `int`, `string`, `bool`, `list` or `table`; by default, that of the default value.
     r#type: Option<String>,
-    /// The value unless it is set.
+    /// The value if none is set.
     default: Option<Value>,
     /// The least value.
     min: Option<f64>,
     /// The greatest value.
     max: Option<f64>,
-    /// What it is for.
+    /// Documentation.
     doc: Option<String>,
 }
 
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
-#[expect(dead_code, reason = "a description, never made")]
+#[expect(dead_code, reason = "a description that is never constructed")]
 struct SourceFile {
     /// A file or a glob, relative to this file; `.gz` and `.zip` are unpacked.
     path: String,
-    /// `csv`, `ndjson`, `parquet` or `arrow`; told by the file name without.
+    /// `csv`, `ndjson`, `parquet` or `arrow`; by default, the file name determines it.
     format: Option<String>,
-    /// Which columns, in which order; all without.
+    /// The columns to read, in order; by default, all.
     columns: Option<Vec<String>>,
-    /// Which rows: a condition as in SQL.
+    /// The rows to read: a condition as in SQL.
     r#where: Option<String>,
     /// Texts that count as missing in CSV; the empty one without.
     missing: Option<Vec<String>>,
@@ -87,41 +87,41 @@ struct SourceFile {
     /// Rows of a part, for text files.
     #[schemars(range(min = 1))]
     part_rows: Option<u64>,
-    /// Between the fields of a CSV file.
+    /// The character between the fields of a CSV file.
     delimiter: Option<String>,
-    /// Whether a source without rows is fine.
+    /// Whether the source may have no rows.
     allow_empty: Option<bool>,
-    /// For people.
+    /// Documentation.
     doc: Option<String>,
 }
 
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
-#[expect(dead_code, reason = "a description, never made")]
+#[expect(dead_code, reason = "a description that is never constructed")]
 struct StepFile {
     /// The component: `std:NAME`, `path:FOLDER` or `path:FILE.wasm`.
     uses: String,
-    /// What goes to the step's first port.
+    /// The input of the step's first port.
     input: Option<String>,
-    /// What goes to each port: `SOURCE`, `STEP.PORT`, `STEP.PORT[*]`, `STEP.PORT[CHOICE]`.
+    /// The input of each port: `SOURCE`, `STEP.PORT`, `STEP.PORT[*]`, `STEP.PORT[CHOICE]`.
     inputs: Option<Table<String>>,
-    /// Settings of the step; `${params.NAME}` and `${matrix.NAME}` are put in.
+    /// Settings of the step; `${params.NAME}` and `${matrix.NAME}` are substituted.
     params: Option<Table<Value>>,
     /// One instance for each combination of these values.
     matrix: Option<Table<Vec<Value>>>,
-    /// What a task of the step may use.
+    /// The limits of a task of the step.
     limits: Option<LimitsFile>,
-    /// What a component with WASI may see besides.
+    /// What a component with WASI may read besides its inputs.
     grants: Option<GrantsFile>,
     /// `on`, `off`, or `{ max-age = "7d" }`.
     cache: Option<CacheFile>,
-    /// For people.
+    /// Documentation.
     doc: Option<String>,
 }
 
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
-#[expect(dead_code, reason = "a description, never made")]
+#[expect(dead_code, reason = "a description that is never constructed")]
 struct LimitsFile {
     /// Such as `512MiB`.
     memory: Option<String>,
@@ -133,9 +133,9 @@ struct LimitsFile {
 
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
-#[expect(dead_code, reason = "a description, never made")]
+#[expect(dead_code, reason = "a description that is never constructed")]
 struct GrantsFile {
-    /// Folders to read, relative to this file. All that is in them is in the key.
+    /// Folders to read, relative to this file. All of their content is in the key.
     read: Option<Vec<String>>,
     /// Variables of the environment. Their values are in the key.
     env: Option<Vec<String>>,
@@ -143,7 +143,7 @@ struct GrantsFile {
 
 #[derive(JsonSchema)]
 #[schemars(untagged)]
-#[expect(dead_code, reason = "a description, never made")]
+#[expect(dead_code, reason = "a description that is never constructed")]
 enum CacheFile {
     /// `on` or `off`.
     Word(String),

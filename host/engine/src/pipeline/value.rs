@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::diagnostic::{Diagnostic, SourceFile, Span};
 
-/// A value and where each part of it stands, by path: ``, `columns.x`, `list[2]`.
+/// A value with the span of each part, by path: ``, `columns.x`, `list[2]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Located {
     /// The value.
@@ -20,7 +20,7 @@ pub struct Located {
 }
 
 impl Located {
-    /// Where the value at a path stands, or the nearest thing around it.
+    /// The span of the value at a path, or of the nearest value around it.
     pub fn span(&self, path: &str) -> Option<&Span> {
         let mut path = path;
         loop {
@@ -92,7 +92,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Reports a key that means nothing here.
+    /// Reports an unknown key.
     pub(crate) fn unknown(&mut self, what: &str, key: &Spanned<std::borrow::Cow<'_, str>>, known: &[&str]) {
         let span = self.span(key.span());
         let name = key.get_ref();

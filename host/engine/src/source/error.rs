@@ -20,12 +20,12 @@ pub(crate) enum SourceError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Columns that no step reads cannot be decoded any more.
+    /// Columns that no step reads can no longer be decoded.
     #[error("no step reads {columns}, and {why}: run the pipeline again")]
     Gone {
         /// The columns, in words.
         columns: String,
-        /// Why not.
+        /// The reason.
         why: String,
     },
     /// Columns that no step reads cannot be decoded.
@@ -33,13 +33,13 @@ pub(crate) enum SourceError {
     Columns {
         /// The columns, in words.
         columns: String,
-        /// Why not.
+        /// The reason.
         error: ReadError,
     },
 }
 
 impl SourceError {
-    /// The error at the place in the pipeline file that it is about.
+    /// The error, with the span in the pipeline file that it is about.
     pub(super) fn explain(self, source: &Source) -> Vec<Diagnostic> {
         vec![match self {
             Self::Read(error) => explain(source, error),

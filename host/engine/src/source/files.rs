@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::diagnostic::{Diagnostic, Span};
 use crate::pipeline::Source;
 
-/// Why a pattern gives no files.
+/// Why a pattern yields no files.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PatternError {
     /// It is not a valid pattern.
@@ -30,7 +30,7 @@ pub(crate) enum PatternError {
     },
 }
 
-/// Where the files of a source are.
+/// The pattern that finds the files of a source, and its folder.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Pattern {
     pattern: String,
@@ -56,7 +56,7 @@ impl Pattern {
         let glob = glob
             .map_err(|error| PatternError::Invalid { pattern: pattern.clone(), error: error.to_string() })?
             .compile_matcher();
-        // The folder before the first special character is where the search starts.
+        // The search starts in the folder before the first special character.
         let fixed = pattern.split(['*', '?', '[', '{']).next().unwrap_or_default();
         let start = fixed.rfind('/').map_or("", |end| &fixed[..end]);
         let mut found = Vec::new();
@@ -84,8 +84,8 @@ impl Pattern {
 /// The absolute path of a file that may not exist, with links resolved as far as it exists.
 pub(crate) fn resolved(path: &Path) -> PathBuf {
     let absolute = std::path::absolute(path).unwrap_or_default();
-    let there = absolute.ancestors().find_map(|above| Some((above, above.canonicalize().ok()?)));
-    let Some((above, real)) = there else { return absolute };
+    let existing = absolute.ancestors().find_map(|above| Some((above, above.canonicalize().ok()?)));
+    let Some((above, real)) = existing else { return absolute };
     absolute.strip_prefix(above).map_or_else(|_| absolute.clone(), |rest| real.join(rest))
 }
 

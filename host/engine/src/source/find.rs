@@ -19,13 +19,13 @@ use super::sink::{ReadTable, SourceStore, read_table};
 use crate::diagnostic::Diagnostic;
 use crate::pipeline::Source;
 
-/// A source that is read.
+/// A source that was read.
 pub(crate) struct Read {
     /// Its table.
     pub(crate) table: Arc<Table>,
-    /// Whether nothing had to be read.
+    /// Whether no file had to be read.
     pub(crate) cached: bool,
-    /// How long it took, in microseconds.
+    /// The duration of reading it, in microseconds.
     pub(crate) wall_us: u64,
     /// Its files.
     pub(crate) inputs: Inputs,
@@ -61,7 +61,7 @@ pub(crate) struct Found {
 }
 
 impl Found {
-    /// What is known of its schema before it is read.
+    /// The known part of its schema before it is read.
     pub(crate) fn peek(&self) -> &Peek {
         &self.peek
     }
@@ -72,10 +72,10 @@ impl Found {
     }
 }
 
-/// Finds the files of a source, and what is known of them.
+/// Finds the files of a source, and what is known about its schema.
 ///
 /// # Errors
-/// When the pattern gives no files, or they cannot be read.
+/// When the pattern yields no files, or they cannot be read.
 pub(crate) fn find(store: &Store, source: &Source) -> Result<Found, Vec<Diagnostic>> {
     let started = Instant::now();
     let one = |error: Diagnostic| vec![error];
@@ -111,7 +111,7 @@ pub(crate) fn read(
     let (table, cached) = match of_files.table(threads).map_err(explain)? {
         Some(read) => read,
         None => {
-            // The files differ: they were read as one before, or are now.
+            // The files differ: they were read as one table before, or are now.
             let stored = to.store.record::<SourceTable>(key).map(|SourceTable(table)| table);
             match stored.filter(|table| to.store.has_all(&packs(table).into_iter().collect::<Vec<_>>())) {
                 Some(table) => (table, true),
@@ -129,7 +129,7 @@ pub(crate) fn read(
     Ok(Read { table: Arc::new(table), cached, wall_us: started.elapsed().as_micros() as u64, inputs })
 }
 
-/// All columns of all files, stored under what the files were before.
+/// All columns of all files, stored under the digests that the files had before.
 fn read_as_one(to: &SourceStore<'_>, found: &Found, threads: &Threads) -> Result<Table, SourceError> {
     let Found { files, options, digests, key, .. } = found;
     let ReadTable { table, .. } = read_table(to, files, options, &Need::All, threads)?;

@@ -1,11 +1,11 @@
 //! Reads the columns of a source that a run needs, and no others.
 //!
-//! The other columns stay in their files, as [`Chunk::Unread`](millrace_types::Chunk), named by
-//! the bytes of the files and not by their values. A later run that needs more columns reads
-//! what is missing.
+//! The other columns stay in their files, as [`Chunk::Unread`](millrace_types::Chunk), identified
+//! by the bytes of the files and not by their values. A later run that needs more columns reads the
+//! missing ones.
 //!
-//! Parquet and Arrow files declare their columns, so each file is remembered by itself. The
-//! types of text follow from all of it, so all files of a source are remembered together.
+//! Parquet and Arrow files declare their columns, so each file has its own record. The types of
+//! text follow from all of it, so all files of a source share one record.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -21,7 +21,7 @@ use super::need::Need;
 use super::record::{SourceRecord, unread_table};
 use super::sink::{ReadTable, SourceStore, read_table};
 
-/// The files of a source, and which columns of them are needed.
+/// The files of a source, and the columns of them that are needed.
 pub(super) struct Files<'a> {
     pub(super) store: &'a SourceStore<'a>,
     pub(super) files: &'a [PathBuf],
@@ -30,18 +30,18 @@ pub(super) struct Files<'a> {
     pub(super) need: &'a Need,
 }
 
-/// A table, and whether nothing had to be read for it.
+/// A table, and whether no file had to be read for it.
 type Cached = (Table, bool);
 
 impl Files<'_> {
-    /// The tables of the files, one after the other. `None` where they differ: reading them as
-    /// one reports how.
+    /// The tables of the files, concatenated. `None` if their schemas differ: reading them as one
+    /// reports how.
     ///
     /// # Errors
     /// When a file cannot be read, or changed meanwhile.
     pub(super) fn table(&self, threads: &Threads) -> Result<Option<Cached>, SourceError> {
         if self.files.len() == 1 || !self.options.format.is_columnar() {
-            // There is nothing that could differ.
+            // With one group of files, schemas cannot differ.
             return self.of_files(0..self.files.len(), threads).map(Some);
         }
         let found = match threads.each(0..self.files.len(), |file| self.of_files(file..file + 1, threads)) {
@@ -75,7 +75,7 @@ impl Files<'_> {
         }
     }
 
-    /// The table of files of which a record exists: reads what is needed and missing.
+    /// The table of files that have a record: reads the columns that are needed and missing.
     fn complete(&self, group: &Group<'_>, mut record: SourceRecord, threads: &Threads) -> Result<Cached, SourceError> {
         let missing = record.missing(self.need, &record.stored(self.store.store));
         let is_new_path = record.add_paths(&group.paths);
@@ -105,12 +105,12 @@ impl Files<'_> {
                 self.read_columns(group, &needed, threads)?
             }
             None if is_columnar => return self.read_all(group, threads),
-            // The columns of text are known when all of it is read.
+            // The columns of text are known once all of it is read.
             None => read_table(self.store, group.files, self.options, self.need, threads)?,
         };
         let schema = declared.unwrap_or(schema);
         let mut record = self.record(group, unread_table(&group.key, schema, &table.parts), ids.clone());
-        // A file that is not what it declares is read whole, whatever it has.
+        // A file that does not match its declaration is read completely.
         if record.add_columns(table, &ids) { self.finish(group, record) } else { self.read_all(group, threads) }
     }
 
@@ -146,7 +146,7 @@ impl Files<'_> {
         }
     }
 
-    /// Keeps what was read, under what the files were before.
+    /// Stores what was read, under the digests that the files had before.
     fn finish(&self, group: &Group<'_>, record: SourceRecord) -> Result<Cached, SourceError> {
         if let Some(file) = changed(self.store.store, group.files, group.digests) {
             return Err(SourceError::Changed(file.clone()));
@@ -160,7 +160,7 @@ impl Files<'_> {
     }
 }
 
-/// Files that are remembered together.
+/// Files that share one record.
 struct Group<'a> {
     files: &'a [PathBuf],
     digests: &'a [Digested],
@@ -169,8 +169,8 @@ struct Group<'a> {
     paths: Vec<PathBuf>,
 }
 
-/// The schema that files declare; `None` where they do not, or something is wrong, which
-/// reading reports.
+/// The schema that files declare; `None` if they declare none, or an error occurs, which reading
+/// reports.
 fn declared(files: &[PathBuf], options: &ReadOptions) -> Option<Schema> {
     match read::peek(files, options) {
         Peek::Certain(schema) => Some(schema),

@@ -1,8 +1,8 @@
-//! What the store remembers of a source: its table, of which some columns are stored and the
-//! others are unread.
+//! The record of a source in the store: its table, of which some columns are stored and the others
+//! are unread.
 //!
-//! A table follows from the files and the columns that are needed, never from what earlier runs
-//! have stored.
+//! A table follows from the files and the columns that are needed, never from the columns that
+//! earlier runs have stored.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::files::Digested;
 use super::need::Need;
 
-/// What has been read of a file, or of the files of a source of text.
+/// The record of a file, or of all files of a source of text.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct SourceRecord {
     /// Columns that a run needed are stored, the others unread.
@@ -30,11 +30,11 @@ pub(crate) struct SourceRecord {
     /// The paths that files with this content had, the latest first.
     pub(super) paths: Vec<Vec<PathBuf>>,
     pub(super) digests: Vec<SourceDigest>,
-    /// How all columns would be read.
+    /// The options for reading all columns.
     pub(super) options: ReadOptions,
 }
 
-/// Paths that are remembered of a content.
+/// Maximum number of paths in a record.
 const MAX_PATHS: usize = 16;
 
 impl Record for SourceRecord {
@@ -42,7 +42,7 @@ impl Record for SourceRecord {
     type Name = SourceKey;
 
     fn portable(&self) -> Option<Self> {
-        // Paths are those of this machine: another adds its own when it has the files.
+        // Paths are those of this machine: another machine adds its own.
         Some(Self { paths: Vec::new(), ..self.clone() })
     }
 
@@ -80,9 +80,9 @@ impl SourceRecord {
 
     /// Files that still have this content, with their digests and stamps.
     pub(super) fn files(&self, store: &Store) -> Option<(Vec<PathBuf>, Vec<Digested>)> {
-        let look = |paths: &Vec<PathBuf>| Some((paths.clone(), store.sources(paths).ok()?));
+        let digest = |paths: &Vec<PathBuf>| Some((paths.clone(), store.sources(paths).ok()?));
         let is_same = |(_, found): &(_, Vec<Digested>)| found.iter().map(|(digest, _)| digest).eq(&self.digests);
-        self.paths.iter().filter_map(look).find(is_same)
+        self.paths.iter().filter_map(digest).find(is_same)
     }
 
     /// A column of a part.
@@ -96,19 +96,19 @@ impl SourceRecord {
         let all: Vec<ObjectRef> = packs(&self.table).into_iter().collect();
         let present = store.presence(&all).into_iter().map(|presence| presence != Presence::Missing);
         let packs: HashMap<ObjectRef, bool> = all.iter().copied().zip(present).collect();
-        let is_there = |chunk: &StoredChunk| packs.get(&chunk.object()).is_some_and(|is_there| *is_there);
+        let is_present = |chunk: &StoredChunk| packs.get(&chunk.object()).is_some_and(|is_present| *is_present);
         let mut stored = vec![true; self.table.schema.fields.len()];
         for part in &self.table.parts {
             for (stored, chunk) in stored.iter_mut().zip(&part.columns) {
-                *stored &= matches!(chunk, Chunk::Stored(chunk) if is_there(chunk));
+                *stored &= matches!(chunk, Chunk::Stored(chunk) if is_present(chunk));
             }
         }
         stored
     }
 
-    /// The columns to read, grouped by the pack that they go into: columns that are needed
-    /// and were never read, and all columns of a lost pack, which is so written as it was and
-    /// found again by whatever refers to it.
+    /// The columns to read, grouped by the pack that they go into: columns that are needed and were
+    /// never read, and all columns of a lost pack, which is thus rewritten unchanged, so that
+    /// references to it are valid again.
     pub(super) fn missing(&self, need: &Need, stored: &[bool]) -> Vec<Vec<ColumnName>> {
         let pack_of = |index: usize| match self.table.parts.first()?.columns.get(index)? {
             Chunk::Stored(chunk) => Some(chunk.pack),

@@ -14,11 +14,11 @@ use millrace_types::{Chunk, ColumnName, Part, Schema, Table};
 
 use super::need::Need;
 
-/// What sources need of the store: records, and where packs go.
+/// The parts of the store that sources need: records, and the sink of packs.
 pub(crate) struct SourceStore<'a> {
     /// Records and file digests.
     pub(crate) store: &'a Store,
-    /// Where packs go.
+    /// The sink of packs.
     pub(crate) packs: &'a dyn PackSink,
 }
 

@@ -1,5 +1,5 @@
-//! Columns that no step reads, for somebody who looks at them: decoded from their files, as
-//! long as those are unchanged.
+//! Columns that no step reads, for display or export: decoded from their files, as long as those
+//! are unchanged.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
@@ -52,7 +52,7 @@ impl Sink for Collected {
     fn restart(&self) {}
 }
 
-/// The unread columns that a table is made of: by source, their names.
+/// The names of the unread columns that a table derives from, by source.
 fn unread_of(table: &Table) -> BTreeMap<SourceKey, BTreeSet<ColumnName>> {
     let mut found: BTreeMap<SourceKey, BTreeSet<ColumnName>> = BTreeMap::new();
     for column in table.parts.iter().flat_map(|part| &part.columns) {
@@ -125,7 +125,7 @@ impl UnreadColumns {
             let read = read_part(to.store, &record, source, part, &names, (&files, &digests));
             return read.map(Materialized::Read);
         }
-        // Text is read whole in any case.
+        // Text is read completely in any case.
         decode_columns(to, *source, &names)?;
         lock(&self.records).remove(source);
         let record = self.record(to.store, source, &column)?;
@@ -168,7 +168,7 @@ fn read_part(
     Ok(read)
 }
 
-/// Why no file of a source is what it was.
+/// Why no path of a source has the recorded content.
 fn changed_paths(record: &SourceRecord) -> String {
     let listed = |paths: &Vec<PathBuf>| {
         let paths: Vec<String> = paths.iter().map(|path| format!("`{}`", path.display())).collect();
@@ -184,7 +184,7 @@ fn changed_paths(record: &SourceRecord) -> String {
     }
 }
 
-/// Decodes and stores all unread columns that a table is made of: an export needs all of them,
+/// Decodes and stores all unread columns that a table derives from: an export needs all of them,
 /// and decodes them together.
 ///
 /// # Errors

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::*;
 
-/// A record of a kind, for tests.
+/// Defines a record of a kind, for tests.
 macro_rules! text {
     ($type:ident, $kind:expr, $name:ty) => {
         #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -85,31 +85,31 @@ fn an_unused_record_leaves_the_index() {
 }
 
 #[test]
-fn a_corrupt_index_returns_the_truth_or_nothing() {
+fn a_corrupt_index_returns_correct_records_or_none() {
     let (folder, store) = store();
     let first = store.with_index(&RUN);
     first.put_record(&plan(1), &Plan("one".to_owned())).unwrap();
     first.put_record(&plan(2), &Plan("two".to_owned())).unwrap();
     first.keep_index().unwrap();
     let path = folder.path().join("index/0").join(RUN.hex());
-    let whole = std::fs::read(&path).unwrap();
+    let intact = std::fs::read(&path).unwrap();
     let read = |bytes: &[u8]| {
         std::fs::write(&path, bytes).unwrap();
         let store = store.with_index(&RUN);
         [1, 2].map(|name| found(&store, name))
     };
-    let truth = [Some("one".to_owned()), Some("two".to_owned())];
-    assert_eq!(read(&whole), truth);
+    let stored = [Some("one".to_owned()), Some("two".to_owned())];
+    assert_eq!(read(&intact), stored);
     // Each record is intact and has the other's name.
-    let place = |name: u8| whole.windows(32).position(|window| window == [name; 32]).unwrap();
-    let mut swapped = whole.clone();
-    (0..32).for_each(|byte| swapped.swap(place(1) + byte, place(2) + byte));
+    let offset = |name: u8| intact.windows(32).position(|window| window == [name; 32]).unwrap();
+    let mut swapped = intact.clone();
+    (0..32).for_each(|byte| swapped.swap(offset(1) + byte, offset(2) + byte));
     assert_eq!(read(&swapped), [None, None]);
-    for at in 0..whole.len() {
-        let mut flipped = whole.clone();
+    for at in 0..intact.len() {
+        let mut flipped = intact.clone();
         flipped[at] ^= 1;
-        for bytes in [&whole[..at], &flipped] {
-            read(bytes).into_iter().zip(&truth).for_each(|(found, truth)| assert!(found.is_none() || found == *truth));
+        for bytes in [&intact[..at], &flipped] {
+            read(bytes).into_iter().zip(&stored).for_each(|(found, text)| assert!(found.is_none() || found == *text));
         }
     }
 }

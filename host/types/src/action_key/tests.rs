@@ -34,15 +34,15 @@ fn columns(parts: &mut KeyParts) -> &mut Vec<ColumnParts> {
     }
 }
 
-/// Yesterday's keys must be today's, or every store in the world is cold: a
-/// change here needs a new `KEY_VERSION`, or is that of `WORLD_VERSION`.
+/// A key never changes from one version to the next: otherwise every store would miss everything. A
+/// change here needs a new `KEY_VERSION`, or follows from that of `WORLD_VERSION`.
 #[test]
 fn the_key_of_a_fixed_task_never_changes() {
     assert_eq!(parts().key().to_string(), "b3:32cb1fadd2d6489790247fc0ec32d1ee7fcea9228f4af5e61063a1fac55666fc");
 }
 
 #[test]
-fn every_part_counts() {
+fn every_part_changes_the_key() {
     let changes: Vec<(&str, fn(&mut KeyParts))> = vec![
         ("component", |p| p.component = ComponentDigest::from_bytes([9; 32])),
         ("params", |p| p.params = CanonicalJson::default()),
@@ -68,7 +68,7 @@ fn every_part_counts() {
     }
     for (i, (a, key_a)) in keys.iter().enumerate() {
         for (b, key_b) in &keys[i + 1..] {
-            assert_ne!(key_a, key_b, "`{a}` and `{b}` have one key");
+            assert_ne!(key_a, key_b, "`{a}` and `{b}` have the same key");
         }
     }
 }
@@ -76,7 +76,7 @@ fn every_part_counts() {
 proptest! {
     /// Moving a boundary between two names must not give the same preimage.
     #[test]
-    fn names_do_not_run_into_each_other(a in "[a-c]{1,4}", b in "[a-c]{1,4}", cut in 0usize..8) {
+    fn the_boundary_between_two_names_changes_the_key(a in "[a-c]{1,4}", b in "[a-c]{1,4}", cut in 0usize..8) {
         let joined = format!("{a}{b}");
         let cut = cut.clamp(1, joined.len() - 1);
         let key = |x: &str, y: &str| {

@@ -1,5 +1,5 @@
-//! A guest that does whatever its params say, past the SDK and straight to the
-//! world. `tests/evil.rs` says what the host must make of each attack.
+//! A guest that attacks as its params say, past the SDK and directly against the world.
+//! `tests/evil.rs` has the expected result of each attack.
 
 #![cfg(target_arch = "wasm32")]
 
@@ -33,7 +33,7 @@ fn offsets(offsets: [i32; 4]) -> Vec<u8> {
     offsets.iter().flat_map(|offset| offset.to_le_bytes()).collect()
 }
 
-/// A mutable place that the optimiser must not see through.
+/// A value that the optimiser must not see through.
 fn opaque<T>(value: T) -> T {
     std::hint::black_box(value)
 }
@@ -80,7 +80,7 @@ impl Guest for Evil {
             "plan loops" => loop {
                 opaque(());
             },
-            // Some 200 million of fuel in a loop that calls nothing.
+            // Some 200 million of fuel in a loop without calls.
             "plan takes long" => {
                 let last =
                     (0..opaque(30_000_000u64)).fold(opaque(1u64), |x, i| (x ^ i).wrapping_mul(0x9e37_79b9_7f4a_7c15));
@@ -136,7 +136,7 @@ impl Guest for Evil {
             "loops" => loop {
                 opaque(());
             },
-            // Two billion of fuel in a loop that calls nothing, and a good end.
+            // Two billion of fuel in a loop without calls, and then success.
             "takes long" | "takes longer" => {
                 let turns = if attack == "takes long" { 250_000_000u64 } else { 1_500_000_000 };
                 let last = (0..opaque(turns)).fold(opaque(1u64), |x, i| (x ^ i).wrapping_mul(0x9e37_79b9_7f4a_7c15));

@@ -1,5 +1,5 @@
-//! A step in rounds that sums a column, or breaks the rules of rounds.
-//! `tests/rounds.rs` says what comes of it.
+//! A step in rounds that sums a column, or breaks the rules of rounds. `tests/rounds.rs` has the
+//! expected results.
 
 use millrace_sdk::prelude::*;
 
@@ -8,10 +8,10 @@ use millrace_sdk::prelude::*;
 pub struct Sums {
     /// The column to sum.
     column: String,
-    /// Rounds that come to the same, one after the other.
+    /// The number of rounds with the same result, one after the other.
     #[param(default = 1u64)]
     rounds: u64,
-    /// What the guest with the first row does.
+    /// The attack of the guest with the first row.
     #[param(default = String::new())]
     attack: String,
 }
@@ -26,7 +26,7 @@ impl Step for Sums {
     }
 }
 
-/// A mutable place that the optimiser must not see through.
+/// A value that the optimiser must not see through.
 fn opaque<T>(value: T) -> T {
     std::hint::black_box(value)
 }
@@ -69,7 +69,7 @@ impl Rounds for Sums {
             "one loops" if is_first => loop {
                 opaque(());
             },
-            // In a loop that calls nothing.
+            // In a loop without calls.
             "one takes long" if is_first => {
                 for _ in 0..opaque(1_000_000_000) {
                     opaque(());
@@ -77,7 +77,7 @@ impl Rounds for Sums {
             }
             "partial" => task.emit_partial(b"x")?,
             "much memory" => {
-                // Less than the limit for each, more for all.
+                // Less than the limit for each guest, more than it for all.
                 let much = opaque(vec![1u8; 20 << 20]);
                 all(task, Reduction::Sum, [f64::from(much[much.len() - 1])])?;
             }
@@ -98,7 +98,7 @@ impl Rounds for Sums {
         let sums = all(task, Reduction::Sum, [sum, rows])?;
         let [least] = all(task, Reduction::Min, [least])?;
         let [greatest] = all(task, Reduction::Max, [greatest])?;
-        (0..2).for_each(|_| task.log(Level::Info, "everybody is here"));
+        (0..2).for_each(|_| task.log(Level::Info, "all guests are here"));
         task.metric("rows", sums[1]);
         if self.attack == "first blob" && !is_first {
             return Ok(());

@@ -1,5 +1,5 @@
-//! A step that looks at everything WASI has, and says what it saw. `tests/wasi.rs` says
-//! what that may be.
+//! A step that reads everything WASI offers, and reports it. `tests/wasi.rs` has the values that
+//! are allowed.
 
 #![cfg(target_arch = "wasm32")]
 
@@ -8,7 +8,7 @@ use wasip2::filesystem::types::{Descriptor, DescriptorFlags, OpenFlags, PathFlag
 
 #[derive(Params)]
 struct Look {
-    /// Something that ends the step: `exit`, `socket`.
+    /// An action that ends the step: `exit`, `socket`.
     #[param(default = String::new())]
     then: String,
 }
@@ -94,7 +94,7 @@ impl Whole for Look {
                 let family = wasip2::sockets::network::IpAddressFamily::Ipv4;
                 report["socket"] = wasip2::sockets::tcp_create_socket::create_tcp_socket(family).is_ok().into();
             }
-            // As many lines as nobody reads, and one without an end.
+            // More lines than the log stores, and one without an end.
             "print" => {
                 for _ in 0..100_000 {
                     print(b"again\n")?;
@@ -103,7 +103,7 @@ impl Whole for Look {
                     print(&[b'x'; 4096])?;
                 }
             }
-            // Things of the host that are never given back.
+            // Resources of the host that are never released.
             "hoard" => {
                 let all: Vec<_> = (0..10_000_000u64).map(clocks::monotonic_clock::subscribe_duration).collect();
                 report["hoarded"] = all.len().into();

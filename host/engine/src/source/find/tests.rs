@@ -7,7 +7,7 @@ use crate::chunks::StoreChunks;
 /// The bytes that are read must be those of the digest: otherwise the table would be stored
 /// under the digest of other bytes.
 #[test]
-fn a_file_that_changes_before_it_is_read_is_not_kept() {
+fn a_file_that_changes_before_it_is_read_is_not_stored() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     let store = Store::open(&path("store")).unwrap();
@@ -31,7 +31,7 @@ fn a_file_that_changes_before_it_is_read_is_not_kept() {
     assert!(matches!(find(&store, source).unwrap().peek(), Peek::Certain(_)));
 }
 
-/// A cancelled run does not read on, and keeps nothing.
+/// A cancelled run stops reading, and stores nothing.
 #[test]
 fn a_cancelled_run_stops_reading() {
     let folder = tempfile::tempdir().unwrap();
@@ -42,7 +42,7 @@ fn a_cancelled_run_stops_reading() {
     let to = SourceStore { store: &store, packs: chunks.packs() };
     std::fs::write(path("p.toml"), "[sources.s]\npath = \"*.csv\"\n").unwrap();
     std::fs::write(path("rows.csv"), "x\n1\n").unwrap();
-    // Old enough for its digest to be remembered: it is not what stops.
+    // Old enough for a memo of its digest: digesting it is not what stops.
     std::thread::sleep(std::time::Duration::from_millis(30));
     let pipeline = crate::pipeline::read(&path("p.toml")).unwrap();
     let source = &pipeline.sources[0];
@@ -73,13 +73,13 @@ fn a_column_that_its_source_lacks_is_an_error() {
         let found = find(&store, &pipeline.sources[0]).unwrap();
         let read = read(&to, &pipeline.sources[0], &found, &Need::nothing(), &Threads::new(1));
         let table = read.unwrap_or_else(|_| panic!("{name} is read")).table;
-        let look = |field: &Field| {
+        let read_column = |field: &Field| {
             let chunk = Chunk::unread(found.key, 0, field, 1);
             chunks.column(&chunk)
         };
-        assert_eq!(look(&table.schema.fields[1]).unwrap().rows(), 1, "{name}");
+        assert_eq!(read_column(&table.schema.fields[1]).unwrap().rows(), 1, "{name}");
         let lacking = Field { name: ColumnName::new("z"), ..table.schema.fields[1].clone() };
-        let error = look(&lacking).map(|_| ()).unwrap_err();
+        let error = read_column(&lacking).map(|_| ()).unwrap_err();
         assert!(error.to_string().contains("its source does not have it"), "{name}: {error}");
     }
 }
