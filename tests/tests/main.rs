@@ -13,6 +13,7 @@ mod features;
 mod harm;
 mod output;
 mod readme;
+mod registry;
 mod remote;
 mod rounds;
 mod sandbox;

@@ -156,7 +156,8 @@ fn items(port: &str, old: &[ItemParts], new: &[ItemParts], out: &mut Vec<Differe
                 out.push(Difference::Blob { port: port.to_owned(), instance });
             }
             (Content::Partials(a), Content::Partials(b)) => {
-                let same = b.iter().filter(|digest| a.contains(digest)).count();
+                let known: BTreeSet<_> = a.iter().collect();
+                let same = b.iter().filter(|digest| known.contains(digest)).count();
                 out.push(Difference::Partials { changed: b.len() - same, of: b.len() });
             }
             (Content::Table { rows: ra, columns: ca }, Content::Table { rows: rb, columns: cb }) => {

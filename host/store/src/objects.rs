@@ -153,7 +153,8 @@ impl Store {
 
     /// Finds a blob by its digest alone, as users name it.
     pub fn find_blob(&self, digest: &BlobDigest) -> Option<BlobRef> {
-        let size = std::fs::metadata(self.folder.blob_path(digest)).ok()?.len();
-        Some(BlobRef { digest: *digest, size })
+        // A link does not count as an object.
+        let meta = std::fs::symlink_metadata(self.folder.blob_path(digest)).ok()?;
+        meta.is_file().then(|| BlobRef { digest: *digest, size: meta.len() })
     }
 }

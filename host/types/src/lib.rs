@@ -17,6 +17,7 @@ pub mod schema;
 pub mod step;
 pub mod table;
 pub mod task;
+pub mod uses;
 pub mod wire;
 
 pub use action_key::{ColumnParts, Content, InputParts, ItemParts, KeyParts, Phase};
@@ -36,3 +37,4 @@ pub use schema::{DataType, Field, Schema, TimeUnit};
 pub use step::{Manifest, Mode, OutputField, OutputPlan, PlanInput, Port, PortKind, Problem, StepPlan};
 pub use table::{Artifact, BlobRef, Chunk, Gather, Part, Selection, StoredChunk, Table, Unread};
 pub use task::{Grants, InputItem, TablePart, TaskInput, TaskSpec};
+pub use uses::{FolderRef, Uses, UsesError, Version};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_tables::read::Format;
-use millrace_types::{DataType, DeclaredLimits, PortName, StepName};
+use millrace_types::{DataType, DeclaredLimits, PortName, StepName, Uses};
 use serde_json::Value;
 
 use super::value::Located;
@@ -61,7 +61,7 @@ pub struct Step {
     /// Where it is defined.
     pub span: Span,
     /// The component: `std:…`, `path:…`.
-    pub uses: (String, Span),
+    pub uses: (Uses, Span),
     /// The folder of the file that defines it.
     pub folder: PathBuf,
     /// The connected inputs; without a port in the short form `input = …`, which means the

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use millrace_tables::read::Format;
-use millrace_types::DeclaredLimits;
 use millrace_types::limits::parse_duration;
-use millrace_types::{DataType, PortName, StepName, bounds};
+use millrace_types::uses::SCHEMES;
+use millrace_types::{DataType, DeclaredLimits, PortName, StepName, Uses, UsesError, bounds};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -273,7 +273,7 @@ fn read_step(reader: &mut Reader<'_>, (key, value): Entry<'_, '_>) -> Option<Ste
     let mut step = Step {
         name,
         span: span.clone(),
-        uses: (String::new(), span.clone()),
+        uses: (Uses::Std(String::new()), span.clone()),
         folder: folder(reader.file),
         inputs: Vec::new(),
         params: Located { value: serde_json::json!({}), spans: [(String::new(), span)].into() },
@@ -311,13 +311,28 @@ fn read_step(reader: &mut Reader<'_>, (key, value): Entry<'_, '_>) -> Option<Ste
         }
     }
     match uses {
-        Some(uses) => step.uses = uses,
+        Some((text, span)) => match text.parse() {
+            Ok(uses) => step.uses = (uses, span),
+            Err(error) => reader.errors.push(uses_error(&text, error, &span)),
+        },
         None => {
             let message = format!("the step `{}` has no `uses`", step.name);
             reader.error(key.span(), message, "this step");
         }
     }
     Some(step)
+}
+
+fn uses_error(text: &str, error: UsesError, span: &Span) -> Diagnostic {
+    let message = error.to_string();
+    match error {
+        UsesError::NoScheme(_) => {
+            let help = format!("write `std:{text}` for a standard step, or `path:{text}` for one of yours");
+            Diagnostic::new(message).at(span, "no scheme").help(help)
+        }
+        UsesError::Scheme(scheme) => Diagnostic::new(message).at(span, "not known").suggest(&scheme, SCHEMES),
+        UsesError::Folder(_) | UsesError::Name(_) | UsesError::Version(_) => Diagnostic::new(message).at(span, "here"),
+    }
 }
 
 fn read_grants(reader: &mut Reader<'_>, value: &Spanned<DeValue<'_>>, grants: &mut StepGrants) {

@@ -99,7 +99,7 @@ struct SourceFile {
 #[schemars(deny_unknown_fields)]
 #[expect(dead_code, reason = "a description that is never constructed")]
 struct StepFile {
-    /// The component: `std:NAME`, `path:FOLDER` or `path:FILE.wasm`.
+    /// The component: `std:NAME`, `path:FOLDER`, `path:FILE.wasm` or `folder:DIR/NAME@VERSION`.
     uses: String,
     /// The input of the step's first port.
     input: Option<String>,
