@@ -9,9 +9,9 @@ use arrow_array::{Array, UInt32Array};
 use arrow_buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow_schema::{DataType, Field, Schema, TimeUnit};
 
+use crate::backend::{Backend, Rows, TableBackend};
 use crate::expr::Values;
 use crate::plan::OutputField;
-use crate::task::{Backend, Rows, TableBackend};
 use crate::{Column, Entry, Error, Level, Mode, Phase, Plan, Reduction, Result, Task};
 
 #[expect(missing_docs, reason = "generated")]

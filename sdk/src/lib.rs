@@ -63,6 +63,7 @@
 // The derives refer to the crate by the name that its users see, also in this crate.
 extern crate self as millrace_sdk;
 
+mod backend;
 mod column;
 mod error;
 pub mod expr_math;
@@ -73,6 +74,7 @@ pub mod keys;
 mod mode;
 mod pair;
 pub mod params;
+mod partials;
 mod plan;
 mod step;
 mod task;
@@ -87,16 +89,18 @@ pub mod testing;
 pub use arrow_array;
 pub use arrow_buffer;
 pub use arrow_schema;
+pub use backend::{Level, Phase, Reduction};
 pub use error::{Error, Result};
 pub use millrace_expr as expr;
 pub use millrace_expr::Column;
 pub use millrace_sdk_macros::{Choice, Params};
 pub use mode::Mode;
 pub use params::{Params, float_text};
+pub use partials::{Kept, Partials};
 pub use plan::{Kind, Output, Plan, type_name};
 pub use serde_json as json;
 pub use step::{Entry, Fold, Manifest, Map, Port, Ports, Rounds, Step, Whole};
-pub use task::{Kept, Level, Part, Partials, Phase, Reduction, Table, Task};
+pub use task::{Part, Table, Task};
 
 /// What a step usually needs.
 pub mod prelude {

@@ -3,8 +3,9 @@
 use crate::error::Result;
 use crate::mode::Mode;
 use crate::params::Params;
+use crate::partials::Partials;
 use crate::plan::Plan;
-use crate::task::{Partials, Task};
+use crate::task::Task;
 
 /// A named input or output.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! What a step sees and does while it runs.
+//! What a step reads and does while it runs.
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -9,128 +9,11 @@ use arrow_schema::Field;
 use millrace_expr::{Checked, Column, ExprError};
 use serde_json::Value;
 
+use crate::backend::{Backend, Level, Phase, Reduction, Rows, TableBackend};
 use crate::column::{f64_array, i64_array};
 use crate::error::{Error, Result};
+use crate::partials::Partials;
 use crate::plan::type_name;
-
-/// Which function of the step runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
-    /// One part.
-    Map,
-    /// All parts.
-    Whole,
-    /// One part of a fold.
-    Partial,
-    /// The end of a fold.
-    Merge,
-    /// Some of the parts, alongside guests with the others.
-    Rounds,
-}
-
-/// How the numbers of all guests of a task are reduced to one, in the order of their parts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reduction {
-    /// Their sum.
-    Sum,
-    /// The least of them.
-    Min,
-    /// The greatest of them.
-    Max,
-    /// The sum over the guests before this one: the index of its first row, if each guest
-    /// passes its number of rows.
-    Before,
-}
-
-/// How much a log line matters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Level {
-    /// For the author of the step.
-    Debug,
-    /// For following the run.
-    Info,
-    /// Something to check.
-    Warn,
-    /// Something went wrong.
-    Error,
-}
-
-/// The rows of an emitted part.
-pub(crate) enum Rows<'a> {
-    Same(&'a str),
-    Mask(&'a str, &'a BooleanArray),
-    Take(&'a [(&'a str, &'a UInt32Array)]),
-    New(u64),
-}
-
-/// The partials of all parts, in the order of parts. Each is fetched on request, so that
-/// `merge` needs memory for what it computes from them, not for all of them.
-pub struct Partials<'t, P> {
-    backend: &'t dyn Backend,
-    kept: PhantomData<P>,
-}
-
-impl<P: serde::de::DeserializeOwned> Partials<'_, P> {
-    /// The number of partials: as many as the mapped input has parts.
-    pub fn len(&self) -> usize {
-        self.backend.partials()
-    }
-
-    /// Whether there are no parts.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Iterates over all partials, one after the other. A second pass needs a second call.
-    pub fn iter(&self) -> impl Iterator<Item = Result<P>> {
-        self.kept().map(|kept| kept.read())
-    }
-
-    /// Iterates over the serialized partials, for callers that read them in place.
-    pub fn kept(&self) -> impl Iterator<Item = Kept> {
-        (0..self.len()).map(|index| Kept(self.backend.partial(index)))
-    }
-}
-
-/// A serialized partial.
-pub struct Kept(Vec<u8>);
-
-impl Kept {
-    /// Deserializes the partial, or a form of it that borrows:
-    /// [`PackedRef`](crate::keys::PackedRef) in place of [`Packed`](crate::keys::Packed).
-    ///
-    /// # Errors
-    /// When the partial has another type.
-    pub fn read<'k, Q: serde::Deserialize<'k>>(&'k self) -> Result<Q> {
-        Ok(postcard::from_bytes(&self.0)?)
-    }
-}
-
-/// The source of a task: a host outside the sandbox, or a test.
-pub(crate) trait Backend {
-    fn phase(&self) -> Phase;
-    fn tables(&self, port: &str) -> Vec<Box<dyn TableBackend + '_>>;
-    fn blobs(&self, port: &str) -> Vec<(String, Vec<u8>)>;
-    fn partials(&self) -> usize;
-    fn partial(&self, index: usize) -> Vec<u8>;
-    fn emit_partial(&self, bytes: &[u8]) -> Result<()>;
-    fn all_reduce(&self, how: Reduction, values: &mut [f64]) -> Result<()>;
-    fn declare(&self, port: &str, passed: Option<(&str, &[String])>, added: &[Field]) -> Result<()>;
-    fn begin(&self, port: &str, rows: Rows<'_>) -> Result<()>;
-    fn column(&self, name: &str, column: Column) -> Result<()>;
-    fn end(&self) -> Result<()>;
-    fn emit_blob(&self, port: &str, bytes: &[u8]) -> Result<()>;
-    fn metric(&self, name: &str, value: f64);
-    fn log(&self, level: Level, message: &str);
-    fn progress(&self, done: u64, total: u64);
-}
-
-pub(crate) trait TableBackend {
-    fn instance(&self) -> String;
-    fn fields(&self) -> Vec<Field>;
-    fn parts(&self) -> Vec<u64>;
-    fn column(&self, part: usize, column: usize, rows: Range<usize>) -> Result<Column>;
-}
 
 /// A running task.
 pub struct Task<'a> {

@@ -1,5 +1,7 @@
 //! Runs a step in a plain `cargo test`: the same plan, the same phases, the same tables
 //! restricted to what the plan reads, without WebAssembly.
+//!
+//! Long because a test host implements all that a step can call.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -15,9 +17,9 @@ use arrow_select::filter::filter_record_batch;
 use arrow_select::take::take;
 use serde_json::Value;
 
+use crate::backend::{Backend, Rows, TableBackend};
 use crate::column::f64_array;
 use crate::plan::OutputField;
-use crate::task::{Backend, Rows, TableBackend};
 use crate::{Column, Entry, Error, Level, Mode, Phase, Plan, Reduction, Result, Task};
 
 /// A table of columns of equal length.

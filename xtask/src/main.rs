@@ -1,6 +1,7 @@
 //! `cargo xtask …`: sets up the machine, builds, tests, checks, runs the demo.
 
 mod components;
+mod portable;
 mod setup;
 mod tidy;
 mod workspace;
@@ -18,6 +19,7 @@ cargo xtask build       the standard steps, and the host with them inside: targe
 cargo xtask components  the standard steps alone: target/components/*.wasm
 cargo xtask test        build, then every test
 cargo xtask check       what CI runs: fmt, clippy, doc, tidy, deny, test
+cargo xtask portable    whether the host compiles for other systems (`cargo check`, without linking)
 cargo xtask deny        licences, sources and known defects of dependencies
 cargo xtask bench NAME  compares with the peers: `dag` (tasks cached and cold), `features` (3 M rows),
                          `tenfold` (30 M rows), `micro` (single operations) or `sandbox` (steps in it and native;
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
         Some("test") => test(),
         Some("check") => check(),
         Some("tidy") => tidy::check(),
+        Some("portable") => portable::check(),
         Some("deny") => deny(),
         Some("bench") => bench(&arguments[1..]),
         Some("toolchain") => setup::toolchain().map(|found| println!("{found:#?}")),

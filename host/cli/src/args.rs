@@ -295,9 +295,5 @@ pub fn default_jobs() -> usize {
 
 /// 80 % of the memory of the machine, or of the control group of this process.
 pub fn default_memory() -> u64 {
-    let info = rustix::system::sysinfo();
-    let machine = info.totalram as u64 * u64::from(info.mem_unit.max(1));
-    let read = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
-    let group = read("/sys/fs/cgroup/memory.max").or_else(|| read("/sys/fs/cgroup/memory/memory.limit_in_bytes"));
-    machine.min(group.unwrap_or(u64::MAX)) / 5 * 4
+    millrace_platform::machine_memory() / 5 * 4
 }

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use millrace_platform::make_shared;
 use millrace_store::{FileStamp, Store};
 use millrace_tables::export::{ExportError as EncodeError, Exporter};
 use millrace_tables::read::Format;
@@ -85,12 +86,7 @@ fn write(chunks: &StoreChunks, artifact: &Artifact, path: &Path, cancel: &Cancel
     // A corrupt store explains more than the errors that follow from it.
     chunks.wait_checked()?;
     written?;
-    // The usual mode of a file that a program writes; a temporary file is private.
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        let _ = file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644));
-    }
+    let _ = make_shared(file.as_file());
     let file = file.persist(path).map_err(|error| error.error)?;
     Ok(FileStamp::new(&file.metadata()?))
 }

@@ -215,3 +215,14 @@ impl History {
         run.tasks.iter().filter(is).map(|task| (run.id.clone(), task.clone(), reason(task))).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_a_run_has_the_time_at_which_it_began() {
+        assert_eq!(began_us("20260102T030405000006-1f"), Some(1_767_323_045_000_006));
+        assert_eq!(began_us("another name"), None);
+    }
+}

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use millrace_platform::Identity;
 use serde::{Deserialize, Serialize};
 
 /// The `stat` of a file: its size, its times, of which that of the inode cannot be set, and its
@@ -55,19 +56,8 @@ impl SourceStamp {
 
 fn of_file(path: &Path, meta: &fs::Metadata) -> io::Result<FileStamp> {
     let modified_ns = meta.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-    let (inode, changed_ns) = identity(meta);
+    let Identity { inode, changed_ns, .. } = Identity::new(meta);
     Ok(FileStamp { path: path.to_owned(), size: meta.len(), modified_ns, changed_ns, inode })
-}
-
-#[cfg(unix)]
-fn identity(meta: &fs::Metadata) -> (u64, i128) {
-    use std::os::unix::fs::MetadataExt;
-    (meta.ino(), i128::from(meta.ctime()) * 1_000_000_000 + i128::from(meta.ctime_nsec()))
-}
-
-#[cfg(not(unix))]
-fn identity(_: &fs::Metadata) -> (u64, i128) {
-    (0, 0)
 }
 
 /// File timestamps are at least this precise.

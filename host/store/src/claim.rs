@@ -14,8 +14,8 @@ use millrace_types::ActionKey;
 
 pub(crate) use self::system::Claims;
 use crate::error::{Result, StoreError};
-use crate::files::never_wait;
 use crate::folder::Folder;
+use millrace_platform::never_wait;
 
 /// How often a waiting thread tries again.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);

@@ -5,37 +5,18 @@ use std::io;
 use std::path::Path;
 
 use bytes::Bytes;
+use millrace_platform::open_regular;
 
 use crate::error::{Result, StoreError};
 
 /// The first `max` bytes of a regular file. A pipe or a device is an error.
 pub(crate) fn read_file(path: &Path, max: u64) -> io::Result<Vec<u8>> {
     use std::io::Read;
-    let file = open_file(path)?;
+    let file = open_regular(path)?;
     let size = file.metadata()?.len();
     let mut bytes = Vec::with_capacity(size.min(max) as usize);
     file.take(max).read_to_end(&mut bytes)?;
     Ok(bytes)
-}
-
-/// Makes `open` return at once: the open of a pipe without a writer would block.
-pub(crate) fn never_wait(options: &mut std::fs::OpenOptions) {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt;
-        options.custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32);
-    }
-    #[cfg(not(unix))]
-    let _ = options;
-}
-
-/// Opens a regular file for reading.
-pub(crate) fn open_file(path: &Path) -> io::Result<File> {
-    let mut options = File::options();
-    options.read(true);
-    never_wait(&mut options);
-    let file = options.open(path)?;
-    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is not a regular file")) }
 }
 
 /// Whether there is a regular file of this size. A symbolic link does not count.
@@ -45,7 +26,7 @@ pub(crate) fn is_file_of(path: &Path, size: u64) -> bool {
 
 /// The bytes of a file of at most `max` bytes, mapped.
 pub(crate) fn map_all(path: &Path, max: u64) -> io::Result<Bytes> {
-    let file = open_file(path)?;
+    let file = open_regular(path)?;
     match file.metadata()?.len() {
         0 => Ok(Bytes::new()),
         size if size > max => Err(io::Error::other("it is too large")),
@@ -56,7 +37,7 @@ pub(crate) fn map_all(path: &Path, max: u64) -> io::Result<Bytes> {
 /// The bytes of a file of exactly `size` bytes, mapped.
 pub(crate) fn map(path: &Path, size: u64) -> Result<Bytes> {
     let read = |source| StoreError::new("read", path, source);
-    let file = open_file(path).map_err(read)?;
+    let file = open_regular(path).map_err(read)?;
     let found = file.metadata().map_err(read)?.len();
     if found != size {
         let message = format!("it has {found} bytes instead of {size}");

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use blake3::hazmat::{ChainingValue, HasherExt, Mode, left_subtree_len, merge_subtrees_non_root, merge_subtrees_root};
 use blake3::{Hash, Hasher};
+use millrace_platform::read_exact_at;
 use millrace_threads::{Threads, lock};
 
 /// Bytes of a piece, except in very large files: a power of two, as a subtree of the hash
@@ -177,32 +178,15 @@ fn merged(pieces: &[ChainingValue], len: u64, piece: u64) -> ChainingValue {
     merge_subtrees_non_root(&left, &right, Mode::Hash)
 }
 
-#[cfg(unix)]
 fn read(file: &File, start: u64, len: u64, buffer: &mut Vec<u8>, hasher: &mut Hasher) -> io::Result<()> {
-    use std::os::unix::fs::FileExt;
     // Reused from piece to piece: touching fresh memory costs as much as hashing a piece.
     buffer.resize(buffer.len().max(BUFFER.min(len) as usize), 0);
     let mut done = 0;
     while done < len {
         let most = (buffer.len() as u64).min(len - done) as usize;
-        file.read_exact_at(&mut buffer[..most], start + done)?;
+        read_exact_at(file, &mut buffer[..most], start + done)?;
         hasher.update(&buffer[..most]);
         done += most as u64;
-    }
-    Ok(())
-}
-
-#[cfg(not(unix))]
-fn read(file: &File, start: u64, len: u64, _: &mut Vec<u8>, hasher: &mut Hasher) -> io::Result<()> {
-    use std::io::{Read, Seek, SeekFrom};
-    // A handle has one position, which all threads share.
-    static ONE: Mutex<()> = Mutex::new(());
-    let _one = ONE.lock();
-    let mut file = file;
-    file.seek(SeekFrom::Start(start))?;
-    let mut limited = file.take(len);
-    if io::copy(&mut limited, hasher)? < len {
-        return Err(io::ErrorKind::UnexpectedEof.into());
     }
     Ok(())
 }

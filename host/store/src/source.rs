@@ -6,12 +6,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use millrace_platform::{Identity, open_regular};
 use millrace_types::wire::Kind;
 use millrace_types::{MemoName, Record, Reference, SourceDigest};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, StoreError};
-use crate::files::open_file;
 use crate::hash_file;
 use crate::store::Store;
 
@@ -31,7 +31,7 @@ impl FileStamp {
     /// The stamp of a file.
     pub fn new(meta: &Metadata) -> Self {
         let modified = meta.modified().unwrap_or(UNIX_EPOCH);
-        let (inode, device, changed_ns) = identity(meta);
+        let Identity { inode, device, changed_ns } = Identity::new(meta);
         Self { size: meta.len(), modified_ns: since_epoch(modified), changed_ns, inode, device }
     }
 
@@ -45,18 +45,6 @@ impl FileStamp {
 
 fn since_epoch(time: SystemTime) -> u128 {
     time.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos()
-}
-
-#[cfg(unix)]
-fn identity(meta: &Metadata) -> (u64, u64, i128) {
-    use std::os::unix::fs::MetadataExt;
-    let changed = i128::from(meta.ctime()) * 1_000_000_000 + i128::from(meta.ctime_nsec());
-    (meta.ino(), meta.dev(), changed)
-}
-
-#[cfg(not(unix))]
-fn identity(_: &Metadata) -> (u64, u64, i128) {
-    (0, 0, 0)
 }
 
 /// The digest that a file had when it had a stamp.
@@ -116,7 +104,7 @@ impl Store {
             }
         }
         let size = |(_, file): &(usize, Stat<'_>)| file.stamp.size;
-        let open = |(_, file): &(usize, Stat<'_>)| open_file(file.path);
+        let open = |(_, file): &(usize, Stat<'_>)| open_regular(file.path);
         let done = |(index, file): &(usize, Stat<'_>), hash: io::Result<blake3::Hash>| {
             let what = |error: io::Error| match error.kind() {
                 io::ErrorKind::UnexpectedEof => io::Error::other("it changed while it was read: run again"),

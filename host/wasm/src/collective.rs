@@ -14,10 +14,10 @@ use std::task::{Context, Poll, Waker};
 use std::thread::Scope;
 use std::time::{Duration, Instant};
 
+use millrace_platform::thread_cpu_us;
 use millrace_threads::{POLL_INTERVAL, Slot, Slots, lock};
 use millrace_types::{Failure, Fuel, Limits, TaskOutcome};
 
-use crate::clock::cpu_us;
 use crate::trap::{EmitError, Stop};
 
 /// Ranks of a task at most; with more parts, a rank has several. The rounding of sums depends
@@ -313,11 +313,11 @@ impl Collective {
             }
             let number = round.number;
             drop(locked);
-            let started = cpu_us();
+            let started = thread_cpu_us();
             // A panic of the host must not leave the others waiting.
             let polled =
                 catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut Context::from_waker(Waker::noop()))));
-            let used = cpu_us().saturating_sub(started);
+            let used = thread_cpu_us().saturating_sub(started);
             locked = self.round();
             let round = &mut *locked;
             round.cpu_us += used;

@@ -128,7 +128,7 @@ fn load(engine: &Engine, path: &Path) -> Option<Compiled> {
         return None;
     }
     // SAFETY: `deserialize_file` must only see bytes that `serialize` returned, and the file
-    // must not change while it is mapped. It lies in this user's store, under the engine's
+    // must not change while it is mapped. It is in this user's store, under the engine's
     // fingerprint, was renamed into place when complete, is only ever replaced by another
     // file, and its digest matches. Another version of wasmtime refuses it by itself.
     unsafe { Compiled::deserialize_file(&engine.inner, path) }.ok()

@@ -97,6 +97,7 @@ fn port_name(text: &str) -> wasmtime::Result<PortName> {
 }
 
 /// Defines everything that a component of the world imports.
+#[expect(clippy::too_many_lines, reason = "one definition for each import")]
 pub(crate) fn link(linker: &mut Linker<TaskState>) -> wasmtime::Result<()> {
     let version = millrace_types::action_key::WORLD_VERSION;
     // Types only: nothing to define, but the instance must exist.

@@ -11,7 +11,6 @@
 
 mod cancel;
 mod claims;
-mod clock;
 mod collective;
 mod compile;
 mod component;

@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
+use millrace_platform::thread_cpu_us;
 use millrace_types::{Failure, Phase, TaskOutcome, TaskSpec};
 use wasmtime::component::Resource;
 
-use crate::clock::cpu_us;
 use crate::component::Component;
 use crate::conclude::conclude;
 use crate::context::TaskContext;
@@ -27,7 +27,7 @@ impl Component {
 
     fn run_alone(&self, mut spec: TaskSpec, context: &TaskContext<'_>) -> TaskOutcome {
         let started = Instant::now();
-        let cpu_started = cpu_us();
+        let cpu_started = thread_cpu_us();
         let limits = spec.limits;
         let mut deadline = started.checked_add(limits.time);
         let mut checks = FuelChecks::AtCalls;
@@ -51,7 +51,7 @@ impl Component {
             }
         };
         outcome.cost.wall_us = started.elapsed().as_micros() as u64;
-        outcome.cost.cpu_us = cpu_us().saturating_sub(cpu_started);
+        outcome.cost.cpu_us = thread_cpu_us().saturating_sub(cpu_started);
         outcome
     }
 }

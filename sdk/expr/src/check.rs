@@ -506,6 +506,7 @@ impl Checker<'_> {
         Ok(typed(Op::Case(conditions.into_iter().zip(values).collect(), Box::new(last)), ty, span))
     }
 
+    #[expect(clippy::too_many_lines, reason = "one match over all functions")]
     fn call(&mut self, name: &str, args: &[Expr], span: Span) -> Result<Open, ExprError> {
         if name == "in" {
             return self.within(args, span);

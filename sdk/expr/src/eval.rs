@@ -676,6 +676,7 @@ impl Evaluator<'_> {
         Ok(Vector::new(data, nulls))
     }
 
+    #[expect(clippy::too_many_lines, reason = "one match over all functions")]
     fn call(&self, function: Function, args: &[Typed], ty: Type, span: Span) -> Result<Vector> {
         use Function as F;
         if let (F::Bucket, [text, buckets]) = (function, args) {
@@ -880,7 +881,9 @@ impl Evaluator<'_> {
             }
             F::StartsWith => test(|a, b| a.starts_with(b))?,
             F::EndsWith => test(|a, b| a.ends_with(b))?,
-            _ => test(|a, b| a.contains(b))?,
+            F::Contains => test(|a, b| a.contains(b))?,
+            // Every other function is in `call`.
+            _ => return Err(wrong_kind(span)),
         };
         Ok(Vector::new(data, nulls))
     }

@@ -29,7 +29,7 @@ use millrace_wasm::{Component, ComponentError, Engine};
 use crate::diagnostic::{Diagnostic, Span};
 #[cfg(test)]
 pub(crate) use path::BuiltPlugin;
-use source::{ComponentBytes, ComponentSource, Resolved};
+use source::{ComponentBytes, ComponentSource, Resolved, named};
 
 /// A component that a pipeline uses.
 pub struct Used {
@@ -238,16 +238,6 @@ fn new_engine() -> Result<Engine, ComponentError> {
 
 fn manifest_name(component: &ComponentDigest) -> ManifestName {
     named("manifest", component.as_bytes(), &[]).into()
-}
-
-/// A name that depends on the version of the step world.
-fn named(kind: &str, digest: &[u8], more: &[u8]) -> blake3::Hash {
-    let mut hasher = blake3::Hasher::new_derive_key("millrace 2026-11 component record");
-    for bytes in [kind.as_bytes(), millrace_types::action_key::WORLD_VERSION.as_bytes(), digest, more] {
-        hasher.update(&(bytes.len() as u64).to_le_bytes());
-        hasher.update(bytes);
-    }
-    hasher.finalize()
 }
 
 fn empty_manifest() -> Manifest {

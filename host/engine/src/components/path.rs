@@ -7,8 +7,7 @@ use millrace_types::wire::Kind;
 use millrace_types::{ComponentDigest, PluginName, Record, Reference, Uses, bounds};
 use serde::{Deserialize, Serialize};
 
-use super::named;
-use super::source::{ComponentBytes, ComponentSource, ResolveError, Resolved};
+use super::source::{ComponentBytes, ComponentSource, ResolveError, Resolved, named};
 
 #[derive(Serialize, Deserialize)]
 pub(crate) struct BuiltPlugin {

@@ -75,3 +75,13 @@ impl ComponentSource for NoSource {
         Err(error.help("use a file with `path:FILE.wasm`, or a folder with `folder:PATH/NAME@VERSION`"))
     }
 }
+
+/// A name that depends on the version of the step world.
+pub(super) fn named(kind: &str, digest: &[u8], more: &[u8]) -> blake3::Hash {
+    let mut hasher = blake3::Hasher::new_derive_key("millrace 2026-11 component record");
+    for bytes in [kind.as_bytes(), millrace_types::action_key::WORLD_VERSION.as_bytes(), digest, more] {
+        hasher.update(&(bytes.len() as u64).to_le_bytes());
+        hasher.update(bytes);
+    }
+    hasher.finalize()
+}

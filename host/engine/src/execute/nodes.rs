@@ -64,7 +64,10 @@ pub(super) struct NodeState {
     pub(super) partials: Vec<Option<BlobRef>>,
     /// Whether the one task of `whole`, or `merge`, was made.
     pub(super) last_made: bool,
+    /// The sums over all tasks, once the node is done.
     pub(super) metrics: BTreeMap<String, f64>,
+    /// The metrics of each task by its part, in the order in which the tasks ended.
+    task_metrics: Vec<(Option<usize>, Vec<(String, f64)>)>,
     pub(super) metrics_blob: Option<BlobRef>,
 }
 
@@ -139,6 +142,7 @@ impl NodeState {
             partials: Vec::new(),
             last_made: false,
             metrics: BTreeMap::new(),
+            task_metrics: Vec::new(),
             metrics_blob: None,
         }
     }
@@ -224,9 +228,22 @@ impl NodeState {
         }
     }
 
-    /// Marks the node as done, and its tables as complete.
+    /// Adds the metrics of a task.
+    pub(super) fn add_metrics(&mut self, part: Option<usize>, metrics: &[(String, f64)]) {
+        if !metrics.is_empty() {
+            self.task_metrics.push((part, metrics.to_vec()));
+        }
+    }
+
+    /// Marks the node as done, its tables as complete, and sums its metrics.
     pub(super) fn complete(&mut self) {
         self.progress = Progress::Done;
+        // Sums of floats depend on their order: that of parts is the same in every run.
+        let mut tasks = std::mem::take(&mut self.task_metrics);
+        tasks.sort_by_key(|(part, _)| (part.is_none(), *part));
+        for (name, value) in tasks.into_iter().flat_map(|(_, metrics)| metrics) {
+            *self.metrics.entry(name).or_default() += value;
+        }
         for (_, output) in &mut self.outputs {
             if let OutputState::Table(table) = output {
                 table.complete = true;
@@ -293,6 +310,29 @@ impl<'a> Nodes<'a> {
         match self.states[node].output(port)? {
             OutputState::Blob(blob) => *blob,
             OutputState::Table(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Metrics are an output, so the keys of later steps depend on their bits.
+    #[test]
+    fn metrics_do_not_depend_on_the_order_in_which_tasks_end() {
+        let tasks = [(Some(0), 0.1), (Some(1), 1e16), (Some(2), -1e16), (Some(3), 0.3), (None, 0.7)];
+        let sum = |order: &[usize]| {
+            let mut state = NodeState::new();
+            for (part, value) in order.iter().map(|index| tasks[*index]) {
+                state.add_metrics(part, &[("loss".to_owned(), value)]);
+            }
+            state.complete();
+            state.metrics["loss"].to_bits()
+        };
+        let expected = sum(&[0, 1, 2, 3, 4]);
+        for order in [[4, 3, 2, 1, 0], [1, 3, 0, 4, 2], [2, 0, 4, 1, 3]] {
+            assert_eq!(sum(&order), expected, "{order:?}");
         }
     }
 }

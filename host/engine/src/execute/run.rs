@@ -215,9 +215,7 @@ impl<'a> Run<'a> {
             *partial = record.partial;
         }
         state.add(outputs, task.part.filter(|_| task.phase == Phase::Map));
-        for (name, value) in &record.metrics {
-            *state.metrics.entry(name.clone()).or_default() += value;
-        }
+        state.add_metrics(task.part, &record.metrics);
         for (port, schema) in state.schemas() {
             self.planner.declare(task.node, port, schema);
         }

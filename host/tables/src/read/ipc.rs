@@ -18,13 +18,13 @@ use millrace_types::Schema;
 
 use super::columnar::{check_names, declared, each_unit};
 use super::error::ReadError;
-use super::open::regular;
 use super::options::ReadOptions;
 use super::part_id::PartId;
 use super::predicate::{Batch, unpacked};
 use super::reader::{Peek, Reader};
 use super::shaper::Shaper;
 use super::sink::Sink;
+use millrace_platform::open_regular;
 
 fn broken(path: &Path) -> impl Fn(ArrowError) -> ReadError + '_ {
     move |error| ReadError::content(path, None, format!("not usable as Arrow IPC: {error}"))
@@ -38,7 +38,7 @@ enum Batches {
 impl Batches {
     /// With all columns, or those at these indices.
     fn open(path: &Path, columns: Option<&[usize]>) -> Result<Self, ReadError> {
-        let mut file = regular(path).map_err(ReadError::io(path))?;
+        let mut file = open_regular(path).map_err(ReadError::io(path))?;
         let mut magic = [0; 6];
         let is_file = file.read_exact(&mut magic).is_ok() && &magic == b"ARROW1";
         file.seek(SeekFrom::Start(0)).map_err(ReadError::io(path))?;

@@ -1,24 +1,11 @@
 //! Opens files, and decompresses text files.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use super::error::ReadError;
+use millrace_platform::open_regular;
 
-/// Opens a regular file. If it has been replaced since it was checked, for instance by a pipe
-/// without a writer, that is an error, and opening does not block.
-pub(super) fn regular(path: &Path) -> io::Result<File> {
-    let mut options = File::options();
-    options.read(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt;
-        options.custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32);
-    }
-    let file = options.open(path)?;
-    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is not a regular file")) }
-}
+use super::error::ReadError;
 
 /// Passes the bytes of a file to `each`; `.gz`, and `.zip` with a single entry, are
 /// decompressed.
@@ -26,7 +13,7 @@ pub(super) fn open(
     path: &Path,
     each: &mut dyn FnMut(&mut (dyn Read + Send)) -> Result<(), ReadError>,
 ) -> Result<(), ReadError> {
-    let mut file = regular(path).map_err(ReadError::io(path))?;
+    let mut file = open_regular(path).map_err(ReadError::io(path))?;
     let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
     match extension.to_ascii_lowercase().as_str() {
         "gz" => each(&mut flate2::read::MultiGzDecoder::new(io::BufReader::with_capacity(256 << 10, file))),

@@ -1,4 +1,4 @@
-//! What a format has to provide: one implementation for each, and nothing else to touch.
+//! The trait of formats, with one implementation for each.
 
 use std::path::{Path, PathBuf};
 

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::Path;
 
 use crate::read::error::ReadError;
-use crate::read::open::regular;
+use millrace_platform::open_regular;
 
 pub(super) fn broken(path: &Path, error: &dyn std::fmt::Display) -> ReadError {
     ReadError::content(path, None, format!("not usable as Parquet: {}", plain(&error.to_string())))
@@ -40,6 +40,6 @@ pub(super) fn wrong_row_count(path: &Path) -> ReadError {
 /// Whether a file begins as Parquet does.
 pub(super) fn begins(path: &Path) -> bool {
     let mut begin = [0; 4];
-    let is_read = regular(path).is_ok_and(|mut file| file.read_exact(&mut begin).is_ok());
+    let is_read = open_regular(path).is_ok_and(|mut file| file.read_exact(&mut begin).is_ok());
     is_read && matches!(&begin, b"PAR1" | b"PARE")
 }

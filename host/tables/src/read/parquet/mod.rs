@@ -25,7 +25,6 @@ use millrace_types::Schema;
 
 use super::columnar::{check_names, declared, each_unit};
 use super::error::ReadError;
-use super::open::regular;
 use super::options::ReadOptions;
 use super::part_id::PartId;
 use super::predicate::{self, Batch};
@@ -33,6 +32,7 @@ use super::reader::{Peek, Reader};
 use super::shaper::{self, Kept, Shaper};
 use super::sink::Sink;
 use error::{begins, broken, broken_in, wrong_row_count};
+use millrace_platform::open_regular;
 use row_group::{RowGroup, Share, Wanted};
 use shared_file::SharedFile;
 use statistics::ruled_out;
@@ -43,7 +43,7 @@ pub(super) struct Parquet;
 impl Reader for Parquet {
     /// The schema, from the end of the file.
     fn peek(&self, path: &Path, options: &ReadOptions) -> Peek {
-        let probe = regular(path).ok().and_then(|file| ParquetRecordBatchReaderBuilder::try_new(file).ok());
+        let probe = open_regular(path).ok().and_then(|file| ParquetRecordBatchReaderBuilder::try_new(file).ok());
         let schema = probe.and_then(|probe| declared(probe.schema(), options));
         schema.map_or(Peek::Unknown, Peek::Certain)
     }
@@ -115,7 +115,7 @@ fn groups<'a>(
     shaper: &'a Shaper<'a>,
     sink: &'a dyn Sink,
 ) -> Result<Groups<'a>, ReadError> {
-    let file = regular(path).and_then(SharedFile::new).map_err(ReadError::io(path))?;
+    let file = open_regular(path).and_then(SharedFile::new).map_err(ReadError::io(path))?;
     let meta = ArrowReaderMetadata::load(&file, ArrowReaderOptions::default()).map_err(|error| {
         let what = "this is no Parquet file: it does not begin with `PAR1`";
         if begins(path) { broken(path, &error) } else { ReadError::content(path, None, what) }
@@ -190,7 +190,7 @@ impl Groups<'_> {
             }
             self.shaper.emit_at(PartId::new(self.number, group, piece), path, batch, self.sink)?;
         }
-        // How many a filter keeps nobody says before.
+        // The number of rows that a filter keeps is not known in advance.
         if read == rows || self.condition.is_some() { Ok(()) } else { Err(wrong_row_count(path)) }
     }
 

@@ -17,6 +17,7 @@ const SMALL: i64 = 64;
 const MAX_BULK: i64 = 1 << 40;
 
 /// The function that counts, and the offsets of its branches that are seldom taken.
+#[expect(clippy::too_many_lines, reason = "one match over all instructions")]
 pub(super) fn counted(
     of: &Declared,
     bytes: &[u8],

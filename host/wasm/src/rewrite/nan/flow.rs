@@ -5,6 +5,8 @@
 //! Single Assignment Form", 2013), only for locals that hold floats. Values that stay on the
 //! stack across a block are unaffected by it; values that are passed with a branch, or are the
 //! result of a block, are treated as observed.
+//!
+//! Long because all instructions share one state: the stack, the locals and the open blocks.
 
 use std::collections::HashMap;
 
@@ -277,6 +279,7 @@ impl Flow<'_> {
         Ok(())
     }
 
+    #[expect(clippy::too_many_lines, reason = "one match over all effects")]
     fn step(&mut self, at: u32, op: &Operator<'_>) -> Result<(), Lost> {
         let effect = effect(op);
         if effect == Effect::Unknown {
@@ -391,6 +394,7 @@ impl Flow<'_> {
         Ok(())
     }
 
+    #[expect(clippy::too_many_lines, reason = "one match over all control instructions")]
     fn control(&mut self, at: u32, op: &Operator<'_>, takes: u32, gives: u32) -> Result<(), Lost> {
         match *op {
             Operator::LocalGet { local_index } => {

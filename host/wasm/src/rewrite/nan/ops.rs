@@ -118,6 +118,7 @@ fn is_followed(op: &Operator<'_>) -> bool {
 }
 
 /// The effect of an instruction.
+#[expect(clippy::too_many_lines, reason = "one match over all instructions")]
 pub(super) fn effect(op: &Operator<'_>) -> Effect {
     use Effect::{Blind, Compare, Look, Make, Mask, Move, Plain};
     use Operator as O;

@@ -95,6 +95,7 @@ impl<'n> Writer<'n> {
         }
     }
 
+    #[expect(clippy::too_many_lines, reason = "one match over all expressions")]
     fn expr(&mut self, ty: Ty, depth: u32) -> String {
         let Some(depth) = depth.checked_sub(1) else { return self.leaf(ty) };
         match (ty, self.next(12)) {
