@@ -33,7 +33,7 @@ pub enum ShowError {
 
 /// The beginning of a table.
 #[derive(Debug, Clone)]
-pub struct Head {
+pub struct TableHead {
     /// Its columns.
     pub schema: Schema,
     /// The number of its rows.
@@ -137,13 +137,13 @@ impl Artifacts {
     ///
     /// # Errors
     /// When its bytes cannot be read.
-    pub fn head(&self, table: &Table, rows: usize) -> Result<Head, ShowError> {
+    pub fn head(&self, table: &Table, rows: usize) -> Result<TableHead, ShowError> {
         let chunks = StoreChunks::new(self.store.clone());
         let unreadable = |error: &dyn std::fmt::Display| ShowError::Unreadable(error.to_string());
         let head = Self::rows(&chunks, table, rows);
         // A corrupt store explains more than the errors that follow from it.
         chunks.wait_checked().map_err(|error| unreadable(&error))?;
-        Ok(Head { schema: table.schema.clone(), rows: table.rows(), parts: table.parts.len(), head: head? })
+        Ok(TableHead { schema: table.schema.clone(), rows: table.rows(), parts: table.parts.len(), head: head? })
     }
 
     fn rows(chunks: &StoreChunks, table: &Table, rows: usize) -> Result<Vec<Vec<Option<String>>>, ShowError> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 /// A file that spans point into.
 #[derive(Debug, PartialEq, Eq)]
-pub struct SourceFile {
+pub struct PipelineFile {
     /// The path that the user gave.
     pub path: PathBuf,
     /// Its content.
@@ -17,7 +17,7 @@ pub struct SourceFile {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Span {
     /// The file.
-    pub file: Arc<SourceFile>,
+    pub file: Arc<PipelineFile>,
     /// In bytes.
     pub range: Range<usize>,
 }

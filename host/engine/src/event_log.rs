@@ -163,10 +163,10 @@ fn is_logged(event: &Event) -> bool {
 
 /// The log of a run that is going on.
 #[derive(Default)]
-pub(crate) struct LogWriter(Mutex<Written>);
+pub(crate) struct LogWriter(Mutex<LogBuffer>);
 
 #[derive(Default)]
-struct Written {
+struct LogBuffer {
     memory_limits: Vec<ByteSize>,
     dropped: u64,
     events: Vec<u8>,
@@ -194,7 +194,7 @@ impl LogWriter {
     /// # Errors
     /// When the system refuses.
     pub(crate) fn write(&self, store: &Store, run: &str, clock: &RunClock) -> Result<(), StoreError> {
-        let Written { memory_limits, dropped, events } =
+        let LogBuffer { memory_limits, dropped, events } =
             std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         let size = events.len() as u64;
         let events = zstd::bulk::compress(&events, LEVEL).unwrap_or_default();

@@ -23,12 +23,12 @@ use crate::results::RunOutputs;
 
 /// The digest of an exported artifact, and the stamp of its file after it was written.
 #[derive(Serialize, Deserialize)]
-pub(crate) struct Written {
+pub(crate) struct ExportMemo {
     stamp: FileStamp,
     digest: String,
 }
 
-impl Record for Written {
+impl Record for ExportMemo {
     const KIND: Kind = Kind::Memo;
     type Name = MemoName;
 
@@ -172,7 +172,7 @@ pub(crate) fn exports(
             .into();
         let digest = artifact.digest_text();
         let stamp = || std::fs::metadata(&path).ok().map(|meta| FileStamp::new(&meta));
-        let known = store.record::<Written>(&name);
+        let known = store.record::<ExportMemo>(&name);
         if let Some(known) = known.filter(|known| known.digest == digest && Some(known.stamp) == stamp()) {
             exported.push((path.clone(), known.stamp));
             emit(Event::Exported { path, unchanged: true });
@@ -180,7 +180,7 @@ pub(crate) fn exports(
         }
         match write(chunks, &artifact, &path, cancel) {
             Ok(stamp) => {
-                let _ = store.put_record(&name, &Written { stamp, digest });
+                let _ = store.put_record(&name, &ExportMemo { stamp, digest });
                 exported.push((path.clone(), stamp));
                 emit(Event::Exported { path, unchanged: false });
             }

@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use crate::components::BuiltPlugin;
 use crate::event_log::LogFile;
 use crate::execute::TraceRecord as Trace;
-use crate::export::Written;
+use crate::export::ExportMemo;
 use crate::history::RunRecord;
 use crate::source::record::{SourceRecord, SourceTable};
 
@@ -71,7 +71,7 @@ fn every_record_of_an_earlier_version_is_read_or_refused_with_its_version() {
             Kind::Memo => {
                 // The memo of an export has the digest of the artifact as text.
                 let is_export = fixture.bytes.windows(3).any(|window| window == b"b3:");
-                if is_export { reads::<Written>(&fixture) } else { reads::<FileMemo>(&fixture) }
+                if is_export { reads::<ExportMemo>(&fixture) } else { reads::<FileMemo>(&fixture) }
             }
             Kind::Manifest => reads::<Manifest>(&fixture),
             Kind::Plugin => reads::<BuiltPlugin>(&fixture),

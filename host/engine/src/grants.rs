@@ -122,7 +122,7 @@ fn guest_name(name: &str) -> &str {
 }
 
 #[derive(serde::Serialize)]
-enum Entry {
+enum FolderEntry {
     Folder,
     File(SourceDigest),
     Link(Vec<u8>),
@@ -152,12 +152,12 @@ fn digest(store: &Store, folder: &Path) -> Result<BlobDigest, GrantError> {
             let kind = entry.file_type().map_err(io(&path))?;
             let found = if kind.is_dir() {
                 open.push(inner.clone());
-                Entry::Folder
+                FolderEntry::Folder
             } else if kind.is_symlink() {
                 let target = std::fs::read_link(&path).map_err(io(&path))?;
-                Entry::Link(target.as_os_str().as_encoded_bytes().to_vec())
+                FolderEntry::Link(target.as_os_str().as_encoded_bytes().to_vec())
             } else if kind.is_file() {
-                Entry::File(store.source_digest(&path)?)
+                FolderEntry::File(store.source_digest(&path)?)
             } else {
                 return Err(refuse(&path, "it is neither a file nor a folder nor a link"));
             };

@@ -36,7 +36,7 @@ struct Checked {
     blobs: HashSet<BlobDigest>,
 }
 
-struct Shared {
+struct VerifierState {
     store: Store,
     queue: ArrayQueue<Unchecked>,
     /// Whether no reader is left.
@@ -52,7 +52,7 @@ struct Shared {
 
 /// Checks objects when they are read.
 pub(crate) struct Verifier {
-    shared: Arc<Shared>,
+    shared: Arc<VerifierState>,
     /// A thread that checks in parallel to the workers, if the system has one.
     thread: OnceLock<Option<Thread>>,
 }
@@ -66,7 +66,7 @@ impl Drop for Verifier {
     }
 }
 
-impl Shared {
+impl VerifierState {
     /// Removes every corrupt object: if one is corrupt others probably are, and finding each would
     /// cost a run.
     fn sweep(&self) {
@@ -122,7 +122,7 @@ fn corrupt(what: &str, digest: &dyn std::fmt::Display) -> String {
 
 /// Marks objects that this process has just written as checked.
 #[derive(Clone)]
-pub(crate) struct Written(Arc<Shared>);
+pub(crate) struct Written(Arc<VerifierState>);
 
 impl Written {
     /// Marks columns.
@@ -135,7 +135,7 @@ impl Written {
 
 impl Verifier {
     pub(crate) fn new(store: Store) -> Self {
-        let shared = Shared {
+        let shared = VerifierState {
             store,
             queue: ArrayQueue::new(QUEUE),
             is_over: AtomicBool::new(false),

@@ -38,8 +38,8 @@ mod shards;
 mod source;
 pub mod why;
 
-pub use artifacts::{Artifacts, Head, ShowError};
-pub use diagnostic::{Diagnostic, SourceFile, Span};
+pub use artifacts::{Artifacts, ShowError, TableHead};
+pub use diagnostic::{Diagnostic, PipelineFile, Span};
 pub use event::{Event, EventEnvelope, Status, Summary};
 pub use execute::{
     EXEC_CACHED, EXEC_FAILED, EXEC_RAN, ExecError, ExecReport, Executor, Loaded, Options, RunError, RunMode, exec,

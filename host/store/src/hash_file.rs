@@ -59,7 +59,7 @@ pub(crate) fn digests<F: Sync, T: Send>(
     open: impl Fn(&F) -> io::Result<File> + Sync,
     done: impl Fn(&F, io::Result<Hash>) -> T + Sync,
 ) -> Vec<T> {
-    let shared: Vec<Shared> = files.iter().map(|file| Shared::new(len(file), by.piece)).collect();
+    let shared: Vec<HashState> = files.iter().map(|file| HashState::new(len(file), by.piece)).collect();
     let results: Vec<Mutex<Option<T>>> = files.iter().map(|_| Mutex::default()).collect();
     let next = Mutex::new((0, 0));
     let take = || {
@@ -87,7 +87,7 @@ pub(crate) fn digests<F: Sync, T: Send>(
 }
 
 /// A file that several threads read at once.
-struct Shared {
+struct HashState {
     len: u64,
     /// Bytes of a piece, and the number of pieces.
     piece: u64,
@@ -102,7 +102,7 @@ struct State {
     failed: Option<io::Error>,
 }
 
-impl Shared {
+impl HashState {
     fn new(len: u64, least: u64) -> Self {
         let piece = least.max((len / MAX_PIECES).next_power_of_two());
         let count = len.div_ceil(piece).max(1) as usize;
@@ -235,7 +235,7 @@ mod tests {
     #[test]
     fn the_number_of_pieces_is_bounded_for_any_size_that_a_file_claims() {
         for len in [0, 1, PIECE * MAX_PIECES, PIECE * MAX_PIECES + 1, 3 << 40, u64::MAX] {
-            let Shared { piece, count, .. } = Shared::new(len, PIECE);
+            let HashState { piece, count, .. } = HashState::new(len, PIECE);
             assert!(piece.is_power_of_two() && count as u64 <= 2 * MAX_PIECES, "{len}");
             assert!(u128::from(piece) * count as u128 >= u128::from(len), "{len}");
         }

@@ -155,6 +155,6 @@ impl Store {
     pub fn find_blob(&self, digest: &BlobDigest) -> Option<BlobRef> {
         // A link does not count as an object.
         let meta = std::fs::symlink_metadata(self.folder.blob_path(digest)).ok()?;
-        meta.is_file().then(|| BlobRef { digest: *digest, size: meta.len() })
+        meta.is_file().then_some(BlobRef { digest: *digest, size: meta.len() })
     }
 }

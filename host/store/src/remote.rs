@@ -57,7 +57,7 @@ pub struct Traffic {
 }
 
 /// What the uploading thread shares with the others.
-struct Shared {
+struct RemoteState {
     backend: Box<dyn Backend>,
     local: Folder,
     verify_pack: VerifyPack,
@@ -70,7 +70,7 @@ struct Shared {
 
 /// A remote store.
 pub(crate) struct Remote {
-    shared: Arc<Shared>,
+    shared: Arc<RemoteState>,
     uploads: Mutex<Option<SyncSender<Upload>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -81,7 +81,7 @@ impl fmt::Debug for Remote {
     }
 }
 
-impl Shared {
+impl RemoteState {
     /// The value; `None` if the remote failed, now or before: then it is not used again.
     fn attempt<T>(&self, call: impl FnOnce(&dyn Backend) -> Result<T>) -> Option<T> {
         if self.is_down.load(Ordering::Relaxed) {
@@ -163,7 +163,7 @@ impl Shared {
 impl Remote {
     pub(crate) fn new(backend: Box<dyn Backend>, local: Folder, verify_pack: VerifyPack) -> Self {
         let refused = local.markers(REFUSED);
-        let shared = Shared {
+        let shared = RemoteState {
             backend,
             local,
             verify_pack,

@@ -123,8 +123,8 @@ pub(crate) fn link(linker: &mut Linker<TaskState>) -> wasmtime::Result<()> {
         let (_, _, parts) = table(running(&mut cx)?, this.rep())?;
         Ok((parts.iter().map(|part| part.rows).collect::<Vec<_>>(),))
     })?;
-    type Rows = (Resource<TableRep>, u32, u32, u64, u64);
-    host.func_wrap("[method]table.column", |mut cx: Cx<'_>, (this, part, column, from, rows): Rows| {
+    type RowsArgs = (Resource<TableRep>, u32, u32, u64, u64);
+    host.func_wrap("[method]table.column", |mut cx: Cx<'_>, (this, part, column, from, rows): RowsArgs| {
         let running = running(&mut cx)?;
         let (_, fields, parts) = table(running, this.rep())?;
         let found = parts.get(part as usize);

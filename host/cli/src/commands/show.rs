@@ -54,7 +54,7 @@ fn fail(error: &ShowError) -> u8 {
     }
 }
 
-fn show_table(digest: &str, head: &millrace_engine::Head, as_json: bool) {
+fn show_table(digest: &str, head: &millrace_engine::TableHead, as_json: bool) {
     if as_json {
         let fields: Vec<_> = head
             .schema

@@ -54,7 +54,7 @@ fn live_lines(steps: &Steps, reading: &[String], elapsed: Duration, width: usize
         lines.push(truncated(&format!("{:>STATUS$}  … and {more} more", ""), width));
     }
     let (done, total, is_exact) = steps.tasks();
-    let filled = if total == 0 { 0 } else { BAR * done.min(total) / total };
+    let filled = (BAR * done.min(total)).checked_div(total).unwrap_or(0);
     let bar = format!("{}{}", "━".repeat(filled), "╌".repeat(BAR - filled));
     let finished = steps.iter().filter(|step| step.is_finished).count();
     let total = if is_exact { count(total as u64) } else { format!("at least {}", count(total as u64)) };

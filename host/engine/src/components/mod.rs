@@ -48,7 +48,7 @@ type Compiled = OnceLock<Result<Component, ComponentError>>;
 
 /// The engine and the compiled components, each made by the first thread that needs it.
 #[derive(Default)]
-struct Shared {
+struct SharedEngine {
     engine: OnceLock<Result<Engine, ComponentError>>,
     compiled: Mutex<HashMap<ComponentDigest, Arc<Compiled>>>,
 }
@@ -56,13 +56,13 @@ struct Shared {
 /// Loads components, each once.
 pub struct Components {
     store: Store,
-    shared: Arc<Shared>,
+    shared: Arc<SharedEngine>,
     known: HashMap<(PathBuf, Uses), Arc<Used>>,
 }
 
 type Planned = Result<StepPlan, Vec<Problem>>;
 
-impl Shared {
+impl SharedEngine {
     fn compiled(&self, digest: &ComponentDigest) -> Arc<Compiled> {
         lock(&self.compiled).entry(*digest).or_default().clone()
     }

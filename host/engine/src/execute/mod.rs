@@ -59,7 +59,7 @@ use display::{Emit, Sink};
 use finish::Finished;
 use ledger::steps_of;
 use run::Run;
-use sources::{Ready, Sources};
+use sources::{ReadySources, Sources};
 #[cfg(test)]
 pub(crate) use trace::Trace as TraceRecord;
 use trace::{SourceSeen, Trace};
@@ -114,12 +114,12 @@ fn run(options: &mut Options, clock: RunClock, emit: Sink<'_>) -> Result<Summary
         RunMode::Plan => History::open(&options.store).last_of(&pipeline.file.path),
         RunMode::Run => None,
     };
-    let Ready { planner, tables, seen } = sources.read_and_plan(&loaded, &mut emit)?;
+    let ReadySources { planner, tables, seen } = sources.read_and_plan(&loaded, &mut emit)?;
     let mut run = Run::new(options, &loaded, planner, tables, last, emit);
     workers::run_tasks(&mut run, &chunks);
     let mut finished = ManuallyDrop::new(run.finish().map_err(system)?);
     if options.mode == RunMode::Run {
-        finish_run(options, &loaded, &chunks, &mut finished, Ending { id: id.clone(), clock, seen })?;
+        finish_run(options, &loaded, &chunks, &mut finished, RunStart { id: id.clone(), clock, seen })?;
     } else {
         let _ = options.store.keep_index();
     }
@@ -149,7 +149,7 @@ fn index_name(options: &Options) -> IndexName {
 }
 
 /// Values from the beginning of a run that its end needs.
-struct Ending {
+struct RunStart {
     id: String,
     clock: RunClock,
     seen: Vec<SourceSeen>,
@@ -161,7 +161,7 @@ fn finish_run(
     loaded: &Loaded,
     chunks: &StoreChunks,
     finished: &mut Finished<'_>,
-    Ending { id, clock, seen }: Ending,
+    RunStart { id, clock, seen }: RunStart,
 ) -> Result<(), RunError> {
     let (outputs, emit, cancel) = (&finished.outputs, &mut finished.emit, &options.cancel);
     let exported = exports(&options.store, chunks, &loaded.graph, outputs, cancel, &mut |event| emit.send(event));

@@ -75,7 +75,7 @@ enum Message<S: Scheduler> {
 }
 
 /// The result of looking for a job.
-enum Found<J> {
+enum NextJob<J> {
     /// A job, and whether there are more.
     Job(J, bool),
     /// No job until another ends.
@@ -129,18 +129,18 @@ impl<S: Scheduler> WorkerPool<S> {
     pub(super) fn next(&self, spawn_worker: impl FnOnce() -> bool, before_sleep: impl Fn()) -> Option<S::Job> {
         loop {
             let mut found = self.find();
-            if let Found::Nothing = found {
+            if let NextJob::Nothing = found {
                 before_sleep();
                 self.sleepers.fetch_add(1, Ordering::SeqCst);
                 fence(Ordering::SeqCst);
                 found = self.find();
-                if let Found::Nothing = found {
+                if let NextJob::Nothing = found {
                     self.sleep();
                 }
                 self.sleepers.fetch_sub(1, Ordering::SeqCst);
             }
             match found {
-                Found::Job(job, has_more) => {
+                NextJob::Job(job, has_more) => {
                     // One more worker, which wakes the next if there is still more to do.
                     if has_more && !self.wake() {
                         self.spawn(spawn_worker);
@@ -148,15 +148,15 @@ impl<S: Scheduler> WorkerPool<S> {
                     return Some(job);
                 }
                 // A worker has left, perhaps by a panic with the job that the others wait for.
-                Found::Nothing if self.is_over.load(Ordering::SeqCst) => return None,
-                Found::Nothing => {}
-                Found::Over => return None,
+                NextJob::Nothing if self.is_over.load(Ordering::SeqCst) => return None,
+                NextJob::Nothing => {}
+                NextJob::Over => return None,
             }
         }
     }
 
     /// A job: scheduled here if the lock is free, else a prefetched one.
-    fn find(&self) -> Found<S::Job> {
+    fn find(&self) -> NextJob<S::Job> {
         let mut found = None;
         loop {
             fence(Ordering::SeqCst);
@@ -168,13 +168,13 @@ impl<S: Scheduler> WorkerPool<S> {
                 // The worker that holds the lock drains the inbox, and checks it again afterwards.
                 (Err(TryLockError::WouldBlock), Some(found)) => return found,
                 (Err(TryLockError::WouldBlock), None) => {
-                    let Some(mut job) = self.prefetched.pop() else { return Found::Nothing };
+                    let Some(mut job) = self.prefetched.pop() else { return NextJob::Nothing };
                     self.inbox.push(Message::Started(S::start_event(&mut job)));
-                    found = Some(Found::Job(job, false));
+                    found = Some(NextJob::Job(job, false));
                     continue;
                 }
                 // A worker panicked while it held the lock; the scope of the threads reports that.
-                (Err(TryLockError::Poisoned(_)), _) => return Found::Over,
+                (Err(TryLockError::Poisoned(_)), _) => return NextJob::Over,
             };
             while let Some(message) = self.inbox.pop() {
                 match message {
@@ -184,7 +184,7 @@ impl<S: Scheduler> WorkerPool<S> {
             }
             let now = match found {
                 // This worker has a job: new ones are for the others.
-                Some(Found::Job(job, _)) => Found::Job(job, self.has_more(&scheduler)),
+                Some(NextJob::Job(job, _)) => NextJob::Job(job, self.has_more(&scheduler)),
                 _ => self.schedule(&mut scheduler),
             };
             scheduler.on_scheduled();
@@ -198,7 +198,7 @@ impl<S: Scheduler> WorkerPool<S> {
     }
 
     /// Picks the next job, and prefetches a few for the others.
-    fn schedule(&self, scheduler: &mut S) -> Found<S::Job> {
+    fn schedule(&self, scheduler: &mut S) -> NextJob<S::Job> {
         let mut prefetched: Vec<S::Job> = std::iter::from_fn(|| self.prefetched.pop()).collect();
         prefetched.sort_by_key(S::urgency);
         let most_urgent = prefetched.pop();
@@ -213,9 +213,9 @@ impl<S: Scheduler> WorkerPool<S> {
         if scheduler.is_stopping() {
             let prefetched = std::iter::from_fn(|| self.prefetched.pop());
             next.into_iter().chain(prefetched).for_each(|job| scheduler.on_abandoned(job));
-            return if scheduler.is_idle() { Found::Over } else { Found::Nothing };
+            return if scheduler.is_idle() { NextJob::Over } else { NextJob::Nothing };
         }
-        let Some(mut job) = next else { return if scheduler.is_idle() { Found::Over } else { Found::Nothing } };
+        let Some(mut job) = next else { return if scheduler.is_idle() { NextJob::Over } else { NextJob::Nothing } };
         scheduler.on_started(S::start_event(&mut job));
         let workers = self.workers.load(Ordering::Relaxed);
         let ahead = if workers > 1 { 1 + workers.div_ceil(4) } else { 0 };
@@ -224,7 +224,7 @@ impl<S: Scheduler> WorkerPool<S> {
         {
             self.prefetched.push(job);
         }
-        Found::Job(job, self.has_more(scheduler))
+        NextJob::Job(job, self.has_more(scheduler))
     }
 
     fn has_more(&self, scheduler: &S) -> bool {

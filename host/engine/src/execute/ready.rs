@@ -8,7 +8,7 @@ use crate::graph::Item;
 
 /// What a node can do next.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Ready {
+pub(super) enum NextTasks {
     /// Tasks on these parts can be made.
     Parts(Vec<usize>, Phase),
     /// The task on all parts can be made.
@@ -21,15 +21,15 @@ pub(super) enum Ready {
 
 impl<'a> Nodes<'a> {
     /// What a node with a plan of this mode can do.
-    pub(super) fn ready(&self, index: usize, mode: Mode) -> Ready {
+    pub(super) fn ready(&self, index: usize, mode: Mode) -> NextTasks {
         if self.states[index].progress != Progress::Open {
-            return Ready::Wait;
+            return NextTasks::Wait;
         }
         match mode {
             Mode::Whole => self.ready_last(index, Phase::Whole),
             Mode::Rounds => self.ready_last(index, Phase::Rounds),
             Mode::Map => match self.ready_parts(index, Phase::Map) {
-                None => Ready::Complete,
+                None => NextTasks::Complete,
                 Some(ready) => ready,
             },
             Mode::Fold => match self.ready_parts(index, Phase::Partial) {
@@ -39,28 +39,30 @@ impl<'a> Nodes<'a> {
         }
     }
 
-    fn ready_last(&self, index: usize, phase: Phase) -> Ready {
+    fn ready_last(&self, index: usize, phase: Phase) -> NextTasks {
         let state = &self.states[index];
         match (state.last_made, state.pending) {
-            (false, _) => Ready::Last(phase),
-            (true, 0) => Ready::Complete,
-            (true, _) => Ready::Wait,
+            (false, _) => NextTasks::Last(phase),
+            (true, 0) => NextTasks::Complete,
+            (true, _) => NextTasks::Wait,
         }
     }
 
     /// The parts of the mapped input that exist and have no task; `None` when all parts exist
     /// and all their tasks have ended.
-    fn ready_parts(&self, index: usize, phase: Phase) -> Option<Ready> {
-        let Some(view) = self.mapped(index).and_then(|(_, item)| self.table(item)) else { return Some(Ready::Wait) };
+    fn ready_parts(&self, index: usize, phase: Phase) -> Option<NextTasks> {
+        let Some(view) = self.mapped(index).and_then(|(_, item)| self.table(item)) else {
+            return Some(NextTasks::Wait);
+        };
         let state = &self.states[index];
         let is_made = |part: usize| state.made.get(part).is_some_and(|made| *made);
         let parts: Vec<usize> =
             (0..view.parts.len()).filter(|part| !is_made(*part) && view.parts.get(*part).is_some()).collect();
         if !parts.is_empty() {
-            return Some(Ready::Parts(parts, phase));
+            return Some(NextTasks::Parts(parts, phase));
         }
         let all_made = view.complete && (0..view.parts.len()).all(is_made);
-        (!all_made || state.pending > 0).then_some(Ready::Wait)
+        (!all_made || state.pending > 0).then_some(NextTasks::Wait)
     }
 
     /// Records that a task was made.

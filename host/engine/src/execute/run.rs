@@ -17,7 +17,7 @@ use super::ledger::{Ending, Ledger};
 use super::nodes::{Nodes, Progress};
 use super::options::{Loaded, Options, RunMode};
 use super::planner::Planner;
-use super::ready::Ready;
+use super::ready::NextTasks;
 use super::schedule::{Candidate, Schedule, TaskId, Urgency};
 use super::task::Task;
 use crate::assemble::Misfit;
@@ -112,7 +112,7 @@ impl<'a> Run<'a> {
                 continue;
             }
             match mode.map(|mode| self.nodes.ready(node, mode)) {
-                Some(Ready::Complete) => self.done(node),
+                Some(NextTasks::Complete) => self.done(node),
                 _ => self.skip(node),
             }
         }
@@ -151,13 +151,13 @@ impl<'a> Run<'a> {
         }
         loop {
             match self.nodes.ready(index, plan.mode) {
-                Ready::Wait => return,
-                Ready::Complete => return self.done(index),
-                Ready::Last(phase) => {
+                NextTasks::Wait => return,
+                NextTasks::Complete => return self.done(index),
+                NextTasks::Last(phase) => {
                     let Some(inputs) = self.nodes.inputs(index, None, phase) else { return };
                     self.make(index, &plan, None, phase, inputs);
                 }
-                Ready::Parts(parts, phase) => {
+                NextTasks::Parts(parts, phase) => {
                     for part in parts {
                         let Some(inputs) = self.nodes.inputs(index, Some(part), phase) else { return };
                         self.make(index, &plan, Some(part), phase, inputs);

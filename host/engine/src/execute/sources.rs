@@ -16,20 +16,20 @@ use crate::chunks::StoreChunks;
 use crate::diagnostic::Diagnostic;
 use crate::event::Event;
 use crate::graph::Graph;
-use crate::source::{self, Found, Need, Read, SourceStore};
+use crate::source::{self, FoundSource, Need, Read, SourceStore};
 
 /// The sources of a run that are found but not read yet.
 pub(super) struct Sources<'a> {
     options: &'a Options,
     graph: &'a Graph,
     chunks: &'a StoreChunks,
-    found: Vec<Found>,
+    found: Vec<FoundSource>,
     /// The schema of each: certain, or the most likely one; `None` if nothing is known.
     schemas: Vec<Option<Schema>>,
 }
 
 /// The sources of a run, read, and the plans that follow from their schemas.
-pub(super) struct Ready<'a> {
+pub(super) struct ReadySources<'a> {
     pub(super) planner: Planner<'a>,
     pub(super) tables: Vec<Arc<Table>>,
     pub(super) seen: Vec<SourceSeen>,
@@ -44,7 +44,7 @@ impl<'a> Sources<'a> {
         let graph = &loaded.graph;
         let found = graph.sources.iter().map(|source| source::find(&options.store, source));
         let found = collect_errors(found.collect())?;
-        if found.iter().any(Found::is_guess) {
+        if found.iter().any(FoundSource::is_guess) {
             let possible: Vec<&[Schema]> = found.iter().map(|found| found.peek().possible()).collect();
             check(graph, loaded, options.jobs, &possible).map_err(RunError::Invalid)?;
         }
@@ -57,7 +57,7 @@ impl<'a> Sources<'a> {
     ///
     /// # Errors
     /// When a source cannot be read, or a node cannot be planned.
-    pub(super) fn read_and_plan(self, loaded: &'a Loaded, emit: &mut Emit<'_>) -> Result<Ready<'a>, RunError> {
+    pub(super) fn read_and_plan(self, loaded: &'a Loaded, emit: &mut Emit<'_>) -> Result<ReadySources<'a>, RunError> {
         let none = Selections::default();
         let count = self.found.len();
         let mut read: Vec<Option<Read>> = (0..count).map(|_| None).collect();
@@ -94,7 +94,7 @@ impl<'a> Sources<'a> {
             });
         }
         let seen = self.graph.sources.iter().zip(&read).map(|(source, read)| SourceSeen::of(source, read)).collect();
-        Ok(Ready { planner, tables: read.into_iter().map(|read| read.table).collect(), seen })
+        Ok(ReadySources { planner, tables: read.into_iter().map(|read| read.table).collect(), seen })
     }
 
     fn known_schemas(&self, read: &[Option<Read>]) -> Vec<Option<Schema>> {

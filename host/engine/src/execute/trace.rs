@@ -48,7 +48,7 @@ const MIN_CHUNK: usize = 500;
 /// In the order in which it is checked: what differs most often comes first, and what follows
 /// a difference is not even decoded.
 #[derive(Serialize, Deserialize)]
-pub(crate) struct Trace(LookedAt, Used, Replay);
+pub(crate) struct Trace(LookedAt, UsedObjects, Replay);
 
 impl Record for Trace {
     const KIND: Kind = Kind::Trace;
@@ -78,7 +78,7 @@ struct LookedAt {
 
 /// What it used of the store.
 #[derive(Serialize, Deserialize)]
-struct Used {
+struct UsedObjects {
     objects: Vec<ObjectRef>,
     /// Blobs whose content decided what was run.
     selections: Vec<BlobRef>,
@@ -191,7 +191,7 @@ impl Trace {
             sources,
             exports,
         };
-        let used = Used {
+        let used = UsedObjects {
             objects: std::mem::take(&mut finished.objects),
             selections: std::mem::take(&mut finished.selections),
             tables: std::mem::take(&mut finished.tables),
@@ -245,7 +245,7 @@ impl LookedAt {
     }
 }
 
-impl Used {
+impl UsedObjects {
     /// Whether the store has all of it.
     fn is_stored(&self, store: &Store, threads: usize) -> bool {
         let has_all = |objects: &[ObjectRef]| store.has_all(objects);
@@ -267,7 +267,7 @@ pub(super) fn replay(options: &Options, clock: RunClock, emit: Sink<'_>) -> Opti
     let trace = options.store.record_body::<Trace>(&name(options))?;
     let (looked_at, rest) = postcard::take_from_bytes::<LookedAt>(&trace).ok()?;
     let walls = looked_at.unchanged(options)?;
-    let (used, rest) = postcard::take_from_bytes::<Used>(rest).ok()?;
+    let (used, rest) = postcard::take_from_bytes::<UsedObjects>(rest).ok()?;
     if !used.is_stored(&options.store, options.jobs) {
         return None;
     }

@@ -73,7 +73,7 @@ impl Scheduler for RunScheduler<'_, '_> {
 }
 
 /// What the workers of a run share.
-struct Shared<'s, 'a> {
+struct WorkerContext<'s, 'a> {
     pool: WorkerPool<RunScheduler<'s, 'a>>,
     options: &'a Options,
     executor: &'s dyn TaskExecutor,
@@ -121,7 +121,7 @@ fn with_workers<'a>(
     let options = run.options;
     let scheduler = RunScheduler { run, events: Arc::downgrade(&events), display };
     let pool = WorkerPool::new(scheduler, Box::new(job), options.jobs);
-    let shared = Shared { pool, options, executor, display };
+    let shared = WorkerContext { pool, options, executor, display };
     std::thread::scope(|scope| {
         let (first, sender) = (&shared, events.clone());
         match spawn_helper(scope, move || work(first, scope, &sender)) {
@@ -140,8 +140,8 @@ fn with_workers<'a>(
     });
 }
 
-fn work<'scope>(shared: &'scope Shared<'_, '_>, scope: &'scope Scope<'scope, '_>, events: &Arc<Sender<Event>>) {
-    let Shared { pool, options, executor, display } = shared;
+fn work<'scope>(shared: &'scope WorkerContext<'_, '_>, scope: &'scope Scope<'scope, '_>, events: &Arc<Sender<Event>>) {
+    let WorkerContext { pool, options, executor, display } = shared;
     let _guard = pool.shutdown_guard();
     let spawn_worker = || {
         let events = events.clone();

@@ -7,7 +7,7 @@ use millrace_types::PortKind;
 
 use super::builder::Builder;
 use super::model::NodeExport;
-use super::resolve::Resolved;
+use super::resolve::ResolvedItems;
 use crate::diagnostic::{Diagnostic, Span};
 use crate::pipeline::{Export, Scope, Source, Step};
 use crate::source::{Pattern, matches, resolved};
@@ -59,8 +59,8 @@ impl Builder<'_> {
         for export in &self.pipeline.exports {
             let Some((kind, resolved)) = self.items(&export.reference, &export.span) else { continue };
             let items = match resolved {
-                Resolved::Each(items) => items,
-                Resolved::Gathered(items) => items,
+                ResolvedItems::Each(items) => items,
+                ResolvedItems::Gathered(items) => items,
             };
             for (matrix, item) in items {
                 let scope = Scope { params: self.params.clone(), matrix };

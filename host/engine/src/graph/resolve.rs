@@ -15,7 +15,7 @@ use crate::pipeline::{Pick, Reference, Step};
 pub(super) type Alternative = (BTreeMap<String, Value>, Vec<(Option<CanonicalJson>, Item)>);
 
 /// The items that a reference means.
-pub(super) enum Resolved {
+pub(super) enum ResolvedItems {
     /// One item for each instance.
     Each(Vec<(BTreeMap<String, Value>, Item)>),
     /// All instances on one port.
@@ -78,16 +78,16 @@ impl Builder<'_> {
             return None;
         }
         match resolved {
-            Resolved::Gathered(items) if port.many => {
+            ResolvedItems::Gathered(items) if port.many => {
                 let items = items.into_iter().map(|(matrix, item)| (Some(matrix_json(&matrix)), item)).collect();
                 Some(vec![(BTreeMap::new(), items)])
             }
-            Resolved::Gathered(_) => {
+            ResolvedItems::Gathered(_) => {
                 let message = format!("the input `{}` takes one item, and `{text}` is all instances", port.name);
                 self.errors.push(Diagnostic::new(message).at(span, "connected here"));
                 None
             }
-            Resolved::Each(items) => {
+            ResolvedItems::Each(items) => {
                 let instance = |matrix: &BTreeMap<String, Value>| port.many.then(|| matrix_json(matrix));
                 Some(
                     items
@@ -103,7 +103,7 @@ impl Builder<'_> {
     }
 
     /// The items of a reference, and whether they are tables or blobs.
-    pub(super) fn items(&mut self, text: &str, span: &Span) -> Option<(PortKind, Resolved)> {
+    pub(super) fn items(&mut self, text: &str, span: &Span) -> Option<(PortKind, ResolvedItems)> {
         let reference = match Reference::parse(text) {
             Ok(reference) => reference,
             Err(message) => {
@@ -119,7 +119,7 @@ impl Builder<'_> {
                 self.errors.push(error.at(span, "here"));
                 return None;
             }
-            return Some((PortKind::Table, Resolved::Each(vec![(BTreeMap::new(), Item::Source(source))])));
+            return Some((PortKind::Table, ResolvedItems::Each(vec![(BTreeMap::new(), Item::Source(source))])));
         }
         let Some(step) = self.pipeline.steps.iter().position(|step| step.name == *name) else {
             let sources = self.pipeline.sources.iter().map(|source| source.name.as_str());
@@ -137,9 +137,9 @@ impl Builder<'_> {
         Some((
             kind,
             match reference.pick {
-                Pick::Each => Resolved::Each(nodes.iter().map(with_matrix).collect()),
-                Pick::All => Resolved::Gathered(nodes.iter().map(with_matrix).collect()),
-                Pick::Where(wanted) => Resolved::Each(self.with_values(name, &nodes, &wanted, &port, span)?),
+                Pick::Each => ResolvedItems::Each(nodes.iter().map(with_matrix).collect()),
+                Pick::All => ResolvedItems::Gathered(nodes.iter().map(with_matrix).collect()),
+                Pick::Where(wanted) => ResolvedItems::Each(self.with_values(name, &nodes, &wanted, &port, span)?),
                 Pick::Chosen(selector) => self.selected_by(&selector, nodes, &port, span)?,
             },
         ))
@@ -176,7 +176,13 @@ impl Builder<'_> {
     }
 
     /// The instance of a step that another step selects.
-    fn selected_by(&mut self, step: &StepName, nodes: Vec<usize>, port: &PortName, span: &Span) -> Option<Resolved> {
+    fn selected_by(
+        &mut self,
+        step: &StepName,
+        nodes: Vec<usize>,
+        port: &PortName,
+        span: &Span,
+    ) -> Option<ResolvedItems> {
         let found = self.pipeline.steps.iter().position(|known| known.name == *step);
         let Some(selector) = found.and_then(|index| self.of_step[index].first().copied()) else {
             if found.is_none() {
@@ -194,7 +200,7 @@ impl Builder<'_> {
             return None;
         }
         let selected = Item::Selected { selector, selector_port, candidates: nodes, port: port.clone() };
-        Some(Resolved::Each(vec![(BTreeMap::new(), selected)]))
+        Some(ResolvedItems::Each(vec![(BTreeMap::new(), selected)]))
     }
 
     /// The output that a reference names, or the only one.

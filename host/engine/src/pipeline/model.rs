@@ -10,7 +10,7 @@ use millrace_types::{DataType, DeclaredLimits, PortName, StepName, Uses};
 use serde_json::Value;
 
 use super::value::Located;
-use crate::diagnostic::{SourceFile, Span};
+use crate::diagnostic::{PipelineFile, Span};
 
 /// A source of data.
 #[derive(Debug, Clone)]
@@ -126,9 +126,9 @@ pub struct Pipeline {
     /// Its name.
     pub name: String,
     /// The file that was given.
-    pub file: Arc<SourceFile>,
+    pub file: Arc<PipelineFile>,
     /// All files that it was read from.
-    pub files: Vec<Arc<SourceFile>>,
+    pub files: Vec<Arc<PipelineFile>>,
     /// The params that can be set.
     pub params: Vec<Param>,
     /// The sources.

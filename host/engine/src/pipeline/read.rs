@@ -13,7 +13,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::model::{CachePolicy, Export, Param, Pipeline, Source, Step, StepGrants};
 use super::value::{Entry, Located, Reader};
-use crate::diagnostic::{Diagnostic, SourceFile, Span};
+use crate::diagnostic::{Diagnostic, PipelineFile, Span};
 
 /// Reads a pipeline file and the files it includes.
 ///
@@ -36,7 +36,7 @@ pub fn read(path: &Path) -> Result<Pipeline, Vec<Diagnostic>> {
     if errors.is_empty() { Ok(pipeline) } else { Err(errors) }
 }
 
-fn load(path: &Path, from: Option<&Span>) -> Result<Arc<SourceFile>, Diagnostic> {
+fn load(path: &Path, from: Option<&Span>) -> Result<Arc<PipelineFile>, Diagnostic> {
     let fail = |what: String| {
         let error = Diagnostic::new(format!("cannot read the pipeline `{}`: {what}", path.display()));
         match from {
@@ -57,7 +57,7 @@ fn load(path: &Path, from: Option<&Span>) -> Result<Arc<SourceFile>, Diagnostic>
         let line = 1 + good.iter().filter(|byte| **byte == b'\n').count();
         fail(format!("it is not UTF-8 in line {line}"))
     })?;
-    Ok(Arc::new(SourceFile { path: path.to_owned(), text }))
+    Ok(Arc::new(PipelineFile { path: path.to_owned(), text }))
 }
 
 const TOP: [&str; 6] = ["pipeline", "include", "params", "sources", "steps", "exports"];
@@ -69,7 +69,7 @@ const STEP: [&str; 9] = ["uses", "input", "inputs", "params", "matrix", "limits"
 const GRANTS: [&str; 2] = ["read", "env"];
 const LIMITS: [&str; 3] = ["memory", "fuel", "time"];
 
-fn read_file(file: &Arc<SourceFile>, pipeline: &mut Pipeline, errors: &mut Vec<Diagnostic>, open: &mut Vec<PathBuf>) {
+fn read_file(file: &Arc<PipelineFile>, pipeline: &mut Pipeline, errors: &mut Vec<Diagnostic>, open: &mut Vec<PathBuf>) {
     open.push(file.path.clone());
     pipeline.files.push(file.clone());
     let table = match DeTable::parse(&file.text) {
@@ -140,7 +140,7 @@ fn read_file(file: &Arc<SourceFile>, pipeline: &mut Pipeline, errors: &mut Vec<D
     open.pop();
 }
 
-fn folder(file: &SourceFile) -> PathBuf {
+fn folder(file: &PipelineFile) -> PathBuf {
     file.path.parent().map_or_else(PathBuf::new, Path::to_owned)
 }
 

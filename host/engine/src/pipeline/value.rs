@@ -8,7 +8,7 @@ use serde_json::{Map, Number, Value};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::diagnostic::{Diagnostic, SourceFile, Span};
+use crate::diagnostic::{Diagnostic, PipelineFile, Span};
 
 /// A value with the span of each part, by path: ``, `columns.x`, `list[2]`.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,7 +36,7 @@ impl Located {
 }
 
 pub(crate) struct Reader<'a> {
-    pub(crate) file: &'a Arc<SourceFile>,
+    pub(crate) file: &'a Arc<PipelineFile>,
     pub(crate) errors: &'a mut Vec<Diagnostic>,
 }
 

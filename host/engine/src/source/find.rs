@@ -50,7 +50,7 @@ fn options(source: &Source, first: &Path) -> Result<ReadOptions, Diagnostic> {
 }
 
 /// A source whose files were found.
-pub(crate) struct Found {
+pub(crate) struct FoundSource {
     started: Instant,
     files: Vec<PathBuf>,
     options: ReadOptions,
@@ -60,7 +60,7 @@ pub(crate) struct Found {
     peek: Peek,
 }
 
-impl Found {
+impl FoundSource {
     /// The known part of its schema before it is read.
     pub(crate) fn peek(&self) -> &Peek {
         &self.peek
@@ -76,7 +76,7 @@ impl Found {
 ///
 /// # Errors
 /// When the pattern yields no files, or they cannot be read.
-pub(crate) fn find(store: &Store, source: &Source) -> Result<Found, Vec<Diagnostic>> {
+pub(crate) fn find(store: &Store, source: &Source) -> Result<FoundSource, Vec<Diagnostic>> {
     let started = Instant::now();
     let one = |error: Diagnostic| vec![error];
     let pattern = Pattern::of(source);
@@ -91,7 +91,7 @@ pub(crate) fn find(store: &Store, source: &Source) -> Result<Found, Vec<Diagnost
         Some(record) => Peek::Certain(record.table.schema),
         None => reader::peek(&files, &options),
     };
-    Ok(Found { started, files, options, pattern, digests, key, peek })
+    Ok(FoundSource { started, files, options, pattern, digests, key, peek })
 }
 
 /// Reads a source, at least the columns that are needed.
@@ -101,11 +101,11 @@ pub(crate) fn find(store: &Store, source: &Source) -> Result<Found, Vec<Diagnost
 pub(crate) fn read(
     to: &SourceStore<'_>,
     source: &Source,
-    found: &Found,
+    found: &FoundSource,
     need: &Need,
     threads: &Threads,
 ) -> Result<Read, Vec<Diagnostic>> {
-    let Found { started, files, options, pattern, digests, key, .. } = found;
+    let FoundSource { started, files, options, pattern, digests, key, .. } = found;
     let explain = |error: SourceError| error.explain(source);
     let of_files = Files { store: to, files, digests, options, need };
     let (table, cached) = match of_files.table(threads).map_err(explain)? {
@@ -130,8 +130,8 @@ pub(crate) fn read(
 }
 
 /// All columns of all files, stored under the digests that the files had before.
-fn read_as_one(to: &SourceStore<'_>, found: &Found, threads: &Threads) -> Result<Table, SourceError> {
-    let Found { files, options, digests, key, .. } = found;
+fn read_as_one(to: &SourceStore<'_>, found: &FoundSource, threads: &Threads) -> Result<Table, SourceError> {
+    let FoundSource { files, options, digests, key, .. } = found;
     let ReadTable { table, .. } = read_table(to, files, options, &Need::All, threads)?;
     if let Some(file) = changed(to.store, files, digests) {
         return Err(SourceError::Changed(file.clone()));

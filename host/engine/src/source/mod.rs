@@ -12,7 +12,7 @@ pub(crate) mod unread;
 
 pub(crate) use error::SourceError;
 pub(crate) use files::{Inputs, Pattern, matches, resolved};
-pub(crate) use find::{Found, Read, find, read};
+pub(crate) use find::{FoundSource, Read, find, read};
 pub(crate) use need::Need;
 pub(crate) use record::packs;
 pub(crate) use sink::SourceStore;

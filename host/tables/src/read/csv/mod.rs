@@ -26,7 +26,7 @@ use super::reader::{Peek, Reader};
 use super::shaper::Shaper;
 use super::sink::{CollectColumns, PartSink, Sink};
 use super::text::blocks::{self, each_block};
-use super::text::infer::{Kind, RawColumn};
+use super::text::infer::{RawColumn, TextKind};
 use super::text::split::{Block, Splitter};
 use super::text::typed::{NotPlain, Typed, Wanted};
 use crate::column::{arrow_type, field_from_arrow};
@@ -37,7 +37,7 @@ const PART_BYTES: usize = 256 << 20;
 /// This column needs a wider type: the file is read again.
 struct Widen {
     column: usize,
-    kind: Kind,
+    kind: TextKind,
 }
 
 type Stop = blocks::Stop<Widen>;
@@ -79,8 +79,8 @@ fn converge(
     options: &ReadOptions,
     threads: &Threads,
     sink: &dyn Sink,
-    mut kinds: Vec<Kind>,
-) -> Result<(Vec<Kind>, Schema), ReadError> {
+    mut kinds: Vec<TextKind>,
+) -> Result<(Vec<TextKind>, Schema), ReadError> {
     loop {
         let mut table = CsvTable { options, shaper: Shaper::new(options), header: None, kinds, sink };
         let read = (0u64..).zip(files).try_for_each(|(number, path)| table.file(number, path, threads));
@@ -120,12 +120,12 @@ fn peek(path: &Path, options: &ReadOptions) -> Vec<Schema> {
             for (kind, end) in kinds.iter_mut().zip(record.ends) {
                 let field = &record.bytes[start..*end];
                 if !options.missing.iter().any(|missing| missing.as_bytes() == field) {
-                    *kind = kind.join(Kind::of(field));
+                    *kind = kind.join(TextKind::of(field));
                 }
                 start = *end;
             }
         }
-        for widening in [|kind| kind, Kind::wider, |_| Kind::Text] {
+        for widening in [|kind| kind, TextKind::wider, |_| TextKind::Text] {
             let fields = names.iter().zip(&kinds).map(|(name, kind)| {
                 let to = options.types.get(name).map_or_else(|| widening(*kind).arrow(), arrow_type);
                 field_from_arrow(&ArrowField::new(name, to, true)).ok()
@@ -154,7 +154,7 @@ struct CsvTable<'a> {
     shaper: Shaper<'a>,
     header: Option<Vec<String>>,
     /// The kinds of the columns, as far as known.
-    kinds: Vec<Kind>,
+    kinds: Vec<TextKind>,
     sink: &'a dyn Sink,
 }
 
@@ -263,7 +263,7 @@ impl CsvTable<'_> {
         }
         match &self.header {
             None => {
-                self.kinds.resize(names.len(), Kind::Missing);
+                self.kinds.resize(names.len(), TextKind::Missing);
                 self.header = Some(names.clone());
                 Ok(names)
             }
@@ -275,13 +275,13 @@ impl CsvTable<'_> {
 
 impl Parser<'_> {
     /// A file without rows: its schema alone.
-    fn empty(&self, kinds: &[Kind]) -> Result<(), Stop> {
+    fn empty(&self, kinds: &[TextKind]) -> Result<(), Stop> {
         let part = CsvPart::new(self.header.len());
         self.emit(PartId::new(self.number, 0, 0), &part, &mut kinds.to_vec(), self.shaper.is_known())
     }
 
     /// Parses a block. Unless the types are known, it decides them.
-    fn block(&self, block: &Block, kinds: &mut [Kind], mut is_known: bool) -> Result<(), Stop> {
+    fn block(&self, block: &Block, kinds: &mut [TextKind], mut is_known: bool) -> Result<(), Stop> {
         if is_known && let Ok(found) = self.typed(block, kinds) {
             return Ok(found?);
         }
@@ -317,7 +317,7 @@ impl Parser<'_> {
     }
 
     /// Parses a block straight into columns, if it has no quotes and all values fit.
-    fn typed(&self, block: &Block, kinds: &[Kind]) -> Result<Result<(), ReadError>, NotPlain> {
+    fn typed(&self, block: &Block, kinds: &[TextKind]) -> Result<Result<(), ReadError>, NotPlain> {
         let wanted = self.header.iter().enumerate().map(|(index, name)| {
             let given = self.options.types.get(name).map(arrow_type);
             let inferred = given.is_none().then_some(kinds[index]);
@@ -388,7 +388,7 @@ impl Parser<'_> {
         Ok(largest)
     }
 
-    fn emit(&self, id: PartId, part: &CsvPart, kinds: &mut [Kind], is_known: bool) -> Result<(), Stop> {
+    fn emit(&self, id: PartId, part: &CsvPart, kinds: &mut [TextKind], is_known: bool) -> Result<(), Stop> {
         let mut fields = Vec::with_capacity(self.header.len());
         let mut arrays = Vec::with_capacity(self.header.len());
         for (index, (name, raw)) in self.header.iter().zip(&part.columns).enumerate() {
@@ -402,7 +402,7 @@ impl Parser<'_> {
             let to = wanted.clone().unwrap_or_else(|| kinds[index].arrow());
             let array = match raw.parse(&to, wanted.is_none()) {
                 // A column that was all missing so far has no type yet.
-                Ok(_) if wanted.is_none() && kinds[index] == Kind::Missing && raw.kind() != Kind::Missing => {
+                Ok(_) if wanted.is_none() && kinds[index] == TextKind::Missing && raw.kind() != TextKind::Missing => {
                     return Err(Stop::Again(Widen { column: index, kind: raw.kind() }));
                 }
                 Ok(array) => array,

@@ -8,11 +8,11 @@ use ::arrow::datatypes::{DataType as ArrowType, Field as ArrowField};
 use ::arrow::error::ArrowError;
 use ::arrow::json::reader::ReaderBuilder;
 
-use super::kind::{Kind, exact, int};
+use super::kind::{JsonKind, exact, int};
 use super::lexer::{Member, Value};
 use crate::read::text::infer::RawColumn;
 
-enum Values {
+enum JsonValues {
     Int(Vec<i64>),
     Float(Vec<f64>),
     Bool(Vec<bool>),
@@ -45,30 +45,30 @@ pub(super) struct NotGiven {
 
 /// A column that is being read.
 pub(super) struct Column {
-    kind: Kind,
+    kind: JsonKind,
     given: Option<ArrowType>,
-    values: Values,
+    values: JsonValues,
     rows: usize,
     /// Rows without a value.
     missing: Vec<u32>,
-    /// The offset of the last line of `Values::Binary`.
+    /// The offset of the last line of `JsonValues::Binary`.
     last: usize,
 }
 
 impl Column {
     /// A column with room for `rows` rows.
-    pub(super) fn new(kind: Kind, given: Option<&ArrowType>, is_kept: bool, rows: usize) -> Self {
+    pub(super) fn new(kind: JsonKind, given: Option<&ArrowType>, is_kept: bool, rows: usize) -> Self {
         let values = match kind {
-            _ if given == Some(&ArrowType::Binary) => Values::Binary(Vec::new()),
-            _ if given.is_some() => Values::Given(RawColumn::default()),
-            _ if !is_kept || kind == Kind::Nested => Values::Checked,
-            Kind::Int => Values::Int(Vec::with_capacity(rows)),
-            Kind::Huge | Kind::Float => Values::Float(Vec::with_capacity(rows)),
-            Kind::Bool => Values::Bool(Vec::with_capacity(rows)),
+            _ if given == Some(&ArrowType::Binary) => JsonValues::Binary(Vec::new()),
+            _ if given.is_some() => JsonValues::Given(RawColumn::default()),
+            _ if !is_kept || kind == JsonKind::Nested => JsonValues::Checked,
+            JsonKind::Int => JsonValues::Int(Vec::with_capacity(rows)),
+            JsonKind::Huge | JsonKind::Float => JsonValues::Float(Vec::with_capacity(rows)),
+            JsonKind::Bool => JsonValues::Bool(Vec::with_capacity(rows)),
             _ => {
                 let mut offsets = Vec::with_capacity(rows + 1);
                 offsets.push(0);
-                Values::Text { bytes: Vec::with_capacity(rows * 8), offsets }
+                JsonValues::Text { bytes: Vec::with_capacity(rows * 8), offsets }
             }
         };
         Self { kind, given: given.cloned(), values, rows: 0, missing: Vec::new(), last: 0 }
@@ -88,26 +88,26 @@ impl Column {
         }
         let Member { value, written, .. } = member;
         match (&mut self.values, value) {
-            (Values::Int(values), Value::Number { is_integer: true }) => {
+            (JsonValues::Int(values), Value::Number { is_integer: true }) => {
                 values.push(int(written).ok_or(Misfit::Kind)?);
             }
-            (Values::Float(values), Value::Number { is_integer: false }) => {
+            (JsonValues::Float(values), Value::Number { is_integer: false }) => {
                 values.push(fast_float2::parse(written).map_err(|_| Misfit::Kind)?);
             }
-            (Values::Float(values), Value::Number { is_integer: true }) => {
+            (JsonValues::Float(values), Value::Number { is_integer: true }) => {
                 values.push(exact(written).ok_or(Misfit::Digits)?);
             }
-            (Values::Text { bytes, offsets }, Value::Text(text)) => {
+            (JsonValues::Text { bytes, offsets }, Value::Text(text)) => {
                 bytes.extend_from_slice(text);
                 // Blocks are cut long before 2 GiB.
                 offsets.push(bytes.len() as i32);
             }
-            (Values::Bool(values), Value::Bool(value)) => values.push(*value),
+            (JsonValues::Bool(values), Value::Bool(value)) => values.push(*value),
             (_, Value::Null) => {
                 self.fill(row + 1);
                 return Ok(());
             }
-            (Values::Given(raw), _) => {
+            (JsonValues::Given(raw), _) => {
                 let is_long = || exact(written).is_none();
                 if self.given == Some(ArrowType::Float64) && *value == (Value::Number { is_integer: true }) && is_long()
                 {
@@ -119,16 +119,18 @@ impl Column {
                 };
                 raw.push(text, false);
             }
-            (Values::Binary(lines), _) => {
+            (JsonValues::Binary(lines), _) => {
                 self.last = lines.len();
                 lines.extend_from_slice(written);
                 lines.push(b'\n');
             }
-            (Values::Checked, _) => match (self.kind, Kind::of(value, written)) {
-                (Kind::Float | Kind::Huge, Kind::Int | Kind::Huge) => drop(exact(written).ok_or(Misfit::Digits)?),
-                (Kind::Huge, Kind::Float) | (Kind::Null, Kind::Text) => {}
-                (Kind::Nested, kind) if kind != Kind::Nested => {}
-                (known, kind) if known == kind && kind != Kind::Nested => {}
+            (JsonValues::Checked, _) => match (self.kind, JsonKind::of(value, written)) {
+                (JsonKind::Float | JsonKind::Huge, JsonKind::Int | JsonKind::Huge) => {
+                    exact(written).ok_or(Misfit::Digits)?;
+                }
+                (JsonKind::Huge, JsonKind::Float) | (JsonKind::Null, JsonKind::Text) => {}
+                (JsonKind::Nested, kind) if kind != JsonKind::Nested => {}
+                (known, kind) if known == kind && kind != JsonKind::Nested => {}
                 _ => return Err(Misfit::Kind),
             },
             _ => return Err(Misfit::Kind),
@@ -141,20 +143,20 @@ impl Column {
     pub(super) fn fill(&mut self, rows: usize) {
         let more = rows.saturating_sub(self.rows);
         match &mut self.values {
-            Values::Int(values) => values.resize(rows, 0),
-            Values::Float(values) => values.resize(rows, 0.0),
-            Values::Bool(values) => values.resize(rows, false),
-            Values::Text { offsets, .. } => offsets.resize(rows + 1, offsets.last().copied().unwrap_or(0)),
-            Values::Given(raw) => (0..more).for_each(|_| raw.push(b"", true)),
-            Values::Binary(lines) => {
+            JsonValues::Int(values) => values.resize(rows, 0),
+            JsonValues::Float(values) => values.resize(rows, 0.0),
+            JsonValues::Bool(values) => values.resize(rows, false),
+            JsonValues::Text { offsets, .. } => offsets.resize(rows + 1, offsets.last().copied().unwrap_or(0)),
+            JsonValues::Given(raw) => (0..more).for_each(|_| raw.push(b"", true)),
+            JsonValues::Binary(lines) => {
                 for _ in 0..more {
                     self.last = lines.len();
                     lines.extend_from_slice(b"null\n");
                 }
             }
-            Values::Checked => {}
+            JsonValues::Checked => {}
         }
-        if !matches!(self.values, Values::Given(_) | Values::Binary(_) | Values::Checked) {
+        if !matches!(self.values, JsonValues::Given(_) | JsonValues::Binary(_) | JsonValues::Checked) {
             // A block has fewer than 2^32 bytes.
             self.missing.extend(self.rows as u32..rows as u32);
         }
@@ -168,16 +170,16 @@ impl Column {
             self.missing.pop();
         }
         match &mut self.values {
-            Values::Int(values) => drop(values.pop()),
-            Values::Float(values) => drop(values.pop()),
-            Values::Bool(values) => drop(values.pop()),
-            Values::Text { bytes, offsets } => {
+            JsonValues::Int(values) => drop(values.pop()),
+            JsonValues::Float(values) => drop(values.pop()),
+            JsonValues::Bool(values) => drop(values.pop()),
+            JsonValues::Text { bytes, offsets } => {
                 offsets.pop();
                 bytes.truncate(offsets.last().map_or(0, |end| *end as usize));
             }
-            Values::Given(raw) => raw.pop(),
-            Values::Binary(lines) => lines.truncate(self.last),
-            Values::Checked => {}
+            JsonValues::Given(raw) => raw.pop(),
+            JsonValues::Binary(lines) => lines.truncate(self.last),
+            JsonValues::Checked => {}
         }
     }
 
@@ -197,19 +199,19 @@ impl Column {
             })
         };
         Ok(Some(match values {
-            Values::Checked => return Ok(None),
-            Values::Int(values) => Arc::new(Int64Array::new(values.into(), nulls())),
-            Values::Float(values) => Arc::new(Float64Array::new(values.into(), nulls())),
-            Values::Bool(values) => Arc::new(BooleanArray::new(values.into(), nulls())),
-            Values::Text { bytes, offsets } => {
+            JsonValues::Checked => return Ok(None),
+            JsonValues::Int(values) => Arc::new(Int64Array::new(values.into(), nulls())),
+            JsonValues::Float(values) => Arc::new(Float64Array::new(values.into(), nulls())),
+            JsonValues::Bool(values) => Arc::new(BooleanArray::new(values.into(), nulls())),
+            JsonValues::Text { bytes, offsets } => {
                 let array = StringArray::try_new(OffsetBuffer::new(offsets.into()), bytes.into(), nulls());
                 Arc::new(array.map_err(|error| NotGiven { row: 0, text: error.to_string() })?)
             }
-            Values::Given(raw) => {
+            JsonValues::Given(raw) => {
                 let to = given.unwrap_or(ArrowType::Utf8);
                 raw.parse(&to, false).map_err(|misfit| NotGiven { row: misfit.row, text: misfit.text })?
             }
-            Values::Binary(lines) => binary(&lines, rows).or_else(|error| {
+            JsonValues::Binary(lines) => binary(&lines, rows).or_else(|error| {
                 let wrong = |(row, line)| binary(line, 1).err().map(|_| (row, line));
                 let (row, line) = (0..)
                     .zip(lines.split_inclusive(|byte| *byte == b'\n'))

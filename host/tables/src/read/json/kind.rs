@@ -12,7 +12,7 @@ const EXACT: u64 = 1 << 53;
 
 /// Kinds of values, ordered by inclusion; the join of two is the narrowest that holds both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum JsonKind {
     /// Only nulls so far.
     Null,
     Bool,
@@ -27,7 +27,7 @@ pub(super) enum Kind {
     Nested,
 }
 
-impl Kind {
+impl JsonKind {
     /// The kind of a value, as it is written.
     pub(super) fn of(value: &Value<'_>, written: &[u8]) -> Self {
         match value {
@@ -42,7 +42,7 @@ impl Kind {
     }
 
     pub(super) fn join(self, other: Self) -> Self {
-        use Kind::{Float, Huge, Int, Nested, Null, Text};
+        use JsonKind::{Float, Huge, Int, Nested, Null, Text};
         match (self, other) {
             (a, b) if a == b => a,
             (Null, a) | (a, Null) => a,
@@ -127,7 +127,7 @@ impl Names {
 }
 
 /// Names, each with the joined kind of its values.
-pub(super) type Kinds = BTreeMap<Box<[u8]>, Kind>;
+pub(super) type Kinds = BTreeMap<Box<[u8]>, JsonKind>;
 
 /// Joins the kinds of `more` into `kinds`.
 pub(super) fn join_all(kinds: &mut Kinds, more: Kinds) {
@@ -151,7 +151,7 @@ pub(super) fn kinds_of(lines: &[u8], most: usize, asked: Option<&HashSet<String>
     let is_asked = |name: &[u8]| asked.is_none_or(|asked| asked.iter().any(|asked| asked.as_bytes() == name));
     let mut lexer = Lexer::new(lines);
     let mut names = Names::new([]);
-    let mut kinds: Vec<Seen> = Vec::new();
+    let mut kinds: Vec<NameKind> = Vec::new();
     let mut object: Vec<usize> = Vec::new();
     let not_json = |lexer: &Lexer<'_>| Unlooked::NotJson(lexer.at());
     for number in 1..=most {
@@ -168,7 +168,12 @@ pub(super) fn kinds_of(lines: &[u8], most: usize, asked: Option<&HashSet<String>
                     if column.is_none() && is_asked {
                         return Err(Unlooked::TooMany);
                     }
-                    kinds.extend(column.map(|_| Seen { all: Kind::Null, last: Kind::Null, object: 0, is_asked }));
+                    kinds.extend(column.map(|_| NameKind {
+                        all: JsonKind::Null,
+                        last: JsonKind::Null,
+                        object: 0,
+                        is_asked,
+                    }));
                     column
                 }
             };
@@ -179,7 +184,7 @@ pub(super) fn kinds_of(lines: &[u8], most: usize, asked: Option<&HashSet<String>
                     object.push(column);
                 }
                 // Of several members with one name, the last counts.
-                seen.last = Kind::of(&member.value, member.written);
+                seen.last = JsonKind::of(&member.value, member.written);
             }
             index += 1;
         }
@@ -192,10 +197,10 @@ pub(super) fn kinds_of(lines: &[u8], most: usize, asked: Option<&HashSet<String>
 }
 
 /// What is known about a name.
-struct Seen {
-    all: Kind,
+struct NameKind {
+    all: JsonKind,
     /// The kind in the last object that has the name.
-    last: Kind,
+    last: JsonKind,
     /// The number of that object, from 1.
     object: usize,
     is_asked: bool,

@@ -34,7 +34,7 @@ use super::text::split::{Block, Splitter};
 use crate::column::{arrow_type, field_from_arrow, type_from_arrow};
 
 use columns::{Column, Misfit, NotGiven};
-use kind::{Kind, Kinds, Names, Unlooked, join_all, kinds_of};
+use kind::{JsonKind, Kinds, Names, Unlooked, join_all, kinds_of};
 use lexer::{Lexer, NotJson};
 use lines::{line_at, not_json, unmarked, utf8, written};
 
@@ -71,14 +71,14 @@ impl Reader for Ndjson {
             names.cloned().collect()
         });
         let shaper = Shaper::new(options);
-        let mut table = Table { options, sink, threads, named, asked, shaper, fields: None, is_certain: false };
+        let mut table = LineReader { options, sink, threads, named, asked, shaper, fields: None, is_certain: false };
         match table.files(files) {
             Ok(()) => table.finish(files),
             Err(Stop::Error(error)) => Err(error),
             Err(Stop::Again(Unexpected)) => {
                 sink.restart();
                 let fields = Some(table.fields_of(&table.all_kinds(files)?));
-                let mut table = Table { shaper: Shaper::new(options), fields, is_certain: true, ..table };
+                let mut table = LineReader { shaper: Shaper::new(options), fields, is_certain: true, ..table };
                 match table.files(files) {
                     Ok(()) => table.finish(files),
                     Err(Stop::Error(error)) => Err(error),
@@ -103,7 +103,7 @@ fn guess(path: &Path, options: &ReadOptions) -> Option<Schema> {
         Ok(())
     });
     peeked.ok()?;
-    let field = |name: &[u8], kind: Kind| {
+    let field = |name: &[u8], kind: JsonKind| {
         let name = std::str::from_utf8(name).ok()?;
         let to = options.types.get(name).map_or_else(|| kind.arrow(), arrow_type);
         field_from_arrow(&ArrowField::new(name, to, true)).ok()
@@ -114,7 +114,7 @@ fn guess(path: &Path, options: &ReadOptions) -> Option<Schema> {
 /// A name in the objects, which may be a column of the table.
 struct Field {
     name: String,
-    kind: Kind,
+    kind: JsonKind,
     given: Option<ArrowType>,
     /// Whether it is a column of the table.
     is_wanted: bool,
@@ -127,7 +127,7 @@ fn too_many(path: &Path) -> ReadError {
     ReadError::content(path, None, message)
 }
 
-struct Table<'a> {
+struct LineReader<'a> {
     options: &'a ReadOptions,
     sink: &'a dyn Sink,
     threads: &'a Threads,
@@ -158,7 +158,7 @@ impl From<NotJson> for Unfit {
 }
 
 /// A block that is being read into columns.
-struct At<'a> {
+struct BlockLines<'a> {
     /// The number of the file.
     number: u64,
     path: &'a Path,
@@ -176,9 +176,9 @@ struct PartSoFar {
     piece: usize,
 }
 
-impl Table<'_> {
+impl LineReader<'_> {
     fn fields_of(&self, kinds: &Kinds) -> Vec<Field> {
-        let field = |name: &[u8], kind: Kind| {
+        let field = |name: &[u8], kind: JsonKind| {
             let name = String::from_utf8_lossy(name).into_owned();
             let is_named = self.named.contains(&name);
             Field {
@@ -268,7 +268,7 @@ impl Table<'_> {
 
     fn block(&self, number: u64, path: &Path, block: &Block) -> Result<(), Stop> {
         let (lines, invalid) = utf8(path, block);
-        let at = At { number, path, block, lines };
+        let at = BlockLines { number, path, block, lines };
         let fields = self.fields.as_deref().unwrap_or_default();
         let wanted = fields.iter().filter(|field| field.is_wanted).count();
         let most = (CELLS / wanted.max(1)).clamp(1, self.options.part_rows.max(1));
@@ -364,7 +364,7 @@ impl Table<'_> {
         Ok(())
     }
 
-    fn emit(&self, at: &At<'_>, part: PartSoFar) -> Result<(), Stop> {
+    fn emit(&self, at: &BlockLines<'_>, part: PartSoFar) -> Result<(), Stop> {
         let PartSoFar { columns, rows, before, piece } = part;
         let fields = self.fields.as_deref().unwrap_or_default();
         let (mut arrow_fields, mut arrays) = (Vec::new(), Vec::new());
@@ -399,11 +399,11 @@ impl Table<'_> {
 
     /// Reports a value that does not fit, in the object that ends at `end`.
     #[cold]
-    fn misfit(&self, at: &At<'_>, end: usize, field: &Field, misfit: &Misfit) -> Stop {
+    fn misfit(&self, at: &BlockLines<'_>, end: usize, field: &Field, misfit: &Misfit) -> Stop {
         if !self.is_certain {
             return Stop::Again(Unexpected);
         }
-        let At { path, block, lines, .. } = *at;
+        let BlockLines { path, block, lines, .. } = *at;
         // `end` may be after the end of the line.
         let end = end - usize::from(lines[..end].ends_with(b"\n"));
         let (number, line) = line_at(block, lines, end);
@@ -411,7 +411,7 @@ impl Table<'_> {
         let value = object.get(&field.name).unwrap_or(&Value::Null);
         let name = &field.name;
         let message = match misfit {
-            Misfit::Digits if field.kind == Kind::Huge && field.given.is_none() => {
+            Misfit::Digits if field.kind == JsonKind::Huge && field.given.is_none() => {
                 let written = written(line, name).unwrap_or_default();
                 format!("column `{name}`: `{written}` has more digits than a 64-bit integer holds")
             }
@@ -419,7 +419,7 @@ impl Table<'_> {
                 let written = written(line, name).unwrap_or_default();
                 format!("column `{name}` has floats, and `{written}` has more digits than a float holds")
             }
-            Misfit::Kind if field.kind == Kind::Nested => {
+            Misfit::Kind if field.kind == JsonKind::Nested => {
                 format!(
                     "column `{name}` is {} here, which no column can hold: select other columns with `columns`, or read it as text with `types`",
                     kind(value)
@@ -449,7 +449,7 @@ impl Table<'_> {
 }
 
 /// The line number of the object with index `row` in a block.
-fn line_of(at: &At<'_>, row: usize) -> Option<u64> {
+fn line_of(at: &BlockLines<'_>, row: usize) -> Option<u64> {
     let lines = (at.block.line..).zip(at.lines.split(|byte| *byte == b'\n'));
     lines.filter(|(_, line)| !line.trim_ascii().is_empty()).nth(row).map(|(number, _)| number)
 }

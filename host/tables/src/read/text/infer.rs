@@ -17,7 +17,7 @@ const EXACT: u64 = 1 << 53;
 
 /// Kinds of values, ordered by inclusion; the join of two is the narrowest that holds both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::read) enum Kind {
+pub(in crate::read) enum TextKind {
     /// Only missing values so far.
     Missing,
     Bool,
@@ -31,7 +31,7 @@ pub(in crate::read) enum Kind {
     Text,
 }
 
-impl Kind {
+impl TextKind {
     /// The kind of a value. A value is text if a number would lose some of it: `007`, `+1`,
     /// integers beyond 64 bits, `1e400`.
     pub(in crate::read) fn of(text: &[u8]) -> Self {
@@ -59,7 +59,7 @@ impl Kind {
     }
 
     pub(in crate::read) fn join(self, other: Self) -> Self {
-        use Kind::{Date, Float, Int, Long, Missing, Text, Timestamp};
+        use TextKind::{Date, Float, Int, Long, Missing, Text, Timestamp};
         match (self, other) {
             (a, b) if a == b => a,
             (Missing, a) | (a, Missing) => a,
@@ -248,12 +248,12 @@ impl RawColumn {
     }
 
     /// The narrowest type of all values.
-    pub(in crate::read) fn kind(&self) -> Kind {
-        let mut kind = Kind::Missing;
+    pub(in crate::read) fn kind(&self) -> TextKind {
+        let mut kind = TextKind::Missing;
         for row in 0..self.ends.len() {
             if let Some(text) = self.get(row) {
-                kind = kind.join(Kind::of(text));
-                if kind == Kind::Text {
+                kind = kind.join(TextKind::of(text));
+                if kind == TextKind::Text {
                     break;
                 }
             }

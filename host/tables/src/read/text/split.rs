@@ -26,7 +26,7 @@ pub(in crate::read) struct Block {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
+enum QuoteState {
     /// Before the first byte of a field.
     Start,
     Unquoted,
@@ -45,7 +45,7 @@ pub(in crate::read) struct Splitter<'a> {
     buffer: Vec<u8>,
     /// Bytes of the buffer that were scanned.
     scanned: usize,
-    state: State,
+    state: QuoteState,
     number: u64,
     /// The line of the first byte in the buffer.
     line: u64,
@@ -67,7 +67,7 @@ impl<'a> Splitter<'a> {
             delimiter: None,
             buffer: Vec::new(),
             scanned: 0,
-            state: State::Start,
+            state: QuoteState::Start,
             number: 0,
             line: 1,
             at_end: false,
@@ -118,7 +118,7 @@ impl<'a> Splitter<'a> {
                 return Err(ReadError::content(self.path, Some(self.line + newlines(&self.buffer[..end])), message));
             }
             if self.at_end {
-                if self.state == State::Quoted {
+                if self.state == QuoteState::Quoted {
                     let message = "a quote is opened here and never closed";
                     let line = self.line + newlines(&self.buffer[..end]);
                     return Err(ReadError::content(self.path, Some(line), message));
@@ -139,7 +139,7 @@ impl<'a> Splitter<'a> {
         let bytes = std::mem::replace(&mut self.buffer, next);
         let block = Block { number: self.number, line: self.line, bytes };
         self.scanned = 0;
-        self.state = State::Start;
+        self.state = QuoteState::Start;
         self.number += 1;
         self.line += newlines(&block.bytes);
         Ok(Some(block))
@@ -151,15 +151,15 @@ impl<'a> Splitter<'a> {
             let to = self.buffer.len().min(self.scanned + CHUNK);
             let piece = &self.buffer[self.scanned..to];
             let read = match self.state {
-                State::Quoted => match memchr::memchr(b'"', piece) {
+                QuoteState::Quoted => match memchr::memchr(b'"', piece) {
                     Some(quote) => {
-                        self.state = State::Closing;
+                        self.state = QuoteState::Closing;
                         quote + 1
                     }
                     None => piece.len(),
                 },
-                State::Closing if piece[0] == b'"' => {
-                    self.state = State::Quoted;
+                QuoteState::Closing if piece[0] == b'"' => {
+                    self.state = QuoteState::Quoted;
                     1
                 }
                 // Up to the next quote every line is a record.
@@ -174,13 +174,14 @@ impl<'a> Splitter<'a> {
                         }
                     }
                     self.state = match plain.last() {
-                        Some(b'\n' | b'\r') => State::Start,
-                        Some(last) if Some(*last) == self.delimiter => State::Start,
-                        Some(_) => State::Unquoted,
+                        Some(b'\n' | b'\r') => QuoteState::Start,
+                        Some(last) if Some(*last) == self.delimiter => QuoteState::Start,
+                        Some(_) => QuoteState::Unquoted,
                         None => self.state,
                     };
                     if quote.is_some() {
-                        self.state = if self.state == State::Start { State::Quoted } else { State::Unquoted };
+                        self.state =
+                            if self.state == QuoteState::Start { QuoteState::Quoted } else { QuoteState::Unquoted };
                     }
                     plain.len() + usize::from(quote.is_some())
                 }

@@ -11,9 +11,9 @@ use ::arrow::array::{ArrayRef, Float64Array, Int64Array, StringArray};
 use ::arrow::buffer::{BooleanBuffer, NullBuffer, OffsetBuffer};
 use ::arrow::datatypes::DataType as ArrowType;
 
-use super::infer::{Kind, RawColumn, float, int};
+use super::infer::{RawColumn, TextKind, float, int};
 
-enum Values {
+enum TypedValues {
     Int(Vec<i64>),
     Float(Vec<f64>),
     Text {
@@ -38,7 +38,7 @@ enum Check {
 
 /// A column that is being read.
 struct ColumnSoFar {
-    values: Values,
+    values: TypedValues,
     to: ArrowType,
     /// Whether the type was inferred.
     is_inferred: bool,
@@ -53,7 +53,7 @@ pub(in crate::read) struct Wanted {
     /// The type; `None` if the column is not selected.
     pub(in crate::read) to: Option<ArrowType>,
     /// The kind from which the type was inferred, if it was.
-    pub(in crate::read) inferred: Option<Kind>,
+    pub(in crate::read) inferred: Option<TextKind>,
     /// Whether its values are needed, and not only its type.
     pub(in crate::read) is_kept: bool,
 }
@@ -80,20 +80,22 @@ impl<'a> Typed<'a> {
         let column = |Wanted { to, inferred, is_kept }: Wanted| {
             let is_inferred = inferred.is_some();
             let values = match &to {
-                None => Values::Skipped,
-                Some(ArrowType::Int64) if is_inferred && !is_kept => Values::Checked(Check::Int, 0),
-                Some(ArrowType::Float64) if is_inferred && !is_kept => Values::Checked(Check::Float, 0),
-                Some(ArrowType::Utf8) if inferred != Some(Kind::Missing) && !is_kept => Values::Checked(Check::Text, 0),
-                Some(ArrowType::Int64) if is_inferred => Values::Int(Vec::with_capacity(rows)),
-                Some(ArrowType::Float64) if is_inferred => Values::Float(Vec::with_capacity(rows)),
-                Some(ArrowType::Utf8) if inferred != Some(Kind::Missing) => {
+                None => TypedValues::Skipped,
+                Some(ArrowType::Int64) if is_inferred && !is_kept => TypedValues::Checked(Check::Int, 0),
+                Some(ArrowType::Float64) if is_inferred && !is_kept => TypedValues::Checked(Check::Float, 0),
+                Some(ArrowType::Utf8) if inferred != Some(TextKind::Missing) && !is_kept => {
+                    TypedValues::Checked(Check::Text, 0)
+                }
+                Some(ArrowType::Int64) if is_inferred => TypedValues::Int(Vec::with_capacity(rows)),
+                Some(ArrowType::Float64) if is_inferred => TypedValues::Float(Vec::with_capacity(rows)),
+                Some(ArrowType::Utf8) if inferred != Some(TextKind::Missing) => {
                     let mut offsets = Vec::with_capacity(rows + 1);
                     offsets.push(0);
-                    Values::Text { bytes: Vec::with_capacity(rows * 8), offsets }
+                    TypedValues::Text { bytes: Vec::with_capacity(rows * 8), offsets }
                 }
-                Some(_) => Values::Raw(RawColumn::default()),
+                Some(_) => TypedValues::Raw(RawColumn::default()),
             };
-            let is_untyped = inferred == Some(Kind::Missing);
+            let is_untyped = inferred == Some(TextKind::Missing);
             ColumnSoFar { values, to: to.unwrap_or(ArrowType::Null), is_inferred, is_untyped, missing: Vec::new() }
         };
         let odd = |text: &&[u8]| text.first().is_some_and(|first| matches!(first, b'0'..=b'9' | b'-' | b'.'));
@@ -119,7 +121,7 @@ impl<'a> Typed<'a> {
         if !memchr::memchr_iter(b'\r', bytes).all(ends_line) {
             return Err(NotPlain);
         }
-        let is_checked = |column: &ColumnSoFar| matches!(column.values, Values::Checked(Check::Text, _));
+        let is_checked = |column: &ColumnSoFar| matches!(column.values, TypedValues::Checked(Check::Text, _));
         // Text that no step reads is checked for UTF-8 in one call.
         if self.columns.iter().any(is_checked) && std::str::from_utf8(bytes).is_err() {
             return Err(NotPlain);
@@ -163,7 +165,7 @@ impl<'a> Typed<'a> {
         let is_end = |at: usize| bytes.get(at).is_none_or(|byte| *byte == *delimiter || *byte == b'\n');
         if *is_plain {
             match &mut column.values {
-                Values::Int(values) => {
+                TypedValues::Int(values) => {
                     if let Some((value, end)) = int_at(bytes, at)
                         && is_end(end)
                     {
@@ -171,7 +173,7 @@ impl<'a> Typed<'a> {
                         return Ok(end);
                     }
                 }
-                Values::Float(values) => {
+                TypedValues::Float(values) => {
                     if let Some((value, end)) = float_at(bytes, at)
                         && is_end(end)
                     {
@@ -179,12 +181,12 @@ impl<'a> Typed<'a> {
                         return Ok(end);
                     }
                 }
-                Values::Checked(Check::Int, _) => {
+                TypedValues::Checked(Check::Int, _) => {
                     if let Some(end) = end_of_int(bytes, at).filter(|end| is_end(*end)) {
                         return Ok(end);
                     }
                 }
-                Values::Checked(Check::Float, _) => {
+                TypedValues::Checked(Check::Float, _) => {
                     if let Some(end) = end_of_float(bytes, at).filter(|end| is_end(*end)) {
                         return Ok(end);
                     }
@@ -202,31 +204,31 @@ impl<'a> Typed<'a> {
             }
         };
         let is_missing = missing.contains(&field);
-        if is_missing && !matches!(column.values, Values::Checked(..)) {
+        if is_missing && !matches!(column.values, TypedValues::Checked(..)) {
             column.missing.push(*rows);
         }
         match &mut column.values {
-            Values::Checked(check, text) if !is_missing => match check {
+            TypedValues::Checked(check, text) if !is_missing => match check {
                 Check::Int => drop(int(field).ok_or(NotPlain)?),
                 Check::Float => drop(float(field).ok_or(NotPlain)?),
                 Check::Text => *text += field.len(),
             },
-            Values::Checked(..) => {}
-            Values::Int(values) => values.push(if is_missing { 0 } else { int(field).ok_or(NotPlain)? }),
-            Values::Float(values) => values.push(if is_missing { 0.0 } else { float(field).ok_or(NotPlain)? }),
-            Values::Text { bytes, offsets } => {
+            TypedValues::Checked(..) => {}
+            TypedValues::Int(values) => values.push(if is_missing { 0 } else { int(field).ok_or(NotPlain)? }),
+            TypedValues::Float(values) => values.push(if is_missing { 0.0 } else { float(field).ok_or(NotPlain)? }),
+            TypedValues::Text { bytes, offsets } => {
                 if !is_missing {
                     bytes.extend_from_slice(field);
                 }
                 offsets.push(i32::try_from(bytes.len()).map_err(|_| NotPlain)?);
             }
-            Values::Raw(raw) => {
+            TypedValues::Raw(raw) => {
                 if column.is_untyped && !is_missing {
                     return Err(NotPlain);
                 }
                 raw.push(field, is_missing);
             }
-            Values::Skipped => {}
+            TypedValues::Skipped => {}
         }
         Ok(end)
     }
@@ -234,9 +236,9 @@ impl<'a> Typed<'a> {
     /// The size of the largest column of text, in bytes.
     pub(in crate::read) fn largest(&self) -> usize {
         let bytes = |column: &ColumnSoFar| match &column.values {
-            Values::Text { bytes, .. } => bytes.len(),
-            Values::Raw(raw) => raw.bytes(),
-            Values::Checked(_, text) => *text,
+            TypedValues::Text { bytes, .. } => bytes.len(),
+            TypedValues::Raw(raw) => raw.bytes(),
+            TypedValues::Checked(_, text) => *text,
             _ => 0,
         };
         self.columns.iter().map(bytes).max().unwrap_or(0)
@@ -255,18 +257,18 @@ impl<'a> Typed<'a> {
                 })
             };
             let array: ArrayRef = match values {
-                Values::Skipped => continue,
-                Values::Checked(..) => {
+                TypedValues::Skipped => continue,
+                TypedValues::Checked(..) => {
                     out.push((index, to, None));
                     continue;
                 }
-                Values::Int(values) => Arc::new(Int64Array::new(values.into(), nulls())),
-                Values::Float(values) => Arc::new(Float64Array::new(values.into(), nulls())),
-                Values::Text { bytes, offsets } => {
+                TypedValues::Int(values) => Arc::new(Int64Array::new(values.into(), nulls())),
+                TypedValues::Float(values) => Arc::new(Float64Array::new(values.into(), nulls())),
+                TypedValues::Text { bytes, offsets } => {
                     let offsets = OffsetBuffer::new(offsets.into());
                     Arc::new(StringArray::try_new(offsets, bytes.into(), nulls()).map_err(|_| NotPlain)?)
                 }
-                Values::Raw(raw) => raw.parse(&to, is_inferred).map_err(|_| NotPlain)?,
+                TypedValues::Raw(raw) => raw.parse(&to, is_inferred).map_err(|_| NotPlain)?,
             };
             out.push((index, to, Some(array)));
         }

@@ -58,14 +58,14 @@ pub(super) struct RowGroup<'g> {
     /// The rows of each piece.
     rows: Vec<usize>,
     shares: Vec<Vec<Wanted>>,
-    state: Mutex<State<'g>>,
+    state: Mutex<GroupState<'g>>,
     changed: Condvar,
 }
 
 /// A piece, and a share of it: one thread would take them in this order.
-type At = (usize, usize);
+type ShareId = (usize, usize);
 
-struct State<'g> {
+struct GroupState<'g> {
     /// For each share the next piece, and the reader unless a thread is using it.
     readers: Vec<(usize, Option<ParquetRecordBatchReader>)>,
     /// The first piece that is not complete.
@@ -77,7 +77,7 @@ struct State<'g> {
     /// Threads that are working on the row group.
     threads: usize,
     /// The error with which a single thread would have failed, as far as known.
-    failed: Option<(At, ReadError)>,
+    failed: Option<(ShareId, ReadError)>,
 }
 
 /// A piece that is being read.
@@ -97,8 +97,8 @@ enum To<'g> {
 }
 
 enum Work<'g> {
-    Decode { at: At, reader: ParquetRecordBatchReader },
-    PassOn { at: At, to: To<'g>, arrays: Vec<ArrayRef> },
+    Decode { at: ShareId, reader: ParquetRecordBatchReader },
+    PassOn { at: ShareId, to: To<'g>, arrays: Vec<ArrayRef> },
 }
 
 enum Next<'g> {
@@ -111,13 +111,13 @@ fn bytes(arrays: &[ArrayRef]) -> usize {
     arrays.iter().map(|array| array.get_buffer_memory_size()).sum()
 }
 
-impl<'g> State<'g> {
-    fn is_before_failure(&self, at: At) -> bool {
+impl<'g> GroupState<'g> {
+    fn is_before_failure(&self, at: ShareId) -> bool {
         self.failed.as_ref().is_none_or(|(failed, _)| at < *failed)
     }
 
     /// The next share of the first piece of which a share can be passed on.
-    fn to_pass_on(&self) -> Option<At> {
+    fn to_pass_on(&self) -> Option<ShareId> {
         let ready = |(number, piece): (usize, &Piece<'_>)| {
             let is_ready = piece.to.is_some() && piece.decoded.get(piece.done).is_some_and(Option::is_some);
             is_ready.then_some((number, piece.done))
@@ -127,7 +127,7 @@ impl<'g> State<'g> {
 
     /// Whether a share could be passed on as soon as it is decoded. Preferring such shares keeps
     /// pieces side by side, so that no piece is left to one thread at the end.
-    fn is_wanted(&self, (piece, share): At) -> bool {
+    fn is_wanted(&self, (piece, share): ShareId) -> bool {
         match self.pieces.get(piece - self.first) {
             Some(piece) => piece.done == share && piece.to.is_some(),
             None => share == 0,
@@ -135,12 +135,12 @@ impl<'g> State<'g> {
     }
 
     /// The share to decode next, unless enough is decoded: preferably one that is wanted.
-    fn to_decode(&self, pieces: usize) -> Option<At> {
+    fn to_decode(&self, pieces: usize) -> Option<ShareId> {
         let end = pieces.min(self.first + self.threads);
         let can_go_on = |(share, (piece, reader)): (usize, &(usize, Option<_>))| {
             (reader.is_some() && *piece < end).then_some((*piece, share))
         };
-        let order = |at: &At| (!self.is_wanted(*at), *at);
+        let order = |at: &ShareId| (!self.is_wanted(*at), *at);
         let at = self.readers.iter().enumerate().filter_map(can_go_on).min_by_key(order)?;
         // All others wait for the first share that is not passed on.
         let is_first = at == (self.first, self.pieces.front().map_or(0, |piece| piece.done));
@@ -165,13 +165,13 @@ impl<'g> State<'g> {
         if self.first == pieces || self.failed.is_some() { Next::Nothing } else { Next::Wait }
     }
 
-    fn fail(&mut self, at: At, error: ReadError) {
+    fn fail(&mut self, at: ShareId, error: ReadError) {
         if self.is_before_failure(at) {
             self.failed = Some((at, error));
         }
     }
 
-    fn decoded(&mut self, at: At, arrays: Vec<ArrayRef>) {
+    fn decoded(&mut self, at: ShareId, arrays: Vec<ArrayRef>) {
         while self.pieces.len() <= at.0 - self.first {
             let decoded = self.readers.iter().map(|_| None).collect();
             self.pieces.push_back(Piece { decoded, done: 0, to: Some(To::Begin) });
@@ -180,7 +180,7 @@ impl<'g> State<'g> {
         self.pieces[at.0 - self.first].decoded[at.1] = Some(arrays);
     }
 
-    fn passed_on(&mut self, at: At, to: To<'g>) {
+    fn passed_on(&mut self, at: ShareId, to: To<'g>) {
         let piece = &mut self.pieces[at.0 - self.first];
         (piece.done, piece.to) = (at.1 + 1, Some(to));
         while self.pieces.front().is_some_and(|piece| piece.done == self.readers.len()) {
@@ -194,11 +194,11 @@ impl<'g> RowGroup<'g> {
     /// A row group whose pieces have `rows` rows.
     pub(super) fn new(path: &'g Path, number: usize, rows: Vec<usize>, shares: Vec<Share>) -> Self {
         let (shares, readers) = shares.into_iter().map(|share| (share.columns, (0, Some(share.reader)))).unzip();
-        let state = State { readers, first: 0, pieces: VecDeque::new(), ahead: 0, threads: 0, failed: None };
+        let state = GroupState { readers, first: 0, pieces: VecDeque::new(), ahead: 0, threads: 0, failed: None };
         Self { path, number, rows, shares, state: Mutex::new(state), changed: Condvar::new() }
     }
 
-    fn state(&self) -> MutexGuard<'_, State<'g>> {
+    fn state(&self) -> MutexGuard<'_, GroupState<'g>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -263,7 +263,11 @@ impl<'g> RowGroup<'g> {
         }
     }
 
-    fn decode(&self, reader: &mut ParquetRecordBatchReader, (piece, share): At) -> Result<Vec<ArrayRef>, ReadError> {
+    fn decode(
+        &self,
+        reader: &mut ParquetRecordBatchReader,
+        (piece, share): ShareId,
+    ) -> Result<Vec<ArrayRef>, ReadError> {
         let column = match self.shares[share].as_slice() {
             [one] => Some(one.kept.field.name.as_str()),
             _ => None,
@@ -283,7 +287,7 @@ impl<'g> RowGroup<'g> {
 
     fn pass_on(
         &self,
-        (piece, share): At,
+        (piece, share): ShareId,
         to: To<'g>,
         arrays: Vec<ArrayRef>,
         begin: &impl Fn(usize, usize) -> Result<Box<dyn PartSink + 'g>, SinkError>,
