@@ -67,6 +67,26 @@ fn an_empty_store_takes_every_task_from_the_remote_store() {
     assert!(!sandbox.path("b/compiled").exists() || files(&sandbox.path("b/compiled")).is_empty());
 }
 
+/// A team that begins to share has results already.
+#[test]
+fn results_of_runs_without_the_remote_store_are_uploaded_by_the_next_run_with_it() {
+    let sandbox = churn();
+    let remote = url(&sandbox, "remote");
+    run(&sandbox, "a", &[]);
+    run(&sandbox, "a", &[]);
+    let second = run(&sandbox, "a", &["--remote", &remote]);
+    assert_eq!(event(&second, "run-finished")["tasks"]["cached"], 76);
+    assert!(event(&second, "remote-finished")["uploaded"].as_u64() >= Some(76), "{second:?}");
+    // From now on it is replayed, and uploads nothing.
+    let third = run(&sandbox, "a", &["--remote", &remote]);
+    assert!(third.iter().all(|event| event["event"] != "remote-finished"), "{third:?}");
+    let elsewhere = run(&sandbox, "a", &["--remote", &url(&sandbox, "elsewhere")]);
+    assert!(event(&elsewhere, "remote-finished")["uploaded"].as_u64() >= Some(76), "{elsewhere:?}");
+    let other = run(&sandbox, "b", &["--remote", &remote]);
+    let last = event(&other, "run-finished");
+    assert_eq!((&last["tasks"]["ran"], &last["tasks"]["cached"]), (&0.into(), &76.into()));
+}
+
 #[test]
 fn objects_of_a_remote_store_that_do_not_match_their_digests_are_not_used() {
     let sandbox = churn();

@@ -66,7 +66,7 @@ pub fn with_remote(store: Store, url: &str) -> Result<Store, RemoteError> {
     if is_same {
         return Err(RemoteError::Same { url: url.to_owned() });
     }
-    Ok(store.with_remote(Box::new(folder), pack::is_intact))
+    Ok(store.with_remote(url, Box::new(folder), pack::is_intact))
 }
 
 /// Waits until everything is uploaded; `None` without a remote store.

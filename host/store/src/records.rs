@@ -17,6 +17,7 @@ impl Store {
             && let Some(value) = wire::decode(kind, name.as_bytes(), bytes)
         {
             index.mark_used(entry);
+            self.share_hit(&name, &value, || bytes.to_vec());
             return Some(value);
         }
         let path = self.folder.record_path(kind, &name);
@@ -26,10 +27,30 @@ impl Store {
             let _ = std::fs::remove_file(&path);
             return self.remote_record::<R>(&name);
         };
+        self.share_hit(&name, &value, || bytes.clone());
         if let Some(index) = &self.index {
             index.add(kind, &name, bytes);
         }
         Some(value)
+    }
+
+    /// Uploads a record that was found locally: a run without the remote store may have stored it.
+    fn share_hit<R: Record>(&self, name: &RecordName, value: &R, bytes: impl FnOnce() -> Vec<u8>) {
+        if self.remote.as_ref().is_some_and(|remote| R::KIND.is_shared() && remote.is_first(R::KIND, name)) {
+            self.share(name, value, bytes);
+        }
+    }
+
+    /// Uploads a record to the remote store, in the background.
+    fn share<R: Record>(&self, name: &RecordName, value: &R, bytes: impl FnOnce() -> Vec<u8>) {
+        let Some(remote) = self.remote.as_ref().filter(|_| R::KIND.is_shared()) else { return };
+        remote.is_first(R::KIND, name);
+        let shared = value.portable().map(|value| wire::encode(R::KIND, name.as_bytes(), &value));
+        let objects = value.references().into_iter().filter_map(|reference| match reference {
+            Reference::Object(object) => Some(object),
+            Reference::Record(..) => None,
+        });
+        remote.publish(R::KIND, *name, shared.unwrap_or_else(bytes), objects.collect());
     }
 
     /// A record of the remote store, which is stored locally. What it refers to is fetched when
@@ -37,6 +58,7 @@ impl Store {
     fn remote_record<R: Record>(&self, name: &RecordName) -> Option<R> {
         let remote = self.remote.as_ref().filter(|_| R::KIND.is_shared())?;
         let bytes = remote.record(R::KIND, name)?;
+        remote.is_first(R::KIND, name);
         let value = wire::decode(R::KIND, name.as_bytes(), &bytes)?;
         let _ = self.folder.write_file(&self.folder.record_path(R::KIND, name), &bytes);
         if let Some(index) = &self.index {
@@ -82,14 +104,7 @@ impl Store {
         if self.index.is_none() || kind != Kind::Plan {
             self.folder.write_file(&self.folder.record_path(kind, &name), &bytes)?;
         }
-        if let Some(remote) = self.remote.as_ref().filter(|_| kind.is_shared()) {
-            let shared = value.portable().map(|value| wire::encode(kind, name.as_bytes(), &value));
-            let objects = value.references().into_iter().filter_map(|reference| match reference {
-                Reference::Object(object) => Some(object),
-                Reference::Record(..) => None,
-            });
-            remote.publish(kind, name, shared.unwrap_or_else(|| bytes.clone()), objects.collect());
-        }
+        self.share(&name, value, || bytes.clone());
         if let Some(index) = &self.index {
             index.add(kind, &name, bytes);
         }

@@ -21,7 +21,7 @@ use millrace_threads::lock;
 use millrace_types::wire::Kind;
 use millrace_types::{BlobDigest, ObjectRef, PackDigest, RecordName};
 
-use crate::backend::Backend;
+use crate::backend::{Backend, Created};
 use crate::error::Result;
 use crate::folder::Folder;
 
@@ -70,7 +70,11 @@ struct RemoteState {
 
 /// A remote store.
 pub(crate) struct Remote {
+    /// Its URL.
+    url: String,
     shared: Arc<RemoteState>,
+    /// The records that were fetched or queued.
+    known: Mutex<HashSet<(Kind, RecordName)>>,
     uploads: Mutex<Option<SyncSender<Upload>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -147,7 +151,7 @@ impl RemoteState {
             self.accept(object);
             self.count(|traffic| (&mut traffic.uploaded, &mut traffic.uploaded_bytes), content.len());
         }
-        if self.attempt(|backend| backend.create_record(*kind, name, bytes)).is_some() {
+        if self.attempt(|backend| backend.create_record(*kind, name, bytes)) == Some(Created::New) {
             self.count(|traffic| (&mut traffic.uploaded, &mut traffic.uploaded_bytes), bytes.len());
         }
     }
@@ -161,7 +165,7 @@ impl RemoteState {
 }
 
 impl Remote {
-    pub(crate) fn new(backend: Box<dyn Backend>, local: Folder, verify_pack: VerifyPack) -> Self {
+    pub(crate) fn new(url: String, backend: Box<dyn Backend>, local: Folder, verify_pack: VerifyPack) -> Self {
         let refused = local.markers(REFUSED);
         let shared = RemoteState {
             backend,
@@ -172,7 +176,18 @@ impl Remote {
             error: Mutex::default(),
             traffic: Mutex::default(),
         };
-        Self { shared: Arc::new(shared), uploads: Mutex::default(), thread: Mutex::default() }
+        let (known, uploads, thread) = Default::default();
+        Self { url, shared: Arc::new(shared), known, uploads, thread }
+    }
+
+    /// Its URL.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Whether a record has been neither fetched nor queued so far; from now on it counts as such.
+    pub(crate) fn is_first(&self, kind: Kind, name: &RecordName) -> bool {
+        lock(&self.known).insert((kind, *name))
     }
 
     /// Which of the objects the remote has; none of them if it fails.
@@ -262,7 +277,6 @@ mod tests {
     use serde::{Deserialize, Serialize};
 
     use super::*;
-    use crate::backend::Created;
     use crate::error::StoreError;
     use crate::store::Store;
 
@@ -329,7 +343,7 @@ mod tests {
     }
 
     fn open(folder: &Path, memory: &Memory) -> Store {
-        Store::open(folder).unwrap().with_remote(Box::new(memory.clone()), |_, _| true)
+        Store::open(folder).unwrap().with_remote("memory:", Box::new(memory.clone()), |_, _| true)
     }
 
     fn name(number: usize) -> ManifestName {

@@ -45,9 +45,14 @@ impl Store {
     /// This store, with a remote one as its second level. `verify_pack` checks the packs that are
     /// fetched.
     #[must_use]
-    pub fn with_remote(self, backend: Box<dyn Backend>, verify_pack: VerifyPack) -> Self {
-        let remote = Remote::new(backend, self.folder.clone(), verify_pack);
+    pub fn with_remote(self, url: &str, backend: Box<dyn Backend>, verify_pack: VerifyPack) -> Self {
+        let remote = Remote::new(url.to_owned(), backend, self.folder.clone(), verify_pack);
         Self { remote: Some(Arc::new(remote)), ..self }
+    }
+
+    /// The URL of the remote store.
+    pub fn remote_url(&self) -> Option<&str> {
+        self.remote.as_ref().map(|remote| remote.url())
     }
 
     /// Waits until everything is uploaded to the remote store. Returns what was exchanged with

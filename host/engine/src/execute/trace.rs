@@ -66,6 +66,8 @@ impl Record for Trace {
 #[derive(Serialize, Deserialize)]
 struct LookedAt {
     program: FileStamp,
+    /// The remote store that has everything that the run used.
+    remote: Option<String>,
     overrides: ContentDigest,
     files: Vec<(PathBuf, u64, ContentDigest)>,
     components: Vec<(PathBuf, String, ComponentDigest)>,
@@ -185,6 +187,7 @@ impl Trace {
         let looked_at = LookedAt {
             resolved: names.into_iter().map(with_target).collect(),
             program: program()?,
+            remote: shared_with(&options.store),
             overrides: digest_of(&options.overrides),
             files: files.collect(),
             components: loaded.components.not_bundled().collect(),
@@ -221,6 +224,10 @@ impl LookedAt {
     /// microseconds.
     fn unchanged(&self, options: &Options) -> Option<Vec<u64>> {
         let store = &options.store;
+        // What the run used may not have been uploaded.
+        if store.remote_url().is_some_and(|url| self.remote.as_deref() != Some(url)) {
+            return None;
+        }
         let asked = self.overrides == digest_of(&options.overrides) && Some(self.program) == program();
         let same = |(path, size, digest): &(PathBuf, u64, ContentDigest)| is_file(path, *size, digest);
         if !asked || !self.files.iter().all(same) {
@@ -254,6 +261,12 @@ impl UsedObjects {
             && in_chunks(&self.objects, threads, MIN_CHUNK, has_all).into_iter().all(|has| has)
             && self.tables.iter().all(|file| store.has_tables(file))
     }
+}
+
+/// The URL of the remote store, once everything is uploaded to it.
+fn shared_with(store: &Store) -> Option<String> {
+    let (_, error) = store.finish_remote()?;
+    store.remote_url().filter(|_| error.is_none()).map(str::to_owned)
 }
 
 /// Whether a file has these bytes.
