@@ -8,6 +8,8 @@ use unicode_width::UnicodeWidthStr;
 
 use super::layout::{STATUS, truncated, wrapped};
 
+/// Columns that a label has at most.
+const LABEL: usize = 48;
 /// Rows of a table that are shown unless all are asked for.
 const ROWS: usize = 12;
 
@@ -151,9 +153,10 @@ impl<'a> Grid<'a> {
     }
 }
 
-/// Matrix values for people: `l2=0.01 epochs=5` of `[l2=0.01,epochs=5]`.
+/// Matrix values without the brackets: `l2=0.01,epochs=5` of `[l2=0.01,epochs=5]`.
 fn label(point: &str) -> String {
-    point.trim_start_matches('[').trim_end_matches(']').replace(',', " ")
+    let inner = point.strip_prefix('[').and_then(|point| point.strip_suffix(']'));
+    truncated(inner.unwrap_or(point), LABEL)
 }
 
 /// A metric: an integer as one, else with six significant digits.

@@ -245,7 +245,8 @@ impl Step {
     pub fn line(&self, name_width: usize, width: usize) -> String {
         let Ended { cached, failed, skipped, .. } = self.ended;
         let (total, is_exact) = self.total();
-        let done = self.ended.total();
+        // Instances of which no task was made are skipped with all their tasks.
+        let done = if self.is_finished && skipped == self.ended.total() { total } else { self.ended.total() };
         let tasks = match (is_exact, done == total) {
             (true, true) if total == 1 => "1 task".to_owned(),
             (true, true) => format!("{} tasks", count(total as u64)),
