@@ -107,12 +107,13 @@ fn the_event_log_has_what_the_run_printed() {
         let logged = events(id);
         let split = |lines: &[Value]| {
             let others: Vec<String> = lines.iter().filter(|line| !is_cached(line)).map(without_times).collect();
-            let cached = lines.iter().filter(is_cached).map(|line| format!("{} {}", line["step"], line["part"]));
+            let cached = lines.iter().filter(is_cached).map(|line| format!("{} {} {}", line["step"], line["part"], line["rows_read"]));
             let mut cached: Vec<String> = cached.collect();
             cached.sort();
             (others, cached)
         };
         assert_eq!(split(&logged).1, split(&run.lines).1);
+        assert_eq!(logged.last().map(without_times), run.lines.last().map(without_times));
         // Cached sources of a replayed run are in no log.
         let is_replay = run.ran() == 0;
         if !is_replay {

@@ -23,7 +23,7 @@ use millrace_types::{ActionKey, ByteSize, Cost, Failure, LogLine, Phase};
 use serde::{Deserialize, Serialize};
 
 use crate::Diagnostic;
-use crate::event::{Event, EventEnvelope, NearLimit, RunClock, Status, StepSummary, Summary, TaskEnd, step_of};
+use crate::event::{Event, EventEnvelope, NearLimit, RunClock, Status, StepSummary, TaskEnd, step_of};
 use crate::history::{RunRecord, TaskRecord};
 use crate::remote::RemoteReport;
 
@@ -59,7 +59,7 @@ enum Logged {
     Exported { path: PathBuf, unchanged: bool },
     ExportFailed { path: PathBuf, message: String },
     RemoteFinished(RemoteReport),
-    RunFinished { interrupted: bool, selected: BTreeMap<String, String> },
+    RunFinished,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -114,10 +114,7 @@ impl Logged {
             Event::Exported { path, unchanged } => Self::Exported { path, unchanged },
             Event::ExportFailed { path, message } => Self::ExportFailed { path, message },
             Event::RemoteFinished(report) => Self::RemoteFinished(report),
-            Event::RunFinished(summary) => {
-                let selected = BTreeMap::clone(&summary.selected);
-                Self::RunFinished { interrupted: summary.interrupted, selected }
-            }
+            Event::RunFinished(_) => Self::RunFinished,
         })
     }
 
@@ -142,9 +139,7 @@ impl Logged {
             Self::Exported { path, unchanged } => Event::Exported { path, unchanged },
             Self::ExportFailed { path, message } => Event::ExportFailed { path, message },
             Self::RemoteFinished(report) => Event::RemoteFinished(report),
-            Self::RunFinished { interrupted, selected } => {
-                Event::RunFinished(Summary { interrupted, ..run.summary(selected) })
-            }
+            Self::RunFinished => Event::RunFinished(run.summary()),
         }
     }
 }
@@ -252,7 +247,7 @@ pub fn events_of(store: &Store, run: &RunRecord) -> Result<Vec<EventEnvelope>, E
             Logged::StepRefused { step, .. } => Some(step.clone()),
             _ => None,
         };
-        if matches!(logged, Logged::RunFinished { .. }) {
+        if matches!(logged, Logged::RunFinished) {
             events.extend(steps.rest().map(|event| clock.envelope(elapsed, event)));
         }
         events.push(clock.envelope(elapsed, logged.event(run)));
@@ -280,7 +275,7 @@ impl LogFile {
 /// The log that a run would have in which all tasks were cached.
 fn replayed(run: &RunRecord) -> (LogFile, Vec<(u64, Logged)>) {
     let end_us = (run.wall_ms * 1000.0) as u64;
-    let logged = vec![(end_us, Logged::RunFinished { interrupted: false, selected: BTreeMap::new() })];
+    let logged = vec![(end_us, Logged::RunFinished)];
     // The id of a run is the time at which it began.
     let began_us = crate::history::began_us(&run.id).unwrap_or_default();
     let log = LogFile { began_us, memory_limits: Vec::new(), dropped: 0, size: 0, events: Vec::new() };

@@ -30,19 +30,21 @@ pub struct TaskRecord {
     pub status: Status,
     /// Its cost: of this run, or of the run that computed it.
     pub cost: Cost,
+    /// The rows of the tables that it reads.
+    pub rows_read: u64,
 }
 
 impl TaskRecord {
     /// The end of the task, as far as the history has it.
     pub(crate) fn end(&self) -> TaskEnd {
-        let Self { instance, part, phase, key, status, cost, .. } = self;
+        let Self { instance, part, phase, key, status, cost, rows_read, .. } = self;
         TaskEnd {
             step: instance.clone(),
             part: *part,
             phase: *phase,
             key: *key,
             status: *status,
-            rows_read: 0,
+            rows_read: *rows_read,
             cost: *cost,
             log: Vec::new(),
             failure: None,
@@ -73,6 +75,10 @@ pub struct RunRecord {
     pub metrics: Arc<BTreeMap<String, BTreeMap<String, f64>>>,
     /// Outputs by step instance and port: digests.
     pub outputs: Arc<BTreeMap<String, BTreeMap<String, String>>>,
+    /// The matrix values that steps have selected, as [`Summary::selected`] has them.
+    pub selected: Arc<BTreeMap<String, String>>,
+    /// Whether the user stopped it.
+    pub interrupted: bool,
 }
 
 /// A name for a run: the time to the microsecond, so that names sort as runs do.
@@ -105,18 +111,21 @@ impl RunRecord {
             tasks,
             metrics: summary.metrics.clone(),
             outputs: summary.outputs.clone(),
+            selected: summary.selected.clone(),
+            interrupted: summary.interrupted,
         }
     }
 
     /// The summary of the run.
-    pub(crate) fn summary(&self, selected: BTreeMap<String, String>) -> Summary {
+    pub(crate) fn summary(&self) -> Summary {
         let mut summary = Summary {
             ok: self.ok,
             tasks: self.counts,
             wall_ms: self.wall_ms,
             metrics: self.metrics.clone(),
             outputs: self.outputs.clone(),
-            selected: Arc::new(selected),
+            selected: self.selected.clone(),
+            interrupted: self.interrupted,
             ..Summary::default()
         };
         let ran = self.tasks.iter().filter(|task| matches!(task.status, Status::Ran | Status::Failed));

@@ -131,7 +131,7 @@ impl Kind {
             Self::Manifest => [6, 1],
             Self::Plan => [7, 1],
             Self::Plugin => [8, 3],
-            Self::Run => [9, 1],
+            Self::Run => [9, 2],
             Self::Trace => [10, 4],
             Self::Code => [11, 1],
             Self::Columns => [12, 2],

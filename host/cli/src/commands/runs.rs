@@ -58,16 +58,20 @@ pub fn run(args: &RunsArgs) -> u8 {
     for run in History::open(&store).runs().take(args.last) {
         if args.json {
             let line = json!({
-                "run": run.id, "pipeline": run.pipeline, "path": run.path, "ok": run.ok,
+                "run": run.id, "pipeline": run.pipeline, "path": run.path, "ok": run.ok, "interrupted": run.interrupted,
                 "tasks": run.counts, "wall_ms": run.wall_ms, "metrics": run.metrics,
             });
             render::out(&line.to_string());
         } else {
-            let how = if run.ok { "done" } else { "FAILED" };
+            let how = match (run.interrupted, run.ok) {
+                (true, _) => "stopped",
+                (false, true) => "done",
+                (false, false) => "FAILED",
+            };
             let wall = words::duration((run.wall_ms * 1000.0) as u64);
             let counts = run.counts;
             render::out(&format!(
-                "{how:>6}  {}  {}  {} ran, {} cached, {wall}",
+                "{how:>7}  {}  {}  {} ran, {} cached, {wall}",
                 run.id, run.pipeline, counts.ran, counts.cached
             ));
         }

@@ -25,8 +25,6 @@ pub(super) struct Finished<'a> {
     pub(super) tasks: Vec<TaskRecord>,
     /// The log lines of tasks, by the index of the task.
     pub(super) logs: Vec<(usize, Vec<LogLine>)>,
-    /// The rows that each task reads.
-    pub(super) rows_read: Vec<u64>,
     /// Every object of the store that the results consist of.
     pub(super) objects: Vec<ObjectRef>,
     /// The files that hold the tables among the results.
@@ -64,7 +62,7 @@ impl<'a> Run<'a> {
         summary.outputs = Arc::new(outputs);
         summary.metrics = Arc::new(metrics);
         summary.selected = Arc::new(selected.labels(&graph.nodes));
-        let InOrder { tasks, logs, rows_read } = in_order(history);
+        let (tasks, logs) = in_order(history);
         let mut unread: Vec<SourceKey> = sources.iter().flat_map(|table| unread::sources_of(table)).collect();
         unread.sort_unstable();
         unread.dedup();
@@ -77,7 +75,7 @@ impl<'a> Run<'a> {
         objects.sort_unstable();
         objects.dedup();
         let outputs = RunOutputs { sources, nodes: produced, selections: selected };
-        Ok(Finished { summary, tasks, logs, rows_read, objects, tables, unread, selections, outputs, emit })
+        Ok(Finished { summary, tasks, logs, objects, tables, unread, selections, outputs, emit })
     }
 
     /// The outputs of a node, with its metrics if it has any or an export needs them.
@@ -119,20 +117,13 @@ impl<'a> Run<'a> {
     }
 }
 
-/// The history of a run in the order of nodes and parts.
-struct InOrder {
-    tasks: Vec<TaskRecord>,
-    logs: Vec<(usize, Vec<LogLine>)>,
-    rows_read: Vec<u64>,
-}
-
-fn in_order(mut history: Vec<HistoryEntry>) -> InOrder {
+/// The tasks in the order of nodes and parts, and their log lines.
+fn in_order(mut history: Vec<HistoryEntry>) -> (Vec<TaskRecord>, Vec<(usize, Vec<LogLine>)>) {
     history.sort_by_key(|HistoryEntry { node, task, .. }| (*node, task.part.is_none(), task.part));
-    let rows_read = history.iter().map(|entry| entry.rows_read).collect();
     let (mut tasks, mut logs) = (Vec::with_capacity(history.len()), Vec::new());
     for (index, HistoryEntry { task, log, .. }) in history.into_iter().enumerate() {
         tasks.push(task);
         logs.extend((!log.is_empty()).then_some((index, log)));
     }
-    InOrder { tasks, logs, rows_read }
+    (tasks, logs)
 }

@@ -33,11 +33,10 @@ pub(super) struct Ending {
     pub(super) reason: Option<MissReason>,
 }
 
-/// A task in the history, with the index of its node, the rows that it reads and its log.
+/// A task in the history, with the index of its node and its log.
 pub(super) struct HistoryEntry {
     pub(super) node: usize,
     pub(super) task: TaskRecord,
-    pub(super) rows_read: u64,
     pub(super) log: Vec<LogLine>,
 }
 
@@ -144,8 +143,9 @@ impl<'a> Ledger<'a> {
         if status != Status::WouldRun {
             let step = name.node.step.to_string();
             let (part, phase, key) = (name.part, name.phase, name.key);
-            let task = TaskRecord { step, instance: name.node.label.clone(), part, phase, key, status, cost };
-            self.history.push(HistoryEntry { node: name.index, task, rows_read, log });
+            let task =
+                TaskRecord { step, instance: name.node.label.clone(), part, phase, key, status, cost, rows_read };
+            self.history.push(HistoryEntry { node: name.index, task, log });
         }
     }
 }

@@ -20,7 +20,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Instant;
 
 use millrace_store::{FileStamp, Store, TableFile};
@@ -99,10 +98,6 @@ struct Replay {
     run: RunRecord,
     /// The logs of tasks, by their index in the run.
     logs: Vec<(usize, Vec<LogLine>)>,
-    /// The rows that each task reads.
-    rows_read: Vec<u64>,
-    /// The matrix values that steps have selected.
-    selected: BTreeMap<String, String>,
 }
 
 /// A source as a run saw it.
@@ -205,8 +200,6 @@ impl Trace {
             steps: steps_of(&loaded.graph, options.memory),
             run,
             logs: std::mem::take(&mut finished.logs),
-            rows_read: std::mem::take(&mut finished.rows_read),
-            selected: BTreeMap::clone(&finished.summary.selected),
         };
         Some(Self(looked_at, used, replay))
     }
@@ -284,7 +277,7 @@ pub(super) fn replay(options: &Options, clock: RunClock, emit: Sink<'_>) -> Opti
     if !used.is_stored(&options.store, options.jobs) {
         return None;
     }
-    let Replay { instances, steps, mut run, logs, rows_read, selected } = postcard::from_bytes(rest).ok()?;
+    let Replay { instances, steps, mut run, logs } = postcard::from_bytes(rest).ok()?;
     let mut emit = Emit::now(clock, emit);
     run.id = history::new_id();
     run.path = history::absolute(&options.pipeline);
@@ -298,9 +291,8 @@ pub(super) fn replay(options: &Options, clock: RunClock, emit: Sink<'_>) -> Opti
     let elapsed = clock.elapsed();
     for (index, task) in run.tasks.iter().enumerate() {
         let log = logs.remove(&index).unwrap_or_default();
-        let rows_read = rows_read.get(index).copied().unwrap_or_default();
         // Reading the clock a thousand times would take as long as the rest.
-        let event = Event::TaskFinished(Box::new(TaskEnd { log, rows_read, ..task.end() }));
+        let event = Event::TaskFinished(Box::new(TaskEnd { log, ..task.end() }));
         emit.pass(clock.envelope(elapsed, event));
     }
     for (path, _) in looked_at.exports {
@@ -316,7 +308,7 @@ pub(super) fn replay(options: &Options, clock: RunClock, emit: Sink<'_>) -> Opti
         wall_ms: clock.wall_ms(),
         metrics: run.metrics,
         outputs: run.outputs,
-        selected: Arc::new(selected),
+        selected: run.selected,
         ..Summary::default()
     };
     emit.send(Event::RunFinished(summary.clone()));
