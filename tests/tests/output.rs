@@ -107,7 +107,10 @@ fn the_event_log_has_what_the_run_printed() {
         let logged = events(id);
         let split = |lines: &[Value]| {
             let others: Vec<String> = lines.iter().filter(|line| !is_cached(line)).map(without_times).collect();
-            let cached = lines.iter().filter(is_cached).map(|line| format!("{} {} {}", line["step"], line["part"], line["rows_read"]));
+            let cached = lines
+                .iter()
+                .filter(is_cached)
+                .map(|line| format!("{} {} {}", line["step"], line["part"], line["rows_read"]));
             let mut cached: Vec<String> = cached.collect();
             cached.sort();
             (others, cached)

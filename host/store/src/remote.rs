@@ -1,8 +1,8 @@
 //! A second level of the store: read through, and written to in the background of the run.
 //!
 //! Nothing that a remote returns is used before it is checked: objects against their digests,
-//! records against their checksums. After a failure, the rest of the run does not use the remote;
-//! [`Remote::finish`] reports the failure.
+//! records against their checksums. After a failed read, the rest of the run does not use the remote;
+//! after a failed write it uploads nothing more. [`Remote::finish`] reports the first failure.
 //!
 //! An object that does not match its digest is refused, and recorded by a marker in the local
 //! folder: it counts as missing until it is uploaded again. As long as there is such a marker, an
@@ -62,6 +62,8 @@ struct RemoteState {
     local: Folder,
     verify_pack: VerifyPack,
     is_down: AtomicBool,
+    /// Whether a write has failed: nothing is uploaded any more, and reads go on.
+    is_read_only: AtomicBool,
     /// The names of the markers of refused objects.
     refused: Mutex<HashSet<String>>,
     error: Mutex<Option<String>>,
@@ -99,6 +101,25 @@ impl RemoteState {
                 None
             }
         }
+    }
+
+    /// The same for a write, whose failure only ends the uploads.
+    fn attempt_write<T>(&self, call: impl FnOnce(&dyn Backend) -> Result<T>) -> Option<T> {
+        if !self.takes_uploads() {
+            return None;
+        }
+        match call(&*self.backend) {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.is_read_only.store(true, Ordering::Relaxed);
+                lock(&self.error).get_or_insert_with(|| error.to_string());
+                None
+            }
+        }
+    }
+
+    fn takes_uploads(&self) -> bool {
+        !self.is_down.load(Ordering::Relaxed) && !self.is_read_only.load(Ordering::Relaxed)
     }
 
     fn is_intact(&self, object: &ObjectRef, bytes: &Bytes) -> bool {
@@ -145,13 +166,13 @@ impl RemoteState {
             if !self.is_intact(object, &content) {
                 return;
             }
-            if self.attempt(|backend| backend.put_object(object, &content)).is_none() {
+            if self.attempt_write(|backend| backend.put_object(object, &content)).is_none() {
                 return;
             }
             self.accept(object);
             self.count(|traffic| (&mut traffic.uploaded, &mut traffic.uploaded_bytes), content.len());
         }
-        if self.attempt(|backend| backend.create_record(*kind, name, bytes)) == Some(Created::New) {
+        if self.attempt_write(|backend| backend.create_record(*kind, name, bytes)) == Some(Created::New) {
             self.count(|traffic| (&mut traffic.uploaded, &mut traffic.uploaded_bytes), bytes.len());
         }
     }
@@ -172,6 +193,7 @@ impl Remote {
             local,
             verify_pack,
             is_down: AtomicBool::new(false),
+            is_read_only: AtomicBool::new(false),
             refused: Mutex::new(refused),
             error: Mutex::default(),
             traffic: Mutex::default(),
@@ -227,7 +249,7 @@ impl Remote {
 
     /// Queues a record for upload, with the objects that it refers to.
     pub(crate) fn publish(&self, kind: Kind, name: RecordName, bytes: Vec<u8>, objects: Vec<ObjectRef>) {
-        if self.shared.is_down.load(Ordering::Relaxed) {
+        if !self.shared.takes_uploads() {
             return;
         }
         let sender = lock(&self.uploads).get_or_insert_with(|| self.start()).clone();
